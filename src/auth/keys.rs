@@ -1,0 +1,320 @@
+//! Key files become keys, each pinned to the algorithms it may verify. A key is only ever used with algorithms of its
+//! own family and curve. This file must not know tokens or claims.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::str::FromStr;
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rsa::{PublicKey as RsaPublicKey, PublicKeyComponents};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::config::{LoadError, Source};
+
+/// No key file is longer: 1 MiB. A path that names something endless must not hang or fill the memory.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// RSA moduli that the library verifies with, in bits; 2048 is the least that RFC 7518 §3.3 allows.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// One verification key. `Debug` is safe to show: `DecodingKey` redacts itself.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// The key's id in its JWKS; `None` for a key from another source.
+    pub(super) kid: Option<String>,
+    /// The algorithms it may verify: never empty, all of one family.
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) decoding: DecodingKey,
+}
+
+/// Reads the keys of one issuer; at least one. `at` is the configuration key of the issuer's table.
+pub(super) fn load(source: &Source<'_>, algorithms: &[Algorithm], at: &str) -> Result<Vec<Key>, LoadError> {
+    match source {
+        Source::Hmac(path) => {
+            let secret = read_secret(path, algorithms, &format!("{at}.hmac_secret_file"))?;
+            let decoding = DecodingKey::from_secret(&secret);
+            Ok(vec![Key { kid: None, algorithms: algorithms.to_vec(), decoding }])
+        }
+        Source::Pem(path) => {
+            let key = format!("{at}.pem_file");
+            let wrong = |what: String| LoadError::new(&key, format!("{}: {what}", path.display()));
+            let (kind, decoding) = public_key_from_pem(&read(path, &key)?).map_err(wrong)?;
+            match algorithms.iter().find(|algorithm| !kind.takes(**algorithm)) {
+                None => Ok(vec![Key { kid: None, algorithms: algorithms.to_vec(), decoding }]),
+                Some(other) => {
+                    Err(wrong(format!("is an {} key, and {other:?} needs {}", kind.name(), needed_for(*other))))
+                }
+            }
+        }
+        Source::Jwks(path) => {
+            let key = format!("{at}.jwks_file");
+            keys_from_jwks(&read(path, &key)?, algorithms)
+                .map_err(|what| LoadError::new(&key, format!("{}: {what}", path.display())))
+        }
+    }
+}
+
+/// Reads a whole file, at most [`MAX_FILE_BYTES`].
+pub(super) fn read(path: &Path, key: &str) -> Result<Vec<u8>, LoadError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| LoadError::new(key, format!("cannot read {}: {error}", path.display())))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(LoadError::new(key, format!("{}: is longer than 1 MiB", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// Reads a shared secret, without the one newline that may end its file.
+pub(super) fn read_secret(path: &Path, algorithms: &[Algorithm], key: &str) -> Result<Vec<u8>, LoadError> {
+    let mut secret = read(path, key)?;
+    if secret.ends_with(b"\r\n") {
+        secret.truncate(secret.len() - 2);
+    } else if secret.ends_with(b"\n") {
+        secret.truncate(secret.len() - 1);
+    }
+    // RFC 7518 §3.2: at least as long as the hash.
+    for algorithm in algorithms {
+        let least = match algorithm {
+            Algorithm::HS384 => 48,
+            Algorithm::HS512 => 64,
+            _ => 32,
+        };
+        if secret.len() < least {
+            let (path, len) = (path.display(), secret.len());
+            return Err(LoadError::new(
+                key,
+                format!("{path}: the secret has {len} bytes, and {algorithm:?} needs at least {least}"),
+            ));
+        }
+    }
+    Ok(secret)
+}
+
+/// What a public key is, as far as it decides which algorithms go with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyKind {
+    Rsa,
+    P256,
+    P384,
+    Ed25519,
+}
+
+impl KeyKind {
+    fn takes(self, algorithm: Algorithm) -> bool {
+        match self {
+            KeyKind::Rsa => algorithm.family() == AlgorithmFamily::Rsa,
+            KeyKind::P256 => algorithm == Algorithm::ES256,
+            KeyKind::P384 => algorithm == Algorithm::ES384,
+            KeyKind::Ed25519 => algorithm == Algorithm::EdDSA,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            KeyKind::Rsa => "RSA",
+            KeyKind::P256 => "EC P-256",
+            KeyKind::P384 => "EC P-384",
+            KeyKind::Ed25519 => "Ed25519",
+        }
+    }
+}
+
+fn needed_for(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::ES256 => "an EC P-256 key",
+        Algorithm::ES384 => "an EC P-384 key",
+        Algorithm::EdDSA => "an Ed25519 key",
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => "a shared secret",
+        _ => "an RSA key",
+    }
+}
+
+/// The one block of a PEM file (RFC 7468).
+pub(super) struct Pem {
+    pub(super) label: String,
+    pub(super) der: Vec<u8>,
+}
+
+impl Pem {
+    /// Takes the file apart. Text around the block is allowed (RFC 7468 §2); a second block is not, for it would be
+    /// unclear which key is meant.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Pem, String> {
+        let text = std::str::from_utf8(bytes).map_err(|_| "is not PEM: it is not text".to_owned())?;
+        if text.trim_start().starts_with('{') {
+            return Err("is JSON, not PEM: a JSON Web Key Set goes into jwks_file".to_owned());
+        }
+        let label_of = |line: &str, what: &str| {
+            line.trim().strip_prefix(what).and_then(|rest| rest.strip_suffix("-----")).map(str::to_owned)
+        };
+        let mut lines = text.lines();
+        let label = lines.find_map(|line| label_of(line, "-----BEGIN "));
+        let label = label.ok_or_else(|| "is not PEM: it has no `-----BEGIN` line".to_owned())?;
+        let mut base64 = String::new();
+        loop {
+            let Some(line) = lines.next() else { return Err("is not PEM: it has no `-----END` line".to_owned()) };
+            if label_of(line, "-----END ").is_some_and(|end| end == label) {
+                break;
+            }
+            base64.push_str(line.trim());
+        }
+        if lines.any(|line| label_of(line, "-----BEGIN ").is_some()) {
+            return Err("holds more than one key: use jwks_file for several".to_owned());
+        }
+        let der = STANDARD.decode(base64).map_err(|_| format!("the `{label}` in it is damaged or encrypted"))?;
+        Ok(Pem { label, der })
+    }
+}
+
+fn public_key_from_pem(bytes: &[u8]) -> Result<(KeyKind, DecodingKey), String> {
+    let pem = Pem::parse(bytes)?;
+    match pem.label.as_str() {
+        "PUBLIC KEY" | "RSA PUBLIC KEY" => public_key_from_der(&pem.der),
+        label if label.ends_with("PRIVATE KEY") => {
+            Err(format!("is a private key (`{label}`): give the public one, the private one stays with the issuer"))
+        }
+        "CERTIFICATE" => {
+            Err("is a certificate: give its public key, as `openssl x509 -pubkey -noout` prints it".to_owned())
+        }
+        label => Err(format!("holds a `{label}`, not a `PUBLIC KEY`")),
+    }
+}
+
+/// Recognises a DER public key: SubjectPublicKeyInfo (RFC 5280), or RSAPublicKey (RFC 8017). The library checks that
+/// RSA keys are consistent and that EC points are on their curve, now rather than at the first token.
+fn public_key_from_der(der: &[u8]) -> Result<(KeyKind, DecodingKey), String> {
+    if let Ok(key) = RsaPublicKey::from_der(der) {
+        let modulus = key.modulus();
+        let modulus = modulus.big_endian_without_leading_zero();
+        let bits = modulus.len() * 8 - modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
+        if !RSA_BITS.contains(&bits) {
+            return Err(format!("is an RSA key of {bits} bits, and 2048 to 8192 are accepted"));
+        }
+        return Ok((KeyKind::Rsa, DecodingKey::from_rsa_der(key.as_ref())));
+    }
+    if ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, der).is_ok() {
+        return Ok((KeyKind::P256, DecodingKey::from_ec_der(der)));
+    }
+    if ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, der).is_ok() {
+        return Ok((KeyKind::P384, DecodingKey::from_ec_der(der)));
+    }
+    if ParsedPublicKey::new(&ED25519, der).is_ok() {
+        return Ok((KeyKind::Ed25519, DecodingKey::from_ed_der(der)));
+    }
+    Err("is damaged, or not a key of RSA, EC P-256, EC P-384 or Ed25519".to_owned())
+}
+
+/// A JSON Web Key, as far as it is looked at (RFC 7517 §4, RFC 7518 §6, RFC 8037 §2). Unknown members are ignored, as
+/// RFC 7517 §4 demands.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    alg: Option<String>,
+    kid: Option<String>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    d: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct JwkSet {
+    keys: Vec<Value>,
+}
+
+/// Takes the usable keys of a set. Keys that are for something else, or that we cannot use, are skipped (RFC 7517 §5):
+/// a set may serve others as well. When nothing is left, the message says why for each.
+fn keys_from_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
+    let set: JwkSet = serde_json::from_slice(bytes)
+        .map_err(|error| format!("is not a JSON Web Key Set: line {}, column {}", error.line(), error.column()))?;
+    let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+    for (index, value) in set.keys.into_iter().enumerate() {
+        // Told without the library's words, which may quote the key.
+        let Ok(jwk) = serde_json::from_value::<Jwk>(value) else {
+            skipped.push(format!("keys[{index}] is malformed"));
+            continue;
+        };
+        if jwk.kty != "oct" && jwk.d.is_some() {
+            return Err(format!("keys[{index}] is a private key (it has `d`): the private keys stay with the issuer"));
+        }
+        match key_from_jwk(jwk, algorithms) {
+            Ok(key) => keys.push(key),
+            Err(why) => skipped.push(format!("keys[{index}] {why}")),
+        }
+    }
+    match (keys.is_empty(), skipped.is_empty()) {
+        (false, _) => Ok(keys),
+        (true, true) => Err("holds no keys".to_owned()),
+        (true, false) => Err(format!("holds no usable key: {}", skipped.join("; "))),
+    }
+}
+
+fn key_from_jwk(jwk: Jwk, algorithms: &[Algorithm]) -> Result<Key, String> {
+    if jwk.usage.as_deref().is_some_and(|usage| usage != "sig") {
+        return Err("is not for signatures (`use`)".to_owned());
+    }
+    if jwk.key_ops.as_ref().is_some_and(|ops| !ops.iter().any(|op| op == "verify")) {
+        return Err("is not for verifying (`key_ops`)".to_owned());
+    }
+    let (kind, decoding) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+        // Never an HMAC key: whoever can add to a set of public keys must not be able to add a secret (RFC 8725 §3.1).
+        ("oct", _) => return Err("is a shared secret, which a set of public keys must not hold".to_owned()),
+        ("RSA", _) => {
+            let (n, e) = (member(&jwk.n, "n")?, member(&jwk.e, "e")?);
+            let der: PublicKeyX509Der<'_> =
+                PublicKeyComponents { n, e }.as_der().map_err(|_| "is a damaged RSA key".to_owned())?;
+            public_key_from_der(der.as_ref())?
+        }
+        ("EC", Some(curve @ ("P-256" | "P-384"))) => {
+            let (kind, coordinate) = if curve == "P-256" { (KeyKind::P256, 32) } else { (KeyKind::P384, 48) };
+            // An uncompressed point (SEC 1 §2.3.3); RFC 7518 §6.2.1.2 fixes the length of both halves.
+            let (x, y) = (member(&jwk.x, "x")?, member(&jwk.y, "y")?);
+            if x.len() != coordinate || y.len() != coordinate {
+                return Err(format!("has coordinates of another length than {curve}"));
+            }
+            expect_kind(public_key_from_der(&[&[4], x.as_slice(), y.as_slice()].concat())?, kind)?
+        }
+        ("OKP", Some("Ed25519")) => {
+            let x = member(&jwk.x, "x")?;
+            if x.len() != 32 {
+                return Err("has a public key of another length than Ed25519".to_owned());
+            }
+            expect_kind(public_key_from_der(&x)?, KeyKind::Ed25519)?
+        }
+        _ => return Err("has a key type or curve that is not supported (RSA, P-256, P-384, Ed25519 are)".to_owned()),
+    };
+    let own = match jwk.alg.as_deref() {
+        None => None,
+        // RFC 9864 names the curve in `alg`; the tokens that it signs say `EdDSA` to us.
+        Some("Ed25519") => Some(Algorithm::EdDSA),
+        Some(name) => Some(Algorithm::from_str(name).map_err(|_| "is for an algorithm that is not supported (`alg`)")?),
+    };
+    let fits = |algorithm: &Algorithm| kind.takes(*algorithm) && own.is_none_or(|own| own == *algorithm);
+    let algorithms: Vec<_> = algorithms.iter().copied().filter(fits).collect();
+    if algorithms.is_empty() {
+        return Err(format!("is an {} key that none of the configured algorithms goes with", kind.name()));
+    }
+    Ok(Key { kid: jwk.kid, algorithms, decoding })
+}
+
+fn expect_kind(key: (KeyKind, DecodingKey), kind: KeyKind) -> Result<(KeyKind, DecodingKey), String> {
+    if key.0 == kind { Ok(key) } else { Err(format!("is not an {} key", kind.name())) }
+}
+
+/// The bytes of a JWK member: base64url without padding (RFC 7518 §2).
+fn member(value: &Option<String>, name: &str) -> Result<Vec<u8>, String> {
+    let value = value.as_deref().ok_or_else(|| format!("has no `{name}`"))?;
+    URL_SAFE_NO_PAD.decode(value).map_err(|_| format!("has a malformed `{name}`"))
+}

@@ -1,0 +1,137 @@
+//! The command line: one subcommand, one function, one exit code. 0 is success, 1 a failure while running, 2 a command or
+//! a configuration that is wrong.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::server::{self, Server, StartError};
+use crate::telemetry;
+
+mod dev;
+mod token;
+mod upload;
+
+/// Takes file attachments over REST and gRPC and streams them into the storage that is configured.
+///
+/// Try it: `attachd dev` starts a server of your own and prints commands that upload to it.
+#[derive(Debug, Parser)]
+#[command(name = "attachd", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server for trying things out: files in a folder, a key of its own, a token printed
+    Dev(dev::Arguments),
+    /// Run the server
+    Serve(ConfigFile),
+    /// Look at a configuration as `serve` would, try the storage, and exit
+    Check(ConfigFile),
+    /// Make a token, for development and tests
+    Token(token::Arguments),
+    /// Upload a file over gRPC and print the stored attachment as JSON
+    Upload(upload::Arguments),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration, in TOML. Each key can be overridden by a variable: `limits.max_upload_size` by
+    /// ATTACHD_LIMITS__MAX_UPLOAD_SIZE
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Why a command failed, and how the process ends for it.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    why: String,
+}
+
+impl Failure {
+    /// The command or the configuration is wrong.
+    fn usage(why: impl ToString) -> Failure {
+        Failure { code: 2, why: why.to_string() }
+    }
+
+    /// Something failed on the way.
+    fn running(why: impl ToString) -> Failure {
+        Failure { code: 1, why: why.to_string() }
+    }
+}
+
+/// Reads the arguments of the process and does what they say.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::running).and_then(
+        |runtime| {
+            let done = runtime.block_on(run(arguments.command));
+            // A storage call that hangs must not keep the process from ending.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+            done
+        },
+    );
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, why }) => {
+            eprintln!("attachd: {why}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Dev(arguments) => dev::run(arguments).await,
+        Command::Serve(ConfigFile { config }) => {
+            let config = Config::load(&config).map_err(Failure::usage)?;
+            telemetry::start(&config.log).map_err(Failure::usage)?;
+            serve(config, |_| Ok(())).await
+        }
+        Command::Check(ConfigFile { config: file }) => {
+            let config = Config::load(&file).map_err(Failure::usage)?;
+            server::check(&config).await.map_err(Failure::usage)?;
+            println!("{} is good and the storage works", file.display());
+            Ok(())
+        }
+        Command::Token(arguments) => token::run(&arguments),
+        Command::Upload(arguments) => upload::run(arguments).await,
+    }
+}
+
+/// Serves until the process is told to end. `started` is called once the ports are bound.
+async fn serve(config: Config, started: impl FnOnce(server::Addresses) -> Result<(), Failure>) -> Result<(), Failure> {
+    let server = Server::bind(config).await.map_err(|error| match error {
+        StartError::Storage(_) | StartError::Keys(_) => Failure::usage(error),
+        StartError::Bind { .. } => Failure::running(error),
+    })?;
+    started(server.addresses().map_err(Failure::running)?)?;
+    let ends = ends().map_err(Failure::running)?;
+    server.run(ends).await.map_err(Failure::running)
+}
+
+/// Waits for the first SIGTERM or SIGINT. The second one ends the process at once.
+fn ends() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let mut next = async move || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        next().await;
+        tokio::spawn(async move {
+            next().await;
+            std::process::exit(1);
+        });
+    })
+}

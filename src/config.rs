@@ -1,0 +1,443 @@
+//! The configuration: a TOML file, overridden by `ATTACHD_SECTION__KEY` variables, read once into typed values before
+//! anything is opened. Each part owns its own `Config`; this module is their sum, and the only reader of the environment,
+//! which it takes as a map so that a test can supply one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer};
+use toml::{Table, Value};
+
+use crate::{auth, budget, edge, store, telemetry, upload};
+
+/// What every overriding variable begins with. What stands after it is the path of a key, its parts joined by `__`.
+const PREFIX: &str = "ATTACHD_";
+
+/// All that `attachd serve` is told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The REST port. Default `0.0.0.0:8080`.
+    #[serde(default = "Listen::rest")]
+    pub rest: Listen,
+    /// The gRPC port. Default `0.0.0.0:50051`.
+    #[serde(default = "Listen::grpc")]
+    pub grpc: Listen,
+    /// The admin port. Default `0.0.0.0:9090`.
+    #[serde(default = "Listen::admin")]
+    pub admin: Listen,
+    /// Where the bytes go.
+    pub storage: store::Config,
+    /// What may be uploaded to.
+    #[serde(default)]
+    pub attachments: Attachments,
+    /// Sizes and times.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Whose tokens are accepted.
+    pub auth: auth::Config,
+    /// How the log is written.
+    #[serde(default)]
+    pub log: telemetry::Config,
+    /// How the process ends.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+}
+
+/// A port.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// The address to listen on. Port 0 takes a free one, which the log names.
+    pub listen: SocketAddr,
+}
+
+impl Listen {
+    fn on(port: u16) -> Listen {
+        Listen { listen: SocketAddr::from(([0, 0, 0, 0], port)) }
+    }
+
+    fn rest() -> Listen {
+        Listen::on(8080)
+    }
+
+    fn grpc() -> Listen {
+        Listen::on(50051)
+    }
+
+    fn admin() -> Listen {
+        Listen::on(9090)
+    }
+}
+
+/// What may be uploaded to.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attachments {
+    /// What becomes of an upload to an attachment that was never registered. Default `reject`.
+    pub on_unknown: OnUnknown,
+}
+
+/// What becomes of an upload to an unknown attachment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknown {
+    /// It is answered 404 / NOT_FOUND.
+    #[default]
+    Reject,
+    /// It makes the attachment known.
+    Create,
+}
+
+/// Sizes and times.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest content, in bytes. Past it 413 / RESOURCE_EXHAUSTED. Default 5 GiB.
+    pub max_upload_size: ByteSize,
+    /// Bytes that all upload buffers together may hold, 8 MiB or more. Past it uploads wait. Default 256 MiB.
+    pub memory_budget: ByteSize,
+    /// How many uploads may wait for memory. Past it new ones get 503 / UNAVAILABLE. Default 1024.
+    pub max_waiting_uploads: usize,
+    /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. Default 30 s.
+    #[serde(deserialize_with = "duration")]
+    pub idle_timeout: Duration,
+    /// How long one upload may take. Past it 408 / DEADLINE_EXCEEDED. Default 6 h.
+    #[serde(deserialize_with = "duration")]
+    pub max_upload_time: Duration,
+    /// How much of a refused HTTP/1 request is read so that its client can read the reply. Past it the connection is
+    /// closed. Default 256 MiB.
+    pub drain_bytes: ByteSize,
+    /// For how long it is read. Past it the connection is closed. Default 30 s.
+    #[serde(deserialize_with = "duration")]
+    pub drain_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_upload_size: ByteSize::gib(5),
+            memory_budget: ByteSize::mib(256),
+            max_waiting_uploads: 1024,
+            idle_timeout: Duration::from_secs(30),
+            max_upload_time: Duration::from_secs(6 * 60 * 60),
+            drain_bytes: ByteSize::mib(256),
+            drain_time: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// How long requests in flight may go on after a SIGTERM. Past it they are cut off. Default 30 s.
+    #[serde(deserialize_with = "duration")]
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown { grace: Duration::from_secs(30) }
+    }
+}
+
+impl Config {
+    /// What the pipeline may do.
+    pub(crate) fn upload(&self) -> upload::Config {
+        upload::Config {
+            max_upload_size: self.limits.max_upload_size.as_u64(),
+            idle_timeout: self.limits.idle_timeout,
+            max_upload_time: self.limits.max_upload_time,
+            create_unknown: self.attachments.on_unknown == OnUnknown::Create,
+        }
+    }
+
+    /// What memory uploads may hold.
+    pub(crate) fn budget(&self) -> budget::Config {
+        budget::Config {
+            memory_budget: self.limits.memory_budget,
+            max_waiting_uploads: self.limits.max_waiting_uploads,
+        }
+    }
+
+    /// How refused requests are drained.
+    pub(crate) fn edge(&self) -> edge::Config {
+        edge::Config { drain_bytes: self.limits.drain_bytes.as_u64(), drain_time: self.limits.drain_time }
+    }
+
+    /// Reads `file` and the variables of this process.
+    pub fn load(file: &Path) -> Result<Config, Error> {
+        Config::load_with(file, &std::env::vars().collect())
+    }
+
+    /// Reads `file` and the given variables.
+    pub fn load_with(file: &Path, variables: &BTreeMap<String, String>) -> Result<Config, Error> {
+        let here = |why: String| Error { file: Some(file.to_owned()), key: None, why };
+        let text = std::fs::read_to_string(file).map_err(|error| here(error.to_string()))?;
+        let table: Table = toml::from_str(&text).map_err(|error| here(error.to_string()))?;
+        let mut config = Config::from_table(table, variables)
+            .map_err(|error| Error { file: error.file.or_else(|| Some(file.to_owned())), ..error })?;
+        // A key file is named as seen from the file that names it, wherever the process was started.
+        let folder = file.parent().unwrap_or(Path::new(""));
+        for issuer in &mut config.auth.issuers {
+            for path in
+                [&mut issuer.pem_file, &mut issuer.jwks_file, &mut issuer.hmac_secret_file].into_iter().flatten()
+            {
+                *path = folder.join(&*path);
+            }
+        }
+        Ok(config)
+    }
+
+    fn from_table(mut table: Table, variables: &BTreeMap<String, String>) -> Result<Config, Error> {
+        let overrides = overrides(variables);
+        for (path, (variable, text)) in &overrides {
+            let parts: Vec<&str> = path.split('.').collect();
+            set(&mut table, &parts, value(text)).map_err(|why| Error {
+                file: None,
+                key: Some(format!("{path} (from {variable})")),
+                why,
+            })?;
+        }
+        let config: Config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+            let path = error.path().to_string();
+            Error::at(&path, &overrides, &explain(&error.into_inner().to_string()))
+        })?;
+        config.validate().map_err(|(key, why)| Error::at(key, &overrides, &why))?;
+        config.storage.validate().map_err(|error| Error { file: None, key: None, why: error.to_string() })?;
+        Ok(config)
+    }
+
+    /// The rules that a type cannot express.
+    fn validate(&self) -> Result<(), (&'static str, String)> {
+        let limits = &self.limits;
+        if limits.memory_budget.as_u64() < budget::LEAST {
+            return Err(("limits.memory_budget", format!("must be at least {}", ByteSize::b(budget::LEAST))));
+        }
+        if !(1..=i64::MAX.cast_unsigned()).contains(&limits.max_upload_size.as_u64()) {
+            return Err(("limits.max_upload_size", "must be from 1 to 9223372036854775807 bytes".to_owned()));
+        }
+        for (key, time) in [
+            ("limits.idle_timeout", limits.idle_timeout),
+            ("limits.max_upload_time", limits.max_upload_time),
+            ("limits.drain_time", limits.drain_time),
+        ] {
+            if time.is_zero() {
+                return Err((key, "must be more than zero".to_owned()));
+            }
+        }
+        self.log.parse_filter().map_err(|error| ("log.filter", error.to_string()))?;
+        Ok(())
+    }
+}
+
+/// What is wrong with the configuration, and where it stands.
+#[derive(Debug)]
+pub struct Error {
+    file: Option<PathBuf>,
+    key: Option<String>,
+    why: String,
+}
+
+impl Error {
+    fn at(path: &str, overrides: &Overrides, why: &str) -> Error {
+        let variable = overrides.get(path).map(|(variable, _)| format!(" (from {variable})")).unwrap_or_default();
+        let key = Some(format!("{path}{variable}")).filter(|_| path != ".");
+        Error { file: None, key, why: why.to_owned() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        if let Some(key) = &self.key {
+            write!(f, "{key}: ")?;
+        }
+        f.write_str(self.why.trim_end())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The path of a key, to the variable that overrides it and its value.
+type Overrides = BTreeMap<String, (String, String)>;
+
+/// The variables that override keys. One without `__` is not meant for us: Kubernetes sets `ATTACHD_PORT` and the like for
+/// a Service of that name.
+fn overrides(variables: &BTreeMap<String, String>) -> Overrides {
+    let ours = variables.iter().filter_map(|(name, value)| {
+        let path = name.strip_prefix(PREFIX)?;
+        path.contains("__").then(|| (path.to_lowercase().replace("__", "."), (name.clone(), value.clone())))
+    });
+    ours.collect()
+}
+
+/// A variable's value: what is a TOML value stands for itself, anything else for its text.
+fn value(text: &str) -> Value {
+    let parsed = toml::from_str::<Table>(&format!("v = {text}")).ok().and_then(|mut table| table.remove("v"));
+    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// Puts a value at a path, making the tables on the way. A number names the entry of a list, or the one after its last.
+fn set(table: &mut Table, path: &[&str], value: Value) -> Result<(), String> {
+    let Some((first, rest)) = path.split_first() else {
+        return Ok(());
+    };
+    if rest.is_empty() {
+        table.insert((*first).to_owned(), value);
+        return Ok(());
+    }
+    let mut inner = table.entry(*first).or_insert_with(|| match rest[0].parse::<usize>() {
+        Ok(_) => Value::Array(Vec::new()),
+        Err(_) => Value::Table(Table::new()),
+    });
+    let mut rest = rest;
+    if let Value::Array(list) = inner {
+        let index = rest[0].parse::<usize>().map_err(|_| format!("`{}` must be a number", rest[0]))?;
+        if index > list.len() {
+            return Err(format!("there are {} entries before it, not {index}", list.len()));
+        }
+        rest = &rest[1..];
+        if index == list.len() {
+            list.push(if rest.is_empty() { Value::Boolean(false) } else { Value::Table(Table::new()) });
+        }
+        inner = &mut list[index];
+        if rest.is_empty() {
+            *inner = value;
+            return Ok(());
+        }
+    }
+    match inner {
+        Value::Table(inner) => set(inner, rest, value),
+        _ => Err(format!("`{first}` is a value and has no keys")),
+    }
+}
+
+/// Adds the nearest known key to the message about an unknown one.
+fn explain(message: &str) -> String {
+    let message = message.trim();
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    match (message.starts_with("unknown field"), quoted.next()) {
+        (true, Some(unknown)) => format!("unknown key `{unknown}`; {}", nearest(unknown, quoted)),
+        _ => message.to_owned(),
+    }
+}
+
+/// The known name that was most likely meant, or all of them, for a message.
+pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let best =
+        known.clone().max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
+    match best.filter(|best| strsim::jaro_winkler(unknown, best) > 0.75) {
+        Some(best) => format!("did you mean `{best}`?"),
+        None => format!("known are {}", known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Reads a time such as `30s` or `1h 30m`.
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text)
+        .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a time: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = r#"
+        [storage]
+        service = "memory"
+        [[auth.issuers]]
+        issuer = "https://id.example"
+        audience = ["attachd"]
+        algorithms = ["HS256"]
+        hmac_secret_file = "key"
+    "#;
+
+    fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load_with(file.path(), &variables)
+    }
+
+    fn refusal(text: &str, variables: &[(&str, &str)]) -> String {
+        read(text, variables).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_least_configuration_has_the_documented_defaults() {
+        let config = read(LEAST, &[]).unwrap();
+        assert_eq!(config.rest.listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.grpc.listen.to_string(), "0.0.0.0:50051");
+        assert_eq!(config.admin.listen.to_string(), "0.0.0.0:9090");
+        assert_eq!(config.limits.max_upload_size, ByteSize::gib(5));
+        assert_eq!(config.limits.memory_budget, ByteSize::mib(256));
+        assert_eq!(config.attachments.on_unknown, OnUnknown::Reject);
+    }
+
+    #[test]
+    fn a_variable_overrides_a_key_and_makes_a_missing_one() {
+        let config = read(
+            LEAST,
+            &[
+                ("ATTACHD_REST__LISTEN", "127.0.0.1:0"),
+                ("ATTACHD_LIMITS__MAX_UPLOAD_SIZE", "7MiB"),
+                ("ATTACHD_LIMITS__MAX_WAITING_UPLOADS", "3"),
+                ("ATTACHD_STORAGE__OPTIONS__ROOT", "/"),
+                ("ATTACHD_AUTH__ISSUERS__0__AUDIENCE", r#"["other"]"#),
+                ("ATTACHD_PORT", "tcp://10.0.0.1:80"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.rest.listen.port(), 0);
+        assert_eq!(config.limits.max_upload_size, ByteSize::mib(7));
+        assert_eq!(config.limits.max_waiting_uploads, 3);
+        assert_eq!(config.storage.options["root"], "/");
+        assert_eq!(config.auth.issuers[0].audience, ["other"]);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_and_the_nearest_is_named() {
+        let message = refusal(&format!("{LEAST}\n[limits]\nmax_upload_sise = \"1MiB\""), &[]);
+        assert!(message.contains("limits") && message.contains("did you mean `max_upload_size`?"), "{message}");
+        let message = refusal(LEAST, &[("ATTACHD_LIMITZ__X", "1")]);
+        assert!(message.contains("unknown key `limitz`; did you mean `limits`?"), "{message}");
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_key_and_its_variable() {
+        let message = refusal(&format!("{LEAST}\n[rest]\nlisten = \"nowhere\""), &[]);
+        assert!(message.contains("rest.listen: "), "{message}");
+        let message = refusal(LEAST, &[("ATTACHD_LIMITS__IDLE_TIMEOUT", "soon")]);
+        assert!(message.contains("limits.idle_timeout (from ATTACHD_LIMITS__IDLE_TIMEOUT): "), "{message}");
+        assert!(refusal("[storage]\nservice = \"memory\"", &[]).contains("missing field `auth`"));
+        assert!(refusal("x = [", &[]).contains("TOML parse error"));
+        let message = refusal(LEAST, &[("ATTACHD_AUTH__ISSUERS__2__ISSUER", "x")]);
+        assert!(
+            message.contains("auth.issuers.2.issuer (from ATTACHD_AUTH__ISSUERS__2__ISSUER): there are 1"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_memory_budget_has_a_least_value() {
+        let with = |bytes: u64| read(LEAST, &[("ATTACHD_LIMITS__MEMORY_BUDGET", &bytes.to_string())]);
+        assert!(with(budget::LEAST - 1).unwrap_err().to_string().contains("limits.memory_budget"));
+        assert!(with(budget::LEAST).is_ok());
+        assert!(with(budget::LEAST + 1).is_ok());
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let message = Config::load_with(Path::new("/no/such.toml"), &BTreeMap::new()).unwrap_err().to_string();
+        assert!(message.contains("/no/such.toml"), "{message}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The edge of the REST port: everything that every request passes through, in one function, in order. It gives a request
+//! its id and its line in the log, turns panics into the envelope, and lets a client that is still sending read a reply
+//! that came early. It knows no route.
+
+use std::any::Any;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use http::header::EXPECT;
+use http::{HeaderValue, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::envelope::{self, Refusal};
+use crate::error::Error;
+use crate::telemetry::{Door, Exit, REQUEST_ID, RequestId};
+
+/// How much of a refused request's body is read and thrown away.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Bytes, at most. Past them the connection is closed.
+    pub drain_bytes: u64,
+    /// Time, at most. Past it the connection is closed.
+    pub drain_time: Duration,
+}
+
+/// Wraps the routes. A request passes from the bottom layer to the top one:
+///
+/// 1. the log line, outermost, so that it sees every reply and how long it took, and the request id, so that every reply
+///    carries it;
+/// 2. the draining of bodies, outside of what may panic, so that a client can read that reply as well;
+/// 3. the catching of panics, around the routes alone.
+pub fn around(routes: Router, config: Config) -> Router {
+    routes
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::map_request_with_state(config, drained))
+        .layer(middleware::from_fn(identified))
+}
+
+async fn identified(request: Request, next: Next) -> Response {
+    let id = RequestId::accept_or_make(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
+    let exit = Exit::new(Door::Rest, id, request.method().as_str(), request.uri().path());
+    let mut response = next.run(request).await;
+    if let Ok(id) = HeaderValue::from_str(&exit.request_id().to_ascii()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    match response.extensions_mut().remove::<Refusal>() {
+        Some(Refusal { kind, error }) => exit.failed_with(kind, error),
+        None => exit.succeeded(),
+    }
+    response
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    envelope::refusal(&Error::internal(format!("a panic: {}", text.unwrap_or("of unknown content"))))
+}
+
+async fn drained(State(config): State<Config>, request: Request) -> Request {
+    // HTTP/2 tells a client to stop sending without closing the connection. And a client that waits for a `100 Continue`
+    // is not sending: reading would ask it to.
+    if request.version() >= Version::HTTP_2 || request.headers().contains_key(EXPECT) {
+        return request;
+    }
+    request.map(|body| Body::new(Drained { body: Some(body), config }))
+}
+
+/// A body that, when it is dropped before its end, is read on for a while. A server that stops reading and closes makes the
+/// client's system discard the reply that has arrived already, and all that the client sees is a reset connection.
+struct Drained {
+    body: Option<Body>,
+    config: Config,
+}
+
+impl HttpBody for Drained {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let frame = Pin::new(body).poll_frame(context);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            self.body = None;
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let Config { drain_bytes, drain_time } = self.config;
+            runtime.spawn(tokio::time::timeout(drain_time, drain(body, drain_bytes)));
+        }
+    }
+}
+
+async fn drain(mut body: Body, most: u64) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if read > most {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::post;
+    use serde_json::{Value, json};
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn a_panic_in_one_request_is_an_envelope_with_an_id_and_the_next_request_is_served() {
+        let routes = Router::new()
+            .route("/panic", post(|| async { if true { panic!("secret") } else { "" } }))
+            .route("/fine", post(|| async { "fine" }));
+        let service = around(routes, Config { drain_bytes: 1024, drain_time: Duration::from_secs(1) });
+        let ask = |path: &str| {
+            let request = Request::post(path).header(REQUEST_ID, "mine").body(Body::empty()).unwrap();
+            service.clone().oneshot(request)
+        };
+        let response = ask("/panic").await.unwrap();
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()[REQUEST_ID], "mine");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let documented = json!({
+            "status": "error", "code": 500, "message": "Internal server error",
+            "details": "An internal server error occurred"
+        });
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), documented);
+        assert_eq!(ask("/fine").await.unwrap().status(), 200);
+    }
+}

@@ -1,0 +1,111 @@
+//! The documented reply bodies, and the headers that belong to a refusal. Every reply of the REST port, whatever raised it,
+//! is made here. This module does not know why a request was refused.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::auth;
+use crate::error::{Error, Kind};
+
+/// The documented body. `details` is an empty list on success and a text on a refusal.
+#[derive(Serialize)]
+struct Envelope<D: Serialize> {
+    status: &'static str,
+    code: u16,
+    message: &'static str,
+    details: D,
+}
+
+/// What a reply was refused for, beside the reply, for the log.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The kind of failure.
+    pub kind: Kind,
+    /// The failure with its cause.
+    pub error: String,
+}
+
+/// The reply of a stored upload.
+pub fn created() -> Response {
+    let status = StatusCode::CREATED;
+    let message = "Operation completed successfully";
+    reply(status, &Envelope { status: "success", code: status.as_u16(), message, details: [(); 0] })
+}
+
+/// The reply of a refusal or failure.
+pub fn refusal(error: &Error) -> Response {
+    let row = error.kind().row();
+    let details = error.public_details();
+    let mut response =
+        reply(row.status, &Envelope { status: "error", code: row.status.as_u16(), message: row.message, details });
+    let headers = response.headers_mut();
+    if let Some(challenge) = auth::www_authenticate(error).and_then(|challenge| challenge.parse().ok()) {
+        headers.insert(WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(delay) = error.retry_after() {
+        headers.insert(RETRY_AFTER, delay.as_secs().max(1).into());
+    }
+    if error.kind() == Kind::MethodNotAllowed {
+        headers.insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    response.extensions_mut().insert(Refusal { kind: error.kind(), error: error.to_string() });
+    response
+}
+
+fn reply<D: Serialize>(status: StatusCode, envelope: &Envelope<D>) -> Response {
+    // Serialising strings and numbers cannot fail; if it did, an empty body with the right status is what is left.
+    let mut response = Response::new(Body::from(serde_json::to_vec(envelope).unwrap_or_default()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+
+    async fn body(response: Response) -> Value {
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_documented_example_is_what_is_sent() {
+        let documented = json!({
+            "status": "success", "code": 201, "message": "Operation completed successfully", "details": []
+        });
+        assert_eq!(body(created()).await, documented);
+        for (kind, code, message, details) in [
+            (Kind::Invalid, 400, "Invalid request", "Validation error"),
+            (Kind::TokenMissing, 401, "Authentication failed", "JWT token not found"),
+            (Kind::Forbidden, 403, "Access denied", "Insufficient permissions"),
+            (Kind::NotFound, 404, "Not found", "The requested resource was not found"),
+            (Kind::Internal, 500, "Internal server error", "An internal server error occurred"),
+        ] {
+            let response = refusal(&Error::new(kind));
+            assert_eq!(response.status(), code);
+            let documented = json!({ "status": "error", "code": code, "message": message, "details": details });
+            assert_eq!(body(response).await, documented);
+        }
+    }
+
+    #[tokio::test]
+    async fn every_kind_is_an_envelope_whose_code_is_the_status() {
+        for kind in Kind::ALL {
+            let response = refusal(&Error::new(kind).because("a secret"));
+            let (status, headers) = (response.status(), response.headers().clone());
+            let body = body(response).await;
+            assert_eq!(body["code"], status.as_u16(), "{kind:?}");
+            assert_eq!(body["status"], "error");
+            assert!(body["details"].as_str().unwrap().starts_with(kind.row().details));
+            assert!(!body.to_string().contains("secret"));
+            assert_eq!(headers.contains_key(WWW_AUTHENTICATE), status == 401, "{kind:?}");
+            assert_eq!(headers.contains_key(ALLOW), status == 405, "{kind:?}");
+            assert_eq!(headers.contains_key(RETRY_AFTER), matches!(status.as_u16(), 429 | 503), "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! One error type and one table. An [`Error`] says what went wrong once; both doors derive their encoding from its
+//! [`Kind`], so that the same failure reads the same over REST and gRPC. What the caller may read (`detail`, `field`) and
+//! what only the log may read (`source`) are separate fields. This module must not know who raises errors or why.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+use tonic::Code;
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The `domain` of every `google.rpc.ErrorInfo` that attachd sends.
+pub const DOMAIN: &str = "attachd";
+
+/// How long a caller is asked to wait before it tries again, where the error itself names no other time.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A result whose error is attachd's own.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, as a caller can act on it. Adding a variant makes [`Kind::row`] fail to compile until it has an
+/// encoding for both doors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// No token was sent where one is required.
+    TokenMissing,
+    /// A token was sent and it does not hold: malformed, wrong key, wrong issuer, wrong audience.
+    TokenInvalid,
+    /// The token was good once.
+    TokenExpired,
+    /// The caller is known and may not do this.
+    Forbidden,
+    /// The request breaks a documented rule.
+    Invalid,
+    /// The request was cut short: no closing boundary, no finish message.
+    Incomplete,
+    /// The bytes that arrived have another digest than the caller declared.
+    DigestMismatch,
+    /// Another number of bytes arrived than the caller declared.
+    SizeMismatch,
+    /// There is no such route, or no such attachment for this caller.
+    NotFound,
+    /// The route exists, with other methods than this one.
+    MethodNotAllowed,
+    /// The attachment already has content and the caller asked for create-only.
+    AlreadyExists,
+    /// A configured size limit was passed.
+    TooLarge,
+    /// The caller sent nothing for too long, or took too long altogether.
+    ClientTooSlow,
+    /// The caller sends more requests than it may.
+    RateLimited,
+    /// This replica has no memory left for one more upload.
+    Overloaded,
+    /// This replica is shutting down.
+    Draining,
+    /// The storage backend did not answer as it should, and may do so later.
+    StorageUnavailable,
+    /// A defect of ours, or a storage failure that trying again will not mend.
+    Internal,
+}
+
+/// One row of the error table: how a [`Kind`] looks from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The gRPC status code.
+    pub code: Code,
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// `google.rpc.ErrorInfo.reason`: stable, for programs.
+    pub reason: &'static str,
+    /// The envelope's `message`: fixed for the HTTP status.
+    pub message: &'static str,
+    /// The text with which the envelope's `details` begins.
+    pub details: &'static str,
+    /// Whether the same request may succeed later without a change.
+    pub retriable: bool,
+}
+
+impl Kind {
+    /// Every kind, for tests and for the documents that list them.
+    pub const ALL: [Kind; 18] = [
+        Kind::TokenMissing,
+        Kind::TokenInvalid,
+        Kind::TokenExpired,
+        Kind::Forbidden,
+        Kind::Invalid,
+        Kind::Incomplete,
+        Kind::DigestMismatch,
+        Kind::SizeMismatch,
+        Kind::NotFound,
+        Kind::MethodNotAllowed,
+        Kind::AlreadyExists,
+        Kind::TooLarge,
+        Kind::ClientTooSlow,
+        Kind::RateLimited,
+        Kind::Overloaded,
+        Kind::Draining,
+        Kind::StorageUnavailable,
+        Kind::Internal,
+    ];
+
+    /// The table. The only place where a kind meets a status.
+    pub const fn row(self) -> Row {
+        use StatusCode as Http;
+        const AUTH: &str = "Authentication failed";
+        const BAD: &str = "Invalid request";
+        const BUSY: &str = "Service unavailable";
+        let (code, status, reason, message, details, retriable) = match self {
+            Kind::TokenMissing => {
+                (Code::Unauthenticated, Http::UNAUTHORIZED, "TOKEN_MISSING", AUTH, "JWT token not found", false)
+            }
+            Kind::TokenInvalid => {
+                (Code::Unauthenticated, Http::UNAUTHORIZED, "TOKEN_INVALID", AUTH, "JWT token invalid", false)
+            }
+            Kind::TokenExpired => {
+                (Code::Unauthenticated, Http::UNAUTHORIZED, "TOKEN_EXPIRED", AUTH, "JWT token expired", false)
+            }
+            Kind::Forbidden => (
+                Code::PermissionDenied,
+                Http::FORBIDDEN,
+                "FORBIDDEN",
+                "Access denied",
+                "Insufficient permissions",
+                false,
+            ),
+            Kind::Invalid => {
+                (Code::InvalidArgument, Http::BAD_REQUEST, "INVALID_REQUEST", BAD, "Validation error", false)
+            }
+            Kind::Incomplete => (Code::Aborted, Http::BAD_REQUEST, "INCOMPLETE_UPLOAD", BAD, "Validation error", true),
+            Kind::DigestMismatch => {
+                (Code::InvalidArgument, Http::BAD_REQUEST, "DIGEST_MISMATCH", BAD, "Validation error", false)
+            }
+            Kind::SizeMismatch => {
+                (Code::InvalidArgument, Http::BAD_REQUEST, "SIZE_MISMATCH", BAD, "Validation error", false)
+            }
+            Kind::NotFound => (
+                Code::NotFound,
+                Http::NOT_FOUND,
+                "NOT_FOUND",
+                "Not found",
+                "The requested resource was not found",
+                false,
+            ),
+            Kind::MethodNotAllowed => (
+                Code::Unimplemented,
+                Http::METHOD_NOT_ALLOWED,
+                "METHOD_NOT_ALLOWED",
+                "Method not allowed",
+                "The resource does not support this method",
+                false,
+            ),
+            Kind::AlreadyExists => (
+                Code::AlreadyExists,
+                Http::PRECONDITION_FAILED,
+                "ALREADY_EXISTS",
+                "Precondition failed",
+                "The attachment already has content",
+                false,
+            ),
+            Kind::TooLarge => (
+                Code::ResourceExhausted,
+                Http::PAYLOAD_TOO_LARGE,
+                "TOO_LARGE",
+                "Payload too large",
+                "The upload is larger than permitted",
+                false,
+            ),
+            Kind::ClientTooSlow => (
+                Code::DeadlineExceeded,
+                Http::REQUEST_TIMEOUT,
+                "CLIENT_TOO_SLOW",
+                "Request timeout",
+                "The request did not arrive in time",
+                true,
+            ),
+            Kind::RateLimited => (
+                Code::ResourceExhausted,
+                Http::TOO_MANY_REQUESTS,
+                "RATE_LIMITED",
+                "Too many requests",
+                "The rate limit was exceeded",
+                true,
+            ),
+            Kind::Overloaded => (
+                Code::Unavailable,
+                Http::SERVICE_UNAVAILABLE,
+                "OVERLOADED",
+                BUSY,
+                "The service is at its limit, try again later",
+                true,
+            ),
+            Kind::Draining => (
+                Code::Unavailable,
+                Http::SERVICE_UNAVAILABLE,
+                "DRAINING",
+                BUSY,
+                "The service is shutting down, try again",
+                true,
+            ),
+            Kind::StorageUnavailable => (
+                Code::Unavailable,
+                Http::SERVICE_UNAVAILABLE,
+                "STORAGE_UNAVAILABLE",
+                BUSY,
+                "The storage is not available, try again later",
+                true,
+            ),
+            Kind::Internal => (
+                Code::Internal,
+                Http::INTERNAL_SERVER_ERROR,
+                "INTERNAL",
+                "Internal server error",
+                "An internal server error occurred",
+                false,
+            ),
+        };
+        Row { code, status, reason, message, details, retriable }
+    }
+}
+
+/// A failure: what the caller may know of it, and apart from that, what the log should say.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    detail: Option<Cow<'static, str>>,
+    field: Option<&'static str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error that says no more than its kind does.
+    pub fn new(kind: Kind) -> Self {
+        Error(Box::new(Inner { kind, detail: None, field: None, source: None }))
+    }
+
+    /// A broken rule, in words for the caller: lower case, no full stop.
+    pub fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
+        Error::new(Kind::Invalid).detail(detail)
+    }
+
+    /// A broken rule about one named field or parameter of the request.
+    pub fn invalid_field(field: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        let mut error = Error::invalid(detail);
+        error.0.field = Some(field);
+        error
+    }
+
+    /// A defect or a permanent failure. The words are for the log alone.
+    pub fn internal(why: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Error::new(Kind::Internal).because(why)
+    }
+
+    /// Adds what exactly was wrong, in words for the caller. It must hold no storage key, path, bucket, token or library text.
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds the cause, for the log alone.
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// The field or parameter that the error is about, if it is about one.
+    pub fn field(&self) -> Option<&'static str> {
+        self.0.field
+    }
+
+    /// What the caller may read: the documented text of the kind, then what exactly was wrong.
+    pub fn public_details(&self) -> Cow<'static, str> {
+        let documented = self.kind().row().details;
+        match (self.0.field, &self.0.detail) {
+            (None, None) => Cow::Borrowed(documented),
+            (None, Some(detail)) => Cow::Owned(format!("{documented}: {detail}")),
+            (Some(field), Some(detail)) => Cow::Owned(format!("{documented}: {field}: {detail}")),
+            (Some(field), None) => Cow::Owned(format!("{documented}: {field}")),
+        }
+    }
+
+    /// How long the caller should wait before the same request may succeed; `None` where waiting does not help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let row = self.kind().row();
+        (row.retriable && matches!(row.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE))
+            .then_some(RETRY_AFTER)
+    }
+
+    /// The cause, for the log alone, with the causes of the cause.
+    pub fn log_source(&self) -> Option<String> {
+        let mut link: &dyn StdError = self.0.source.as_deref()?;
+        let mut text = link.to_string();
+        while let Some(next) = link.source() {
+            let cause = next.to_string();
+            if !text.contains(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+            link = next;
+        }
+        Some(text)
+    }
+
+    /// The gRPC encoding: code, public text and `google.rpc` details.
+    pub fn to_status(&self) -> tonic::Status {
+        let row = self.kind().row();
+        let mut details = ErrorDetails::with_error_info(row.reason, DOMAIN, [] as [(String, String); 0]);
+        if let (Some(field), Some(detail)) = (self.0.field, &self.0.detail) {
+            details.add_bad_request_violation(field, detail.as_ref());
+        }
+        if let Some(delay) = self.retry_after() {
+            details.set_retry_info(Some(delay));
+        }
+        tonic::Status::with_error_details(row.code, self.public_details(), details)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.public_details())?;
+        match self.log_source() {
+            Some(source) => write!(f, " ({source})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_kind_has_its_own_reason_but_for_no_kind_at_all() {
+        let reasons: HashSet<_> = Kind::ALL.iter().map(|kind| kind.row().reason).collect();
+        assert_eq!(reasons.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn one_http_status_has_one_message() {
+        for a in Kind::ALL {
+            for b in Kind::ALL {
+                if a.row().status == b.row().status {
+                    assert_eq!(a.row().message, b.row().message, "{a:?} and {b:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn details_begin_with_the_documented_text_and_name_the_field() {
+        let error = Error::invalid_field("client_id", "must be an integer");
+        assert_eq!(error.public_details(), "Validation error: client_id: must be an integer");
+        assert_eq!(Error::new(Kind::Invalid).public_details(), "Validation error");
+    }
+
+    #[test]
+    fn the_cause_reaches_the_log_and_never_the_caller() {
+        let error = Error::internal(std::io::Error::other("disk on fire at /secret/path"));
+        assert_eq!(error.public_details(), "An internal server error occurred");
+        assert!(!format!("{:?}", error.to_status()).contains("secret"));
+        assert!(error.to_string().contains("disk on fire"));
+    }
+
+    #[test]
+    fn a_status_carries_reason_field_and_retry() {
+        let details = Error::invalid_field("client_id", "must be positive").to_status().get_error_details();
+        assert_eq!(details.error_info().expect("error info").reason, "INVALID_REQUEST");
+        assert_eq!(details.error_info().expect("error info").domain, DOMAIN);
+        assert_eq!(details.bad_request().expect("bad request").field_violations[0].field, "client_id");
+        let details = Error::new(Kind::Overloaded).to_status().get_error_details();
+        assert_eq!(details.retry_info().expect("retry info").retry_delay, Some(RETRY_AFTER));
+    }
+}

@@ -1,0 +1,28 @@
+//! attachd takes file attachments over REST and gRPC, checks who may write what, and streams the bytes into whichever
+//! storage backend is configured. The modules stand in the order in which an upload passes through them; ARCHITECTURE.md
+//! walks through it.
+
+pub mod cli;
+pub mod config;
+pub mod server;
+
+mod admin;
+mod edge;
+mod rest;
+
+mod envelope;
+mod multipart;
+
+mod rpc;
+
+mod auth;
+mod upload;
+
+mod attachment;
+mod budget;
+mod store;
+
+mod error;
+mod telemetry;
+
+pub mod pb;

@@ -1,0 +1,253 @@
+//! The REST door: transcodes the documented route onto the RPC. Path, query and headers become the upload's header; the
+//! arriving multipart body becomes the same stream of messages that a gRPC client sends, its bytes moved, not copied; the
+//! reply becomes the documented envelope. What an upload means is decided in `rpc` and `upload`, not here.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
+use axum::response::Response;
+use axum::routing::post;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body_util::BodyExt;
+
+use crate::attachment::{Digest, Id};
+use crate::envelope;
+use crate::error::{Error, Kind, Result};
+use crate::multipart::{Boundary, Event, Limits, Parser, PartHead};
+use crate::pb::upload_attachment_request::Message;
+use crate::pb::{Attachment, UPLOAD_PATH_FIELDS, UPLOAD_ROUTE, UploadAttachmentRequest, UploadFinish, UploadHeader};
+use crate::rpc::Attachments;
+
+/// RFC 9530.
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// The name of the part that holds the content.
+const FILE: &str = "file";
+
+/// What a multipart body may have beyond the content, in bytes: enough for all that the parser's limits permit. A declared
+/// length past the largest upload and this is refused before the body is read.
+const ENVELOPE_BYTES: u64 = 128 << 10;
+
+/// The routes of the REST port.
+pub fn routes(attachments: Attachments) -> Router {
+    Router::new()
+        .route(UPLOAD_ROUTE, post(upload))
+        .method_not_allowed_fallback(async || envelope::refusal(&Error::new(Kind::MethodNotAllowed)))
+        .fallback(async || envelope::refusal(&Error::new(Kind::NotFound)))
+        .with_state(attachments)
+}
+
+async fn upload(
+    State(attachments): State<Attachments>,
+    path: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+) -> Response {
+    match serve(&attachments, path, request).await {
+        Ok(attachment) => created(&attachment),
+        Err(error) => envelope::refusal(&error),
+    }
+}
+
+/// The order of these checks is part of the contract: whoever may not know, learns nothing from the checks after.
+async fn serve(
+    attachments: &Attachments,
+    path: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+) -> Result<Attachment> {
+    let (parts, body) = request.into_parts();
+    let caller =
+        attachments.caller(parts.headers.get_all(http::header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))?;
+    let mut header = target(path, parts.uri.query().unwrap_or_default())?;
+    header.if_absent = if_absent(&parts.headers)?;
+    let admitted = attachments.admit(caller, &header).await?;
+
+    let boundary = Boundary::from_content_type(single(&parts.headers, &CONTENT_TYPE)?)?;
+    header.sha256 = repr_digest(&parts.headers)?.map(|digest| Bytes::copy_from_slice(digest.as_bytes()));
+    unencoded(&parts.headers)?;
+    fits(&parts.headers, attachments.uploads().config().max_upload_size)?;
+    let messages = transcode(body, Parser::new(&boundary, Limits::default()), header);
+    let stored = attachments.upload(admitted, messages).await?;
+    stored.attachment.ok_or_else(|| Error::internal("an upload was stored without an attachment"))
+}
+
+fn created(attachment: &Attachment) -> Response {
+    let mut response = envelope::created();
+    let headers = response.headers_mut();
+    let location = UPLOAD_PATH_FIELDS.iter().fold(UPLOAD_ROUTE.to_owned(), |route, field| {
+        let id = if *field == "client_id" { attachment.client_id } else { attachment.attachment_id };
+        route.replace(&format!("{{{field}}}"), &id.to_string())
+    });
+    let digest = Digest::new("sha256", attachment.sha256.as_deref().unwrap_or_default());
+    let etag = digest.as_ref().map(|digest| format!("\"{digest}\"")).unwrap_or_default();
+    let repr = digest.as_ref().map(|digest| format!("sha-256=:{}:", digest.base64())).unwrap_or_default();
+    for (name, value) in [(LOCATION, location), (ETAG, etag), (REPR_DIGEST, repr)] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}
+
+/// The ids of the path and the query. Unknown query keys are ignored.
+fn target(path: Result<RawPathParams, RawPathParamsRejection>, query: &str) -> Result<UploadHeader> {
+    let path = path.map_err(|_| Error::invalid("the path is not UTF-8"))?;
+    let bound = |field: &'static str| {
+        let (_, text) =
+            path.iter().find(|(name, _)| *name == field).ok_or_else(|| Error::internal("an unbound path"))?;
+        Id::parse(field, text).map(Id::get)
+    };
+    let [client_id, attachment_id] = UPLOAD_PATH_FIELDS.map(bound);
+    let optional = |field: &'static str| {
+        let mut values =
+            query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).filter_map(|(key, value)| {
+                let named = percent_encoding::percent_decode_str(key).eq(field.bytes());
+                named.then(|| percent_encoding::percent_decode_str(value).decode_utf8_lossy())
+            });
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => Id::parse(field, &value).map(Id::get).map(Some),
+            (Some(_), Some(_)) => Err(Error::invalid_field(field, "must be given once")),
+        }
+    };
+    Ok(UploadHeader {
+        client_id: client_id?,
+        attachment_id: attachment_id?,
+        project_id: optional("project_id")?,
+        portfolio_id: optional("portfolio_id")?,
+        ..UploadHeader::default()
+    })
+}
+
+/// The value of a header that may come once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value.map(HeaderValue::as_bytes)),
+        (_, Some(_)) => Err(Error::invalid(format!("the header {name} must be given once"))),
+    }
+}
+
+/// Preconditions (RFC 9110 §13.1). One that cannot be evaluated is refused: to ignore it would be to do what the client
+/// asked not to do.
+fn if_absent(headers: &HeaderMap) -> Result<bool> {
+    if headers.contains_key(IF_MATCH) {
+        return Err(Error::invalid("If-Match is not supported"));
+    }
+    match single(headers, &IF_NONE_MATCH)? {
+        None => Ok(false),
+        Some(b"*") => Ok(true),
+        Some(_) => Err(Error::invalid("If-None-Match supports no other value than *")),
+    }
+}
+
+/// The digest of the file that the client declares: `Repr-Digest: sha-256=:…:` (RFC 9530 §3). Other algorithms beside it are
+/// ignored; alone they are refused, since the client asks for a check that will not be made.
+fn repr_digest(headers: &HeaderMap) -> Result<Option<Digest>> {
+    const FIELD: &str = "Repr-Digest";
+    let malformed = || Error::invalid_field(FIELD, "must be like sha-256=:<base64>:");
+    let mut declared = false;
+    let mut digest = None;
+    for value in headers.get_all(REPR_DIGEST) {
+        for member in value.to_str().map_err(|_| malformed())?.split(',') {
+            declared = true;
+            let (algorithm, value) = member.trim_matches([' ', '\t']).split_once('=').ok_or_else(malformed)?;
+            let base64 = value.strip_prefix(':').and_then(|value| value.strip_suffix(':')).ok_or_else(malformed)?;
+            if algorithm == "sha-256" && digest.replace(Digest::from_base64(FIELD, base64)?).is_some() {
+                return Err(Error::invalid_field(FIELD, "must name sha-256 once"));
+            }
+        }
+    }
+    if declared && digest.is_none() {
+        return Err(Error::invalid_field(FIELD, "must name sha-256"));
+    }
+    Ok(digest)
+}
+
+fn unencoded(headers: &HeaderMap) -> Result<()> {
+    match single(headers, &CONTENT_ENCODING)? {
+        Some(coding) if !coding.eq_ignore_ascii_case(b"identity") => {
+            Err(Error::invalid("Content-Encoding is not supported, send the body as it is"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn fits(headers: &HeaderMap, max_upload_size: u64) -> Result<()> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()).and_then(|text| text.parse().ok());
+    match length {
+        Some(length) if max_upload_size.saturating_add(ENVELOPE_BYTES) < length => {
+            Err(Error::new(Kind::TooLarge).detail(format!("at most {max_upload_size} bytes are permitted")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A multipart body on its way to becoming messages.
+struct Transcoding {
+    body: Body,
+    parser: Parser,
+    /// Until the file part has been seen, and then nothing.
+    header: Option<UploadHeader>,
+    closed: bool,
+}
+
+/// The messages of the upload that a multipart body is: the header when its `file` part begins, its bytes, and the finish
+/// when the closing boundary was seen and the body has ended well.
+fn transcode(body: Body, parser: Parser, header: UploadHeader) -> impl Stream<Item = Result<UploadAttachmentRequest>> {
+    let begun = Transcoding { body, parser, header: Some(header), closed: false };
+    stream::try_unfold(Some(begun), async |state| {
+        let Some(mut state) = state else {
+            return Ok(None);
+        };
+        let message = state.next().await?;
+        let next = (!matches!(message, Message::Finish(_))).then_some(state);
+        Ok(Some((UploadAttachmentRequest { message: Some(message) }, next)))
+    })
+}
+
+impl Transcoding {
+    async fn next(&mut self) -> Result<Message> {
+        loop {
+            match self.parser.next()? {
+                Some(Event::Part(part)) if part.name == FILE => return self.file(part).map(Message::Header),
+                Some(Event::Part(_)) => self.parser.skip_part(),
+                Some(Event::Data(bytes)) => return Ok(Message::Chunk(bytes)),
+                Some(Event::PartEnd) => {}
+                Some(Event::Closed) => self.closed = true,
+                None => match self.body.frame().await {
+                    Some(Ok(frame)) => {
+                        if let Ok(bytes) = frame.into_data() {
+                            self.parser.push(bytes);
+                        }
+                    }
+                    Some(Err(error)) => {
+                        return Err(Error::new(Kind::Incomplete).detail("the body was cut short").because(error));
+                    }
+                    None => {
+                        self.parser.finish()?;
+                        return self.finish();
+                    }
+                },
+            }
+        }
+    }
+
+    fn file(&mut self, part: PartHead) -> Result<UploadHeader> {
+        let mut header = self.header.take().ok_or_else(|| Error::invalid_field(FILE, "must be given once"))?;
+        header.filename = part.filename.unwrap_or_default();
+        header.content_type = part.content_type.unwrap_or_default();
+        Ok(header)
+    }
+
+    fn finish(&self) -> Result<Message> {
+        match (&self.header, self.closed) {
+            (None, true) => Ok(Message::Finish(UploadFinish::default())),
+            (Some(_), true) => Err(Error::invalid_field(FILE, "the form has no part of this name")),
+            (_, false) => Err(Error::new(Kind::Incomplete).detail("the closing boundary is missing")),
+        }
+    }
+}

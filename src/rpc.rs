@@ -1,0 +1,238 @@
+//! The service: what each message means, in which order messages may come, and how the wire's words become the domain's
+//! and back. Its inherent methods are the operations; the tonic trait and the REST door both call them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::{Stream, StreamExt, stream};
+use prost_types::Timestamp;
+use time::OffsetDateTime;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Target};
+use crate::auth::{Principal, Verifier, bearer};
+use crate::error::{Error, Kind, Result};
+use crate::pb::attachment_service_server::AttachmentService;
+use crate::pb::upload_attachment_request::Message;
+use crate::pb::{
+    Attachment, RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest,
+    UploadAttachmentResponse, UploadFinish, UploadHeader,
+};
+use crate::telemetry::{Door, Exit, REQUEST_ID, RequestId};
+use crate::upload::{Admitted, Declared, Header, Piece, Uploads};
+
+/// The largest chunk, in bytes. A larger one is refused.
+pub const MAX_CHUNK: usize = 4 << 20;
+
+/// The largest gRPC message, in bytes: tonic reserves the length that a message declares, so it is kept small. What it has
+/// over [`MAX_CHUNK`] is room for the framing of a chunk.
+pub const MAX_MESSAGE: usize = MAX_CHUNK + (64 << 10);
+
+/// The operations of `attachments.v2.AttachmentService`.
+#[derive(Clone, Debug)]
+pub struct Attachments {
+    verifier: Arc<Verifier>,
+    uploads: Arc<Uploads>,
+}
+
+impl Attachments {
+    /// The service over `uploads`, for callers whom `verifier` knows.
+    pub fn new(verifier: Arc<Verifier>, uploads: Arc<Uploads>) -> Self {
+        Attachments { verifier, uploads }
+    }
+
+    /// The pipeline behind the service.
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
+    }
+
+    /// Who is calling, by the values of the authorization header or metadata.
+    ///
+    /// # Errors
+    /// [`Kind::TokenMissing`], [`Kind::TokenInvalid`], [`Kind::TokenExpired`].
+    pub fn caller<'a>(&self, authorization: impl Iterator<Item = &'a [u8]>) -> Result<Principal> {
+        self.verifier.verify(bearer(authorization)?, SystemTime::now())
+    }
+
+    /// Decides whether the caller may upload what `header` names, before any content is asked for. Looks at the ids and
+    /// `if_absent` alone; the rest of the header is read by [`upload`](Self::upload).
+    pub async fn admit(&self, caller: Principal, header: &UploadHeader) -> Result<Admitted> {
+        let target = target(header.client_id, header.attachment_id, header.project_id, header.portfolio_id)?;
+        self.uploads.admit(caller, target, header.if_absent).await
+    }
+
+    /// Stores the content that `messages` bring: one header, chunks, one finish.
+    pub async fn upload<S>(&self, admitted: Admitted, messages: S) -> Result<UploadAttachmentResponse>
+    where
+        S: Stream<Item = Result<UploadAttachmentRequest>>,
+    {
+        let mut messages = std::pin::pin!(messages);
+        let header = self.header(messages.next()).await?;
+        let named = target(header.client_id, header.attachment_id, header.project_id, header.portfolio_id)?;
+        if named != admitted.target() {
+            return Err(Error::internal("an upload was admitted to another attachment than its header names"));
+        }
+        let header = Header {
+            filename: Filename::new(&header.filename)?,
+            content_type: MediaType::new(&header.content_type)?,
+            declared: declared(header.size, header.sha256.as_deref())?,
+        };
+        let receipt = self.uploads.receive(admitted, header, messages.map(|message| piece(message?))).await?;
+        Ok(UploadAttachmentResponse { attachment: Some(attachment(receipt.record())) })
+    }
+
+    /// Makes an attachment known.
+    pub async fn register(
+        &self,
+        caller: &Principal,
+        request: &RegisterAttachmentRequest,
+    ) -> Result<RegisterAttachmentResponse> {
+        let target = target(request.client_id, request.attachment_id, request.project_id, request.portfolio_id)?;
+        let record = self.uploads.register(caller, target).await?;
+        Ok(RegisterAttachmentResponse { attachment: Some(attachment(&record)) })
+    }
+
+    /// The first message, which must be the header.
+    async fn header<F>(&self, first: F) -> Result<UploadHeader>
+    where
+        F: Future<Output = Option<Result<UploadAttachmentRequest>>>,
+    {
+        match self.uploads.in_time(first).await?.transpose()?.map(|first| first.message) {
+            Some(Some(Message::Header(header))) => Ok(header),
+            Some(Some(Message::Chunk(_) | Message::Finish(_))) => {
+                Err(Error::invalid("the first message must be the header"))
+            }
+            Some(None) => Err(empty_message()),
+            None => Err(Error::new(Kind::Incomplete).detail("the upload ended before its header")),
+        }
+    }
+}
+
+/// The order of messages after the header.
+fn piece(message: UploadAttachmentRequest) -> Result<Piece> {
+    match message.message {
+        Some(Message::Chunk(bytes)) if bytes.len() > MAX_CHUNK => {
+            Err(Error::invalid_field("chunk", format!("must be at most {MAX_CHUNK} bytes")))
+        }
+        Some(Message::Chunk(bytes)) => Ok(Piece::Chunk(bytes)),
+        Some(Message::Finish(UploadFinish { size, sha256 })) => Ok(Piece::Finish(declared(size, sha256.as_deref())?)),
+        Some(Message::Header(_)) => Err(Error::invalid("the header must come once")),
+        None => Err(empty_message()),
+    }
+}
+
+fn empty_message() -> Error {
+    Error::invalid("a message must hold a header, a chunk or a finish")
+}
+
+fn target(client: i64, attachment: i64, project: Option<i64>, portfolio: Option<i64>) -> Result<Target> {
+    Ok(Target {
+        key: Key { client: Id::new("client_id", client)?, attachment: Id::new("attachment_id", attachment)? },
+        project: project.map(|id| Id::new("project_id", id)).transpose()?,
+        portfolio: portfolio.map(|id| Id::new("portfolio_id", id)).transpose()?,
+    })
+}
+
+fn declared(size: Option<i64>, sha256: Option<&[u8]>) -> Result<Declared> {
+    let size = size.map(u64::try_from).transpose().map_err(|_| Error::invalid_field("size", "must not be negative"))?;
+    Ok(Declared { size, sha256: sha256.map(|bytes| Digest::new("sha256", bytes)).transpose()? })
+}
+
+fn attachment(record: &Record) -> Attachment {
+    let content = record.content();
+    Attachment {
+        client_id: record.client_id.get(),
+        attachment_id: record.attachment_id.get(),
+        project_id: record.project_id.map(Id::get),
+        portfolio_id: record.portfolio_id.map(Id::get),
+        filename: content.map(|content| content.filename.as_str().to_owned()).unwrap_or_default(),
+        content_type: content.map(|content| content.content_type.as_str().to_owned()).unwrap_or_default(),
+        size: content.map(|content| content.size.cast_signed()),
+        sha256: content.map(|content| content.sha256.as_bytes().to_vec().into()),
+        created_at: Some(timestamp(content.map_or(record.registered_at, |content| content.created_at))),
+        uploaded_by: content.map_or(&record.registered_by, |content| &content.uploaded_by).clone(),
+    }
+}
+
+fn timestamp(time: OffsetDateTime) -> Timestamp {
+    Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().cast_signed() }
+}
+
+/// What a failure of the arriving stream means. tonic reports all of them as statuses of its own choosing.
+fn arrival(status: Status) -> Error {
+    match status.code() {
+        // A message over the limit. tonic says OUT_OF_RANGE.
+        Code::OutOfRange => Error::invalid(format!("a message must be at most {MAX_MESSAGE} bytes")).because(status),
+        // What does not decode: bad protobuf, or compressed without leave.
+        Code::Internal | Code::Unimplemented | Code::InvalidArgument => {
+            Error::invalid("a message could not be decoded").because(status)
+        }
+        Code::DeadlineExceeded => Error::new(Kind::ClientTooSlow).because(status),
+        _ => Error::new(Kind::Incomplete).detail("the stream was cut short").because(status),
+    }
+}
+
+fn authorization(metadata: &MetadataMap) -> impl Iterator<Item = &[u8]> {
+    metadata.get_all("authorization").iter().map(|value| value.as_bytes())
+}
+
+/// The adapters: unwrap, call the operation, convert, and write the one line of the log.
+#[tonic::async_trait]
+impl AttachmentService for Attachments {
+    async fn upload_attachment(
+        &self,
+        request: Request<Streaming<UploadAttachmentRequest>>,
+    ) -> Result<Response<UploadAttachmentResponse>, Status> {
+        let (exit, metadata, messages) = enter("UploadAttachment", request);
+        let served = async {
+            let caller = self.caller(authorization(&metadata))?;
+            let mut messages = messages.map(|message| message.map_err(arrival));
+            let header = self.header(messages.next()).await?;
+            let admitted = self.admit(caller, &header).await?;
+            let header = UploadAttachmentRequest { message: Some(Message::Header(header)) };
+            self.upload(admitted, stream::iter([Ok(header)]).chain(messages)).await
+        };
+        leave(exit, served.await)
+    }
+
+    async fn register_attachment(
+        &self,
+        request: Request<RegisterAttachmentRequest>,
+    ) -> Result<Response<RegisterAttachmentResponse>, Status> {
+        let (exit, metadata, message) = enter("RegisterAttachment", request);
+        let served = async {
+            let caller = self.caller(authorization(&metadata))?;
+            self.register(&caller, &message).await
+        };
+        leave(exit, served.await)
+    }
+}
+
+fn enter<M>(method: &'static str, request: Request<M>) -> (Exit, MetadataMap, M) {
+    let (metadata, _, message) = request.into_parts();
+    let id = RequestId::accept_or_make(metadata.get(REQUEST_ID).map(|value| value.as_bytes()));
+    (Exit::new(Door::Grpc, id, method, method), metadata, message)
+}
+
+fn leave<M>(exit: Exit, served: Result<M>) -> Result<Response<M>, Status> {
+    let id = exit.request_id().to_ascii();
+    match served {
+        Ok(message) => {
+            exit.succeeded();
+            let mut response = Response::new(message);
+            if let Ok(id) = id.parse() {
+                response.metadata_mut().insert(REQUEST_ID, id);
+            }
+            Ok(response)
+        }
+        Err(error) => {
+            exit.failed(&error);
+            let mut status = error.to_status();
+            if let Ok(id) = id.parse() {
+                status.metadata_mut().insert(REQUEST_ID, id);
+            }
+            Err(status)
+        }
+    }
+}

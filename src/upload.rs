@@ -1,0 +1,471 @@
+//! The pipeline of an upload: authorise, begin, pump, verify, commit. Both doors come through here with the same words, so
+//! this module knows neither HTTP nor gRPC. The writing runs in a task of its own, which outlives a request that goes away:
+//! a storage writer cannot be dropped in the middle of a call, and what was begun must be taken back.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use crate::attachment::{Content, Digest, Filename, Id, MediaType, Record, Segment, State, Target};
+use crate::auth::{Principal, Scope};
+use crate::budget::{Budget, Reservation};
+use crate::error::{Error, Kind, Result};
+use crate::store::{ContentWriter, Receipt, Store};
+
+/// The size to which arriving chunks are gathered before they are written, in bytes: a storage write has a fixed cost.
+const WRITE_SIZE: usize = 1 << 20;
+
+/// The most chunks that one write gathers: tiny ones cost more than their bytes.
+const WRITE_CHUNKS: usize = 1024;
+
+/// How long gathered bytes wait for more before they are written: a slow upload shall not sit on memory that others need.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// What uploads may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The largest content, in bytes.
+    pub max_upload_size: u64,
+    /// How long a caller may send nothing.
+    pub idle_timeout: Duration,
+    /// How long one upload may take altogether.
+    pub max_upload_time: Duration,
+    /// Whether an upload makes an unknown attachment known.
+    pub create_unknown: bool,
+}
+
+/// What a caller declared of the content. What is declared must hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Declared {
+    /// The size in bytes.
+    pub size: Option<u64>,
+    /// The digest.
+    pub sha256: Option<Digest>,
+}
+
+/// What comes with the content.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// The name for people.
+    pub filename: Filename,
+    /// The declared media type.
+    pub content_type: MediaType,
+    /// What was declared before the content.
+    pub declared: Declared,
+}
+
+/// One step of arriving content.
+#[derive(Debug)]
+pub enum Piece {
+    /// The next bytes.
+    Chunk(Bytes),
+    /// The caller says that it has sent all. Without it nothing is stored, however the stream ends.
+    Finish(Declared),
+}
+
+/// Leave to upload: the caller may, and there is something to upload to. It is asked again at the commit.
+#[derive(Debug)]
+pub struct Admitted {
+    principal: Principal,
+    target: Target,
+    if_absent: bool,
+}
+
+impl Admitted {
+    /// What the leave is for.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+}
+
+/// Uploads and registrations.
+#[derive(Debug)]
+pub struct Uploads {
+    store: Arc<Store>,
+    budget: Arc<Budget>,
+    config: Config,
+    tasks: TaskTracker,
+}
+
+impl Uploads {
+    /// Uploads into `store` with the memory of `budget`.
+    pub fn new(store: Arc<Store>, budget: Arc<Budget>, config: Config) -> Self {
+        Uploads { store, budget, config, tasks: TaskTracker::new() }
+    }
+
+    /// The limits in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How many uploads are begun and neither committed nor taken back.
+    pub fn in_flight(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Waits until what was begun is committed or taken back.
+    pub async fn settle(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Decides whether `principal` may upload to `target`, before any content is asked for.
+    ///
+    /// # Errors
+    /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::AlreadyExists`], [`Kind::Overloaded`], and what storage raises.
+    pub async fn admit(&self, principal: Principal, target: Target, if_absent: bool) -> Result<Admitted> {
+        authorise(&principal, Scope::Write, target)?;
+        self.budget.admit()?;
+        let admitted = Admitted { principal, target, if_absent };
+        self.config.accepts(&admitted, self.store.record(target.key).await?.as_ref())?;
+        Ok(admitted)
+    }
+
+    /// Makes an attachment known. Doing it again with the same project and portfolio changes nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Forbidden`], [`Kind::AlreadyExists`] where it is known otherwise, and what storage raises.
+    pub async fn register(&self, principal: &Principal, target: Target) -> Result<Record> {
+        authorise(principal, Scope::Manage, target)?;
+        let mut known = None;
+        let decide = |stands: Option<Record>| match stands {
+            Some(stands) if (stands.project_id, stands.portfolio_id) == (target.project, target.portfolio) => {
+                known = Some(stands);
+                Ok(None)
+            }
+            Some(_) => {
+                Err(Error::new(Kind::AlreadyExists).detail("it is registered with another project or portfolio"))
+            }
+            None => {
+                let record = Record::registered(target, principal.subject());
+                known = Some(record.clone());
+                Ok(Some(record))
+            }
+        };
+        self.store.update(target.key, decide).await?;
+        known.ok_or_else(|| Error::internal("a registration left no record"))
+    }
+
+    /// Waits for what a caller is to send, as long as it may take.
+    ///
+    /// # Errors
+    /// [`Kind::ClientTooSlow`].
+    pub async fn in_time<F: Future>(&self, arrival: F) -> Result<F::Output> {
+        timeout(self.config.idle_timeout, arrival).await.map_err(|_| self.idle())
+    }
+
+    /// Takes the content and stores it: all of it, verified and durable, or nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Incomplete`] where `pieces` ends without a finish, what `pieces` raises, [`Kind::TooLarge`],
+    /// [`Kind::SizeMismatch`], [`Kind::DigestMismatch`], [`Kind::ClientTooSlow`], and what storage raises.
+    pub async fn receive<S>(&self, admitted: Admitted, header: Header, pieces: S) -> Result<Receipt>
+    where
+        S: Stream<Item = Result<Piece>>,
+    {
+        self.fits(header.declared.size)?;
+        let mut upload = Upload::begin(self, admitted.target, header.declared);
+        match upload.pump(pin!(pieces)).await {
+            Ok(declared) => upload.finish(Commit { config: self.config, admitted, header, declared }).await,
+            Err(error) => Err(upload.abort(error).await),
+        }
+    }
+
+    fn fits(&self, size: Option<u64>) -> Result<()> {
+        match size {
+            Some(size) if size > self.config.max_upload_size => Err(Error::new(Kind::TooLarge)
+                .detail(format!("at most {} bytes are permitted", self.config.max_upload_size))),
+            _ => Ok(()),
+        }
+    }
+
+    fn idle(&self) -> Error {
+        let seconds = self.config.idle_timeout.as_secs_f32();
+        Error::new(Kind::ClientTooSlow).detail(format!("nothing arrived for {seconds} s"))
+    }
+}
+
+/// Whether the scope and the claims of a token cover what a request names.
+fn authorise(principal: &Principal, scope: Scope, target: Target) -> Result<()> {
+    let denied = |what: String| {
+        let who = format!("{} of {}", principal.subject(), principal.issuer());
+        Err(Error::new(Kind::Forbidden).detail(what).because(who))
+    };
+    if !principal.allows(scope) {
+        return denied(format!("the token lacks the scope {}", scope.as_str()));
+    }
+    if !principal.holds_client(target.key.client.get()) {
+        return denied("the token does not cover this client".to_owned());
+    }
+    if !target.project.is_none_or(|project| principal.holds_project(project.get())) {
+        return denied("the token does not cover this project".to_owned());
+    }
+    if !target.portfolio.is_none_or(|portfolio| principal.holds_portfolio(portfolio.get())) {
+        return denied("the token does not cover this portfolio".to_owned());
+    }
+    Ok(())
+}
+
+impl Config {
+    /// Whether an upload may be stored over the record that stands. It is asked before the content, and once more at the
+    /// commit, since others may have changed the record in between.
+    fn accepts(self, admitted: &Admitted, record: Option<&Record>) -> Result<()> {
+        let Some(record) = record else {
+            return if self.create_unknown { Ok(()) } else { Err(Error::new(Kind::NotFound)) };
+        };
+        // A project that the request leaves out is no way around the token's projects. To a caller who does not hold it,
+        // the attachment looks as if it were not there.
+        let Admitted { principal, target, if_absent } = admitted;
+        let reaches = |named: Option<Id>, stands: Option<Id>, holds: &dyn Fn(i64) -> bool| {
+            named.is_none_or(|named| stands == Some(named)) && stands.is_none_or(|stands| holds(stands.get()))
+        };
+        if !reaches(target.project, record.project_id, &|id| principal.holds_project(id))
+            || !reaches(target.portfolio, record.portfolio_id, &|id| principal.holds_portfolio(id))
+        {
+            return Err(Error::new(Kind::NotFound));
+        }
+        if *if_absent && record.content().is_some() {
+            return Err(Error::new(Kind::AlreadyExists));
+        }
+        Ok(())
+    }
+}
+
+/// An upload whose content is arriving. Dropping it takes back what was written.
+struct Upload<'a> {
+    uploads: &'a Uploads,
+    steps: mpsc::Sender<Step>,
+    task: JoinHandle<Result<Receipt>>,
+    declared: Declared,
+    size: u64,
+    batch: Vec<Bytes>,
+    batch_bytes: usize,
+    reservation: Reservation,
+}
+
+/// What the writing task is told.
+enum Step {
+    /// Hash and write these bytes, then give their memory back.
+    Write(Vec<Bytes>, Reservation),
+    /// All has arrived: verify and commit.
+    Commit(Box<Commit>),
+}
+
+/// All that a commit needs to know.
+struct Commit {
+    config: Config,
+    admitted: Admitted,
+    header: Header,
+    declared: Declared,
+}
+
+impl<'a> Upload<'a> {
+    fn begin(uploads: &'a Uploads, target: Target, declared: Declared) -> Self {
+        let (steps, arriving) = mpsc::channel(1);
+        let writer = uploads.store.begin(target.key);
+        let task = uploads.tasks.spawn(write(writer, arriving, Arc::clone(&uploads.store), uploads.tasks.clone()));
+        Upload {
+            uploads,
+            steps,
+            task,
+            declared,
+            size: 0,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            reservation: Reservation::none(),
+        }
+    }
+
+    /// Takes pieces until the finish, and looks that nothing comes after it.
+    async fn pump<S>(&mut self, mut pieces: Pin<&mut S>) -> Result<Declared>
+    where
+        S: Stream<Item = Result<Piece>>,
+    {
+        let deadline = Instant::now() + self.uploads.config.max_upload_time;
+        loop {
+            match self.next(pieces.as_mut(), deadline).await? {
+                Some(Piece::Chunk(bytes)) => self.chunk(bytes).await?,
+                Some(Piece::Finish(declared)) => {
+                    self.flush().await?;
+                    return match self.next(pieces, deadline).await? {
+                        None => Ok(declared),
+                        Some(_) => Err(Error::invalid("a message came after the finish")),
+                    };
+                }
+                None => return Err(Error::new(Kind::Incomplete).detail("the upload ended before it was finished")),
+            }
+        }
+    }
+
+    async fn next<S>(&mut self, mut pieces: Pin<&mut S>, deadline: Instant) -> Result<Option<Piece>>
+    where
+        S: Stream<Item = Result<Piece>>,
+    {
+        if !self.batch.is_empty() {
+            match timeout(LINGER, pieces.next()).await {
+                Ok(piece) => return piece.transpose(),
+                Err(_) => self.flush().await?,
+            }
+        }
+        let idle = Instant::now() + self.uploads.config.idle_timeout;
+        match timeout_at(idle.min(deadline), pieces.next()).await {
+            Ok(piece) => piece.transpose(),
+            Err(_) if idle <= deadline => Err(self.uploads.idle()),
+            Err(_) => {
+                let seconds = self.uploads.config.max_upload_time.as_secs();
+                Err(Error::new(Kind::ClientTooSlow).detail(format!("an upload may take {seconds} s at most")))
+            }
+        }
+    }
+
+    async fn chunk(&mut self, bytes: Bytes) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.size += bytes.len() as u64;
+        self.uploads.fits(Some(self.size))?;
+        if let Some(declared) = self.declared.size.filter(|declared| self.size > *declared) {
+            return Err(size_mismatch(declared, "more"));
+        }
+        let reservation = match self.uploads.budget.try_take(bytes.len()) {
+            Some(reservation) => reservation,
+            None => {
+                // Nobody may wait for memory while holding some, or all could wait for each other.
+                self.flush().await?;
+                self.uploads.budget.take(bytes.len()).await?
+            }
+        };
+        self.reservation.merge(reservation);
+        self.batch_bytes += bytes.len();
+        self.batch.push(bytes);
+        if self.batch_bytes >= WRITE_SIZE || self.batch.len() >= WRITE_CHUNKS {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        let reservation = std::mem::replace(&mut self.reservation, Reservation::none());
+        self.tell(Step::Write(batch, reservation)).await
+    }
+
+    async fn tell(&mut self, step: Step) -> Result<()> {
+        if self.steps.send(step).await.is_ok() {
+            return Ok(());
+        }
+        // The task has ended before it was told to: it knows why.
+        match (&mut self.task).await {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(_)) => Err(Error::internal("an upload was committed before its end")),
+            Err(panic) => Err(Error::internal(panic)),
+        }
+    }
+
+    async fn finish(mut self, commit: Commit) -> Result<Receipt> {
+        self.tell(Step::Commit(Box::new(commit))).await?;
+        (&mut self.task).await.map_err(Error::internal)?
+    }
+
+    /// Takes back what was written, and returns the error that it is for once that is done.
+    async fn abort(self, error: Error) -> Error {
+        drop(self.steps);
+        if !self.task.is_finished() {
+            // Its result is the same error or a consequence of it.
+            let _ = self.task.await;
+        }
+        error
+    }
+}
+
+/// The writing task: hashes and writes what it is handed, and commits when it is told to. When the channel closes without
+/// that, the request has failed or gone away, and all is taken back.
+async fn write(
+    mut writer: ContentWriter,
+    mut steps: mpsc::Receiver<Step>,
+    store: Arc<Store>,
+    tasks: TaskTracker,
+) -> Result<Receipt> {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    while let Some(step) = steps.recv().await {
+        match step {
+            Step::Write(batch, reservation) => {
+                batch.iter().for_each(|bytes| hash.update(bytes));
+                let written = writer.write(batch).await;
+                drop(reservation);
+                if let Err(error) = written {
+                    writer.abort().await;
+                    return Err(error);
+                }
+            }
+            Step::Commit(commit) => {
+                let sha256 = match Digest::new("sha256", hash.finish().as_ref()) {
+                    Ok(sha256) => sha256,
+                    Err(error) => return Err(Error::internal(error)),
+                };
+                if let Err(error) = commit.verify(writer.size(), sha256) {
+                    writer.abort().await;
+                    return Err(error);
+                }
+                let mut receipt = writer.commit(|stands, segment| commit.record(stands, segment, sha256)).await?;
+                let replaced = receipt.take_replaced();
+                if !replaced.is_empty() {
+                    // The caller does not wait for the tidying.
+                    tasks.spawn(async move { store.discard(replaced).await });
+                }
+                return Ok(receipt);
+            }
+        }
+    }
+    writer.abort().await;
+    Err(Error::new(Kind::Incomplete))
+}
+
+impl Commit {
+    fn verify(&self, size: u64, sha256: Digest) -> Result<()> {
+        for declared in [self.header.declared, self.declared] {
+            if let Some(declared) = declared.size.filter(|declared| *declared != size) {
+                return Err(size_mismatch(declared, &size.to_string()));
+            }
+            if declared.sha256.is_some_and(|declared| declared != sha256) {
+                return Err(Error::new(Kind::DigestMismatch).detail("the content does not have the declared digest"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The record that is to stand in place of the one that stands.
+    fn record(self, stands: Option<Record>, segment: Segment, sha256: Digest) -> Result<Record> {
+        self.config.accepts(&self.admitted, stands.as_ref())?;
+        let Admitted { principal, target, .. } = self.admitted;
+        let content = Content {
+            upload_id: segment.id,
+            filename: self.header.filename,
+            content_type: self.header.content_type,
+            size: segment.size,
+            sha256,
+            segments: vec![segment],
+            created_at: OffsetDateTime::now_utc(),
+            uploaded_by: principal.subject().to_owned(),
+        };
+        let record = stands.unwrap_or_else(|| Record::registered(target, principal.subject()));
+        Ok(Record { state: State::Stored(content), ..record })
+    }
+}
+
+fn size_mismatch(declared: u64, arrived: &str) -> Error {
+    Error::new(Kind::SizeMismatch).detail(format!("{declared} bytes were declared and {arrived} arrived"))
+}

@@ -1,0 +1,105 @@
+//! A gRPC client that sends any messages in any order.
+
+use attachd::pb::attachment_service_client::AttachmentServiceClient;
+use attachd::pb::upload_attachment_request::Message;
+use attachd::pb::{Attachment, RegisterAttachmentRequest, UploadAttachmentRequest, UploadFinish, UploadHeader};
+use bytes::Bytes;
+use futures_util::Stream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+
+use super::Server;
+
+/// What a refusal over gRPC said.
+#[derive(Debug)]
+pub struct GrpcRefusal {
+    /// The status code.
+    pub code: Code,
+    /// The reason of the `ErrorInfo`; empty where there is none.
+    pub reason: String,
+    /// The domain of the `ErrorInfo`; empty where there is none.
+    pub domain: String,
+    /// The status message.
+    pub message: String,
+    /// The fields that were violated.
+    pub fields: Vec<String>,
+}
+
+impl From<Status> for GrpcRefusal {
+    fn from(status: Status) -> Self {
+        let info = status.get_details_error_info();
+        let fields = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+        GrpcRefusal {
+            code: status.code(),
+            reason: info.as_ref().map(|info| info.reason.clone()).unwrap_or_default(),
+            domain: info.map(|info| info.domain).unwrap_or_default(),
+            message: status.message().to_owned(),
+            fields: fields.into_iter().map(|violation| violation.field).collect(),
+        }
+    }
+}
+
+/// A header message for an attachment.
+pub fn header(client: i64, attachment: i64) -> UploadHeader {
+    UploadHeader {
+        client_id: client,
+        attachment_id: attachment,
+        filename: "a.bin".to_owned(),
+        ..UploadHeader::default()
+    }
+}
+
+/// A chunk message.
+pub fn chunk(bytes: impl Into<Bytes>) -> Message {
+    Message::Chunk(bytes.into())
+}
+
+/// A finish message that declares nothing.
+pub fn finish() -> Message {
+    Message::Finish(UploadFinish::default())
+}
+
+impl Server {
+    /// A channel to the gRPC port.
+    pub async fn channel(&self) -> AttachmentServiceClient<Channel> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).expect("an address");
+        AttachmentServiceClient::new(endpoint.connect().await.expect("the port is open"))
+    }
+
+    /// Sends the messages of one upload. An empty token sends none.
+    pub async fn grpc_upload(&self, token: &str, messages: Vec<Message>) -> Result<Attachment, GrpcRefusal> {
+        self.grpc_upload_stream(token, futures_util::stream::iter(messages)).await
+    }
+
+    /// Sends the messages of one upload as they come.
+    pub async fn grpc_upload_stream<S>(&self, token: &str, messages: S) -> Result<Attachment, GrpcRefusal>
+    where
+        S: Stream<Item = Message> + Send + 'static,
+    {
+        use futures_util::StreamExt;
+        let messages = messages.map(|message| UploadAttachmentRequest { message: Some(message) });
+        let request = authorised(Request::new(messages), token);
+        let reply = self.channel().await.upload_attachment(request).await?;
+        Ok(reply.into_inner().attachment.expect("a reply names the attachment"))
+    }
+
+    /// Registers an attachment. An empty token sends none.
+    pub async fn grpc_register(
+        &self,
+        token: &str,
+        request: RegisterAttachmentRequest,
+    ) -> Result<Attachment, GrpcRefusal> {
+        let reply = self.channel().await.register_attachment(authorised(Request::new(request), token)).await?;
+        Ok(reply.into_inner().attachment.expect("a reply names the attachment"))
+    }
+}
+
+/// Puts a token into the metadata of a request.
+fn authorised<M>(mut request: Request<M>, token: &str) -> Request<M> {
+    if !token.is_empty() {
+        let value = format!("Bearer {token}").parse().expect("a token is ASCII");
+        request.metadata_mut().insert("authorization", value);
+    }
+    request
+}

@@ -1,0 +1,147 @@
+//! An HTTP/1.1 client that says exactly what it is told to, byte by byte, and multipart forms as text.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// The boundary of the forms.
+const BOUNDARY: &str = "a-boundary-of-the-tests";
+
+/// A reply that was read to its end.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The headers, their names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The body as JSON; null where it is something else.
+    pub body: Value,
+}
+
+impl Reply {
+    /// The envelope's `details`.
+    pub fn details(&self) -> &str {
+        self.body["details"].as_str().unwrap_or_default()
+    }
+}
+
+/// A connection to a port.
+pub struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    /// Opens a connection. Nothing on it waits longer than 30 s.
+    pub fn open(address: SocketAddr) -> Connection {
+        let stream = TcpStream::connect(address).expect("the port is open");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        stream.set_write_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        stream.set_nodelay(true).expect("nodelay can be set");
+        Connection(BufReader::new(stream))
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.get_mut().write_all(bytes)
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn shut(&mut self) {
+        self.0.get_mut().shutdown(std::net::Shutdown::Write).expect("the connection is open");
+    }
+
+    /// Reads the next reply; `None` where the server closed the connection instead.
+    pub fn reply(&mut self) -> Option<Reply> {
+        let mut line = String::new();
+        if self.0.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let status = line.split(' ').nth(1).expect("a status line").parse().expect("a status");
+        let mut headers = BTreeMap::new();
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).ok()?;
+            let Some((name, value)) = line.trim_end().split_once(": ") else {
+                break;
+            };
+            headers.insert(name.to_lowercase(), value.to_owned());
+        }
+        let length = headers.get("content-length").map_or(0, |length| length.parse().expect("a length"));
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).ok()?;
+        Some(Reply { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
+    }
+
+    /// Whether the server has closed the connection, which is waited for.
+    pub fn closed(&mut self) -> bool {
+        matches!(self.0.read(&mut [0]), Ok(0) | Err(_))
+    }
+
+    /// Sends a request with a `Content-Length` and reads the reply.
+    pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        let length = body.len().to_string();
+        let mut headers = headers.to_vec();
+        headers.push(("Content-Length", &length));
+        self.head(method, path, &headers);
+        // A server that refuses early may close before it has read all; the reply is there all the same.
+        let _ = self.send(body);
+        self.reply().expect("a reply")
+    }
+
+    /// Sends the head of a request, and nothing of its body.
+    pub fn head(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: attachd\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        self.send(head.as_bytes()).expect("a head can be sent");
+    }
+
+    /// Uploads a form to an attachment and reads the reply.
+    pub fn upload(&mut self, token: &str, client: i64, attachment: i64, form: &Form) -> Reply {
+        self.upload_with(token, &format!("/api/v2/clients/{client}/attachments/{attachment}"), &[], form)
+    }
+
+    /// Uploads a form to a path with more headers and reads the reply.
+    pub fn upload_with(&mut self, token: &str, path: &str, more: &[(&str, &str)], form: &Form) -> Reply {
+        let authorization = format!("Bearer {token}");
+        let content_type = form.content_type();
+        let mut headers = vec![("Authorization", authorization.as_str()), ("Content-Type", content_type.as_str())];
+        headers.extend_from_slice(more);
+        self.request("POST", path, &headers, &form.bytes())
+    }
+}
+
+/// A multipart form.
+#[derive(Clone, Default)]
+pub struct Form(Vec<u8>);
+
+impl Form {
+    /// A form with one part named `file`.
+    pub fn file(bytes: &[u8]) -> Form {
+        Form::default().part("Content-Disposition: form-data; name=\"file\"; filename=\"a.bin\"", bytes)
+    }
+
+    /// Adds a part with the given header lines, joined by CRLF.
+    #[must_use]
+    pub fn part(mut self, head: &str, bytes: &[u8]) -> Form {
+        self.0.extend_from_slice(format!("--{BOUNDARY}\r\n{head}\r\n\r\n").as_bytes());
+        self.0.extend_from_slice(bytes);
+        self.0.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// The value of the Content-Type header.
+    pub fn content_type(&self) -> String {
+        format!("multipart/form-data; boundary={BOUNDARY}")
+    }
+
+    /// The body, with its closing boundary.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.0.clone();
+        bytes.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+        bytes
+    }
+}

@@ -1,0 +1,278 @@
+//! The program as a process of its own. When a test is over, the harness looks that nothing is left behind.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{AUDIENCE, Connection, ISSUER, SECRET, eventually, hex, sha256};
+
+/// How a server is set up. The defaults are the ones that most tests want.
+pub struct Setup {
+    /// `fs` or `memory`.
+    pub service: &'static str,
+    /// `reject` or `create`. Default `create`.
+    pub on_unknown: &'static str,
+    /// Lines of the `[limits]` section. Default the upload limit of the harness.
+    pub limits: String,
+    /// Variables of the process.
+    pub variables: BTreeMap<&'static str, String>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            service: "fs",
+            on_unknown: "create",
+            limits: format!("max_upload_size = {}\n", super::MAX_UPLOAD),
+            variables: BTreeMap::new(),
+        }
+    }
+}
+
+/// A running server, with a folder of its own.
+pub struct Server {
+    child: Child,
+    folder: TempDir,
+    service: &'static str,
+    log: Arc<Mutex<Vec<String>>>,
+    /// The address of the REST port.
+    pub rest: SocketAddr,
+    /// The address of the gRPC port.
+    pub grpc: SocketAddr,
+    /// The address of the admin port.
+    pub admin: SocketAddr,
+}
+
+/// Runs the program to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_attachd")).args(arguments).env_clear().output().expect("the program can be run")
+}
+
+impl Setup {
+    /// Writes the configuration into a folder.
+    pub fn write(&self, folder: &Path) -> PathBuf {
+        let mut text = String::new();
+        for port in ["rest", "grpc", "admin"] {
+            let _ = writeln!(text, "[{port}]\nlisten = \"127.0.0.1:0\"");
+        }
+        let root = folder.join("root");
+        let _ = write!(
+            text,
+            "[storage]\nservice = \"{}\"\n[storage.options]\nroot = {root:?}\n\
+             [attachments]\non_unknown = \"{}\"\n[limits]\n{}\n\
+             [[auth.issuers]]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\nalgorithms = [\"HS256\"]\n\
+             hmac_secret_file = \"secret\"\n[log]\nformat = \"json\"\nfilter = \"debug\"\n[shutdown]\ngrace = \"5s\"\n",
+            self.service, self.on_unknown, self.limits,
+        );
+        fs::write(folder.join("secret"), SECRET).expect("the secret can be written");
+        let path = folder.join("attachd.toml");
+        fs::write(&path, text).expect("the configuration can be written");
+        path
+    }
+
+    /// Starts a server in a fresh folder.
+    pub fn start(self) -> Server {
+        self.start_in(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    /// Starts a server in a folder that may hold the storage of another.
+    pub fn start_in(self, folder: TempDir) -> Server {
+        let config = self.write(folder.path());
+        let mut child = Command::new(env!("CARGO_BIN_EXE_attachd"))
+            .args(["serve", "--config"])
+            .arg(config)
+            .env_clear()
+            .envs(&self.variables)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be run");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+        let mut ports = BTreeMap::new();
+        while ports.len() < 3 {
+            let Some(Ok(line)) = lines.next() else {
+                panic!("the server did not start: {:?}\n{}", child.wait(), log.lock().unwrap().join("\n"));
+            };
+            let event: Value = serde_json::from_str(&line).unwrap_or_default();
+            let fields = &event["fields"];
+            if fields["message"] == "listening" {
+                let port = fields["port"].as_str().expect("a port has a name").to_owned();
+                ports.insert(port, fields["address"].as_str().expect("an address").parse().expect("an address"));
+            }
+            log.lock().unwrap().push(line);
+        }
+        let rest_of_log = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                rest_of_log.lock().unwrap().push(line);
+            }
+        });
+        Server {
+            child,
+            folder,
+            service: self.service,
+            log,
+            rest: ports["rest"],
+            grpc: ports["grpc"],
+            admin: ports["admin"],
+        }
+    }
+}
+
+impl Server {
+    /// A server as most tests want it: `fs`, unknown attachments created.
+    pub fn start() -> Server {
+        Setup::default().start()
+    }
+
+    /// A server that knows only registered attachments.
+    pub fn strict() -> Server {
+        Setup { on_unknown: "reject", ..Setup::default() }.start()
+    }
+
+    /// A new connection to the REST port.
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.rest)
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The storage root, on `fs`.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("attachd.toml")
+    }
+
+    /// The lines of the log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The record of an attachment as it stands in the storage, if it is known.
+    pub fn record(&self, client: i64, attachment: i64) -> Option<Value> {
+        record(&self.root().join(format!("clients/{client}/attachments/{attachment}")))
+    }
+
+    /// The stored bytes of an attachment, if it has any.
+    pub fn stored(&self, client: i64, attachment: i64) -> Option<Vec<u8>> {
+        let folder = self.root().join(format!("clients/{client}/attachments/{attachment}"));
+        let record = record(&folder).filter(|record| record["state"] == "stored")?;
+        let segments = record["segments"].as_array().expect("a stored record has segments");
+        let read = |segment: &Value| fs::read(folder.join("content").join(segment["id"].as_str().expect("an id")));
+        Some(segments.iter().flat_map(|segment| read(segment).expect("a segment is there")).collect())
+    }
+
+    /// The peak of the resident set since the start, in bytes.
+    pub fn peak_rss(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process lives");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("the kernel counts it");
+        line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// What `/readyz` says.
+    pub fn readiness(&self) -> Value {
+        Connection::open(self.admin).request("GET", "/readyz", &[], b"").body
+    }
+
+    /// Sends a signal by its number's name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
+        assert!(sent.expect("kill can be run").success());
+    }
+
+    /// Ends the process in the middle of whatever it does, and keeps its folder.
+    pub fn kill(mut self) -> TempDir {
+        self.child.kill().expect("the process can be ended");
+        self.child.wait().expect("the process can be waited for");
+        let empty = tempfile::tempdir().expect("a temporary folder");
+        std::mem::replace(&mut self.folder, empty)
+    }
+
+    /// Waits until the process ends, and returns its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("the process can be waited for").code()
+    }
+
+    /// Looks that no upload is open, no memory is held, no temporary file lies about, and that the content which is there
+    /// is the content that the records name, whole.
+    pub fn assert_tidy(&self) {
+        let idle = |state: &Value| state["uploads_in_flight"] == 0 && state["budget_used_bytes"] == 0;
+        eventually(&format!("the server is idle: {}", self.readiness()), || idle(&self.readiness()));
+        if self.service != "fs" {
+            return;
+        }
+        let temporary = files(&self.root().join(".attachd-tmp"));
+        let left: Vec<_> = temporary.iter().filter(|path| path.file_name().is_none_or(|name| name != "lock")).collect();
+        assert!(left.is_empty(), "temporary files are left: {left:?}");
+        for path in files(&self.root().join("clients")) {
+            let folder = path.parent().expect("a file has a folder");
+            if path.file_name().is_some_and(|name| name == "record.json") {
+                assert_whole(folder);
+            } else {
+                let named = record(folder.parent().expect("content has an attachment")).is_some_and(|record| {
+                    let name = path.file_name().and_then(|name| name.to_str()).expect("an id");
+                    record["segments"].as_array().is_some_and(|all| all.iter().any(|segment| segment["id"] == name))
+                });
+                assert!(named, "no record names {}", path.display());
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            eprintln!("the server's log:\n{}", self.log().join("\n"));
+            return;
+        }
+        self.assert_tidy();
+        self.signal("TERM");
+        assert_eq!(self.wait(), Some(0), "the server ends well");
+    }
+}
+
+fn record(folder: &Path) -> Option<Value> {
+    let text = fs::read(folder.join("record.json")).ok()?;
+    Some(serde_json::from_slice(&text).expect("a record is JSON"))
+}
+
+fn assert_whole(folder: &Path) {
+    let record = record(folder).expect("a record is there");
+    let Some(segments) = record["segments"].as_array() else {
+        assert_eq!(record["state"], "registered");
+        return;
+    };
+    let read = |segment: &Value| fs::read(folder.join("content").join(segment["id"].as_str().expect("an id")));
+    let bytes: Vec<u8> = segments.iter().flat_map(|segment| read(segment).expect("a segment is there")).collect();
+    assert_eq!(record["size"], bytes.len());
+    assert_eq!(record["sha256"], hex(&sha256(&bytes)), "{} is damaged", folder.display());
+}
+
+/// All files below a folder; none where there is no folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let paths = entries.map(|entry| entry.expect("a folder can be read").path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
