@@ -25,7 +25,7 @@ use header::{Fields, Params, Value};
 const MAX_PADDING: usize = 64;
 /// The longest rest of a delimiter's line: two dashes, padding, CRLF.
 const MAX_TAIL: usize = 2 + MAX_PADDING + 2;
-/// How much of a delimiter the line break before it is. It may be the end of the header block, or the start of the body.
+/// How long the line break is that begins a delimiter. The end of a header block and the start of the body are one too.
 const LINE_BREAK: usize = 2;
 
 /// The boundary of a form: 1 to 70 characters as RFC 2046 s5.1.1 permits them. Kept as the delimiter it makes.
@@ -37,8 +37,8 @@ impl Boundary {
     /// (`charset`) are ignored.
     ///
     /// # Errors
-    /// `Invalid` where the type is missing or not `multipart/form-data`, where a parameter is malformed, and where there
-    /// is not exactly one boundary or RFC 2046 does not permit it.
+    /// `Invalid` where the type is missing or not `multipart/form-data`, where a parameter is malformed, where there is
+    /// not exactly one boundary, and where RFC 2046 does not permit it.
     pub fn from_content_type(value: Option<&[u8]>) -> Result<Self> {
         let value =
             value.ok_or_else(|| Error::invalid("the content type is missing, multipart/form-data is needed"))?;
@@ -143,7 +143,7 @@ impl Line {
     }
 }
 
-/// The parser. It holds one frame, one header line, and at most [`MAX_TAIL`] bytes of a delimiter's line; it looks at
+/// The parser. It holds one frame, one header line, and at most 68 bytes of a delimiter's line; it looks at
 /// each byte a fixed number of times, however the body is cut into frames.
 ///
 /// [`push`](Self::push) a frame, take events from [`next`](Self::next) until it returns `None`, and so on;
@@ -295,7 +295,7 @@ impl Parser {
         // `frame[..from]` is known to be data, and yet to be delivered.
         loop {
             let Some(start) = self.finder.find(&frame[from..]).map(|at| from + at) else {
-                let window = frame.len().saturating_sub(self.delimiter.len() - 1).max(from);
+                let window = frame.len().saturating_sub(self.delimiter.len() - 1);
                 let cr = memrchr(b'\r', &frame[window..]).map(|at| window + at);
                 let end = cr.filter(|&at| self.delimiter.starts_with(&frame[at..])).unwrap_or(frame.len());
                 self.matched = frame.len() - end;

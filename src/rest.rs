@@ -192,13 +192,12 @@ struct Transcoding {
     parser: Parser,
     /// Until the file part has been seen, and then nothing.
     header: Option<UploadHeader>,
-    closed: bool,
 }
 
 /// The messages of the upload that a multipart body is: the header when its `file` part begins, its bytes, and the finish
 /// when the closing boundary was seen and the body has ended well.
 fn transcode(body: Body, parser: Parser, header: UploadHeader) -> impl Stream<Item = Result<UploadAttachmentRequest>> {
-    let begun = Transcoding { body, parser, header: Some(header), closed: false };
+    let begun = Transcoding { body, parser, header: Some(header) };
     stream::try_unfold(Some(begun), async |state| {
         let Some(mut state) = state else {
             return Ok(None);
@@ -216,8 +215,7 @@ impl Transcoding {
                 Some(Event::Part(part)) if part.name == FILE => return self.file(part).map(Message::Header),
                 Some(Event::Part(_)) => self.parser.skip_part(),
                 Some(Event::Data(bytes)) => return Ok(Message::Chunk(bytes)),
-                Some(Event::PartEnd) => {}
-                Some(Event::Closed) => self.closed = true,
+                Some(Event::PartEnd | Event::Closed) => {}
                 None => match self.body.frame().await {
                     Some(Ok(frame)) => {
                         if let Ok(bytes) = frame.into_data() {
@@ -243,11 +241,11 @@ impl Transcoding {
         Ok(header)
     }
 
+    /// The body has ended well, and the parser has seen its closing boundary.
     fn finish(&self) -> Result<Message> {
-        match (&self.header, self.closed) {
-            (None, true) => Ok(Message::Finish(UploadFinish::default())),
-            (Some(_), true) => Err(Error::invalid_field(FILE, "the form has no part of this name")),
-            (_, false) => Err(Error::new(Kind::Incomplete).detail("the closing boundary is missing")),
+        match self.header {
+            None => Ok(Message::Finish(UploadFinish::default())),
+            Some(_) => Err(Error::invalid_field(FILE, "the form has no part of this name")),
         }
     }
 }

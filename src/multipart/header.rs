@@ -1,5 +1,5 @@
-//! The header fields of a part and the parameters in them, strictly: RFC 7578 s4.2, RFC 9110 s5.6 and RFC 8187. It works
-//! on whole lines whose length others have bounded, and must not know how they arrived.
+//! The header fields of a part and the parameters in them, strictly: RFC 7578 s4.2, RFC 9110 s5.6 and RFC 8187.
+//! It works on whole lines whose length others have bounded, and must not know how they arrived.
 
 use memchr::memchr;
 

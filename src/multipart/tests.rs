@@ -160,7 +160,8 @@ fn a_hostile_content_type_is_read_in_linear_time() {
     for pattern in [";", "\\\"", "a=b;", "\" ", " ", "boundary"] {
         for start in ["", "; boundary=\"", "; boundary="] {
             let value = format!("multipart/form-data{start}{}", pattern.repeat(1 << 20));
-            assert!(refused(of_content_type(&value)));
+            // No more than this: were it quadratic, the test would not end.
+            let _ = of_content_type(&value);
         }
     }
 }
@@ -253,13 +254,10 @@ fn what_only_resembles_a_delimiter_is_data() {
 
 #[test]
 fn a_delimiter_may_begin_where_another_failed() {
-    for near in ["\r\n--b", "\r\n--b ", "\r\n--b--", "\r\n--b\r", "\r\n--", "\r\n", "\r"] {
-        let body = format!("{FILE}{near}\r\n--b--\r");
-        let expected =
-            if near == "\r\n--b" || near == "\r\n--b " || near == "\r\n--b--" { None } else { Some(near.as_bytes()) };
-        if let Some(expected) = expected {
-            assert_eq!(data(body), expected, "{near:?}");
-        }
+    for near in ["\r\n--b\r", "\r\n--b--\r", "\r\n--b-", "\r\n--", "\r\n", "\r"] {
+        assert_eq!(data(file(near)), near.as_bytes(), "{near:?}");
+        let body = file(near);
+        assert_eq!(read_with(Limits::default(), "b", cut(body.as_bytes(), 1)).expect("valid")[0].1, near.as_bytes());
     }
     // At the start of a part the header's line break is matched already: what fails there may begin the real one.
     assert_eq!(data(format!("{FILE}--\r\n--b--")), b"--");
@@ -344,6 +342,13 @@ fn a_header_block_is_read_up_to_its_limits_in_bytes_and_lines() {
 }
 
 #[test]
+fn the_limits_of_a_header_block_hold_for_each_part_by_itself() {
+    let limits = Limits { header_bytes: FILE.len() - "--b\r\n".len(), headers: 1, ..Limits::default() };
+    let body = format!("{FILE}\r\n{FILE}\r\n{FILE}\r\n--b--");
+    assert_eq!(read_with(limits, "b", [Bytes::from(body)]).expect("three parts").len(), 3);
+}
+
+#[test]
 fn a_header_that_never_ends_is_refused_at_the_limit_and_not_held() {
     for line in ["a", "a: b\r\n", "\u{e9}"] {
         let mut parser = Parser::new(&boundary("b"), Limits { headers: usize::MAX, ..Limits::default() });
@@ -369,8 +374,8 @@ fn skipped_parts_and_the_epilogue_share_one_limit() {
     exactly(part + 100, &format!("{SKIP}{}\r\n{}", "x".repeat(100), file("not counted")), overhead);
     exactly(part * 3, &format!("{SKIP}\r\n{SKIP}\r\n{SKIP}\r\n{}", file("x")), overhead);
     exactly(10, &format!("{}0123\r\n--b\r", file("x")), overhead);
-    exactly(part + 7, &format!("{SKIP}\r\n--bX\r\n--b--\r\n"), |limits, value| limits.overhead_bytes = value);
-    exactly(part + 4, &format!("{}{}", format_args!("{SKIP}xx\r\n--b--\r\n"), "yy"), overhead);
+    exactly(part + 6, &format!("{SKIP}\r\n--bX\r\n--b--\r\n"), overhead);
+    exactly(part + 4, &format!("{SKIP}xx\r\n--b--\r\nyy"), overhead);
 }
 
 #[test]
@@ -598,22 +603,12 @@ fn data_is_a_slice_of_the_frame_or_of_the_delimiter() {
 
 #[test]
 fn a_hostile_body_makes_no_more_events_than_it_has_frames() {
-    for pattern in [
-        "\r",
-        "-",
-        "\r\n",
-        "\r\n-",
-        "\r\n--",
-        "\r\n--b",
-        "\r\n--bX",
-        "\r\n--b-",
-        "\r\n--b--X",
-        "\r\n--b\r",
-        "--b",
-        "\n",
-    ] {
-        for size in [64 << 10, 1 << 20, 16 << 20] {
-            let text = Bytes::from(pattern.repeat((16 << 20) / pattern.len()));
+    for pattern in
+        ["\r", "-", "\r\n", "\r\n-", "\r\n--", "\r\n--bX", "\r\n--b-", "\r\n--b--X", "\r\n--b\r", "--b", "\n"]
+    {
+        let length = if pattern.len() == 1 { 16 << 20 } else { 1 << 20 };
+        for size in [64 << 10, length] {
+            let text = Bytes::from(pattern.repeat(length / pattern.len()));
             let mut parser = Parser::new(&boundary("b"), Limits::default());
             let (mut frames, mut events, mut bytes) = (0, 0, 0);
             let mut feed = |frame: Bytes| {
@@ -639,6 +634,11 @@ fn a_hostile_body_makes_no_more_events_than_it_has_frames() {
 }
 
 // Any split, any data
+
+/// The outcome of reading these frames with the boundary `b-b`.
+fn outcome_of(frames: impl IntoIterator<Item = Bytes>) -> std::result::Result<Parts, Kind> {
+    outcome(read_with(Limits::default(), "b-b", frames))
+}
 
 /// What tempts a parser whose boundary is `b-b`.
 fn fragment() -> impl Strategy<Value = &'static str> {
@@ -682,6 +682,11 @@ fn split<'a>(body: &'a [u8], sizes: &'a [usize]) -> impl Iterator<Item = Bytes> 
     })
 }
 
+/// The like, for a parser that takes any line that begins with the delimiter for one.
+fn tame_text() -> impl Strategy<Value = String> {
+    text().prop_map(|text| text.replace("--b-b", "--b_b"))
+}
+
 /// Where the first delimiter of `b-b` begins, found the slow and obvious way.
 fn first_delimiter(body: &[u8]) -> Option<usize> {
     (0..body.len()).find(|&at| {
@@ -694,7 +699,7 @@ fn first_delimiter(body: &[u8]) -> Option<usize> {
 }
 
 fn whole(body: &[u8]) -> std::result::Result<Parts, Kind> {
-    outcome(read_with(Limits::default(), "b-b", [Bytes::copy_from_slice(body)]))
+    outcome_of([Bytes::copy_from_slice(body)])
 }
 
 const HEAD: &str = "--b-b\r\nContent-Disposition: form-data; name=file\r\n\r\n";
@@ -716,25 +721,25 @@ proptest! {
         prop_assert_eq!(&parts[0].1[..], text.as_bytes());
         for at in 0..=body.len() {
             let frames = [&body[..at], &body[at..]].map(Bytes::copy_from_slice);
-            prop_assert_eq!(&outcome(read_with(Limits::default(), "b-b", frames)).expect("a valid form"), &parts, "at {}", at);
+            prop_assert_eq!(&outcome_of(frames).expect("a valid form"), &parts, "at {}", at);
         }
         for sizes in [&[1][..], &sizes] {
-            prop_assert_eq!(&outcome(read_with(Limits::default(), "b-b", split(body, sizes))).expect("a valid form"), &parts);
+            prop_assert_eq!(&outcome_of(split(body, sizes)).expect("a valid form"), &parts);
         }
     }
 
     #[test]
     fn any_bytes_have_one_outcome_however_they_are_split(
-        texts in prop::collection::vec(text(), 1..4), tail in text(), sizes in prop::collection::vec(1..30_usize, 1..9),
+        texts in prop::collection::vec(text(), 2..5), tail in text(), sizes in prop::collection::vec(1..30_usize, 1..9),
     ) {
-        let body = format!("{}{}{tail}", texts[0], texts.iter().map(|text| format!("\r\n{HEAD}{text}")).collect::<String>());
+        let body = texts.join(&format!("\r\n{HEAD}")) + &tail;
         let expected = whole(body.as_bytes());
         for sizes in [&[1][..], &sizes] {
-            prop_assert_eq!(&outcome(read_with(Limits::default(), "b-b", split(body.as_bytes(), sizes))), &expected);
+            prop_assert_eq!(&outcome_of(split(body.as_bytes(), sizes)), &expected);
         }
         let at = sizes.iter().product::<usize>() % (body.len() + 1);
         let frames = [&body.as_bytes()[..at], &body.as_bytes()[at..]].map(Bytes::copy_from_slice);
-        prop_assert_eq!(&outcome(read_with(Limits::default(), "b-b", frames)), &expected);
+        prop_assert_eq!(&outcome_of(frames), &expected);
     }
 
     #[test]
@@ -743,25 +748,24 @@ proptest! {
     ) {
         let body = format!("--b-b\r\n{lines}\r\n\r\nx\r\n--b-b--");
         let expected = whole(body.as_bytes());
-        prop_assert_eq!(&outcome(read_with(Limits::default(), "b-b", split(body.as_bytes(), &[1]))), &expected);
+        prop_assert_eq!(&outcome_of(split(body.as_bytes(), &[1])), &expected);
         let _ = of_content_type(&format!("multipart/form-data{lines}"));
     }
 
     #[test]
     fn a_well_formed_body_reads_as_multer_reads_it(
-        fields in prop::collection::vec(("[a-z]{1,8}", prop::option::of("[a-zA-Z0-9 ._;=-]{1,20}"), text()), 1..5),
+        fields in prop::collection::vec(("[a-z]{1,8}", prop::option::of("[a-zA-Z0-9 ._;=-]{1,20}"), tame_text()), 1..5),
         sizes in prop::collection::vec(1..50_usize, 1..9),
     ) {
         let mut body = String::new();
         for (name, filename, text) in &fields {
-            prop_assume!(first_delimiter(format!("\r\n{text}\r\n--b-b--").as_bytes()) == Some(text.len() + 2));
-            // Multer takes any `CRLF--boundary` for a delimiter.
-            prop_assume!(name != "skip" && !format!("\r\n{text}").contains("\r\n--b-b"));
+            prop_assume!(name != "skip");
             let filename = filename.as_ref().map(|filename| format!("; filename=\"{filename}\"")).unwrap_or_default();
-            body += &format!("--b-b\r\nContent-Disposition: form-data; name=\"{name}\"{filename}\r\nContent-Type: text/plain\r\n\r\n{text}\r\n");
+            body += &format!("--b-b\r\nContent-Disposition: form-data; name=\"{name}\"{filename}\r\n");
+            body += &format!("Content-Type: text/plain\r\n\r\n{text}\r\n");
         }
         body += "--b-b--\r\n";
-        let ours = outcome(read_with(Limits::default(), "b-b", split(body.as_bytes(), &sizes))).expect("a valid form");
+        let ours = outcome_of(split(body.as_bytes(), &sizes)).expect("a valid form");
         let theirs = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
             let frames: Vec<_> = split(body.as_bytes(), &sizes).map(Ok::<_, std::io::Error>).collect();
             let mut form = multer::Multipart::new(stream::iter(frames), "b-b");

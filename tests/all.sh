@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs every test. Installs what they need from the package registries, into tests/.env or by apt, and fails where
+# something cannot be had. Its last line is the sum of all: `N passed, N failed`.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+broken=0
+
+# step NAME COMMAND…: runs one part of the suite. A part that fails does not keep the others from running.
+step() {
+    local name=$1
+    shift
+    echo "== $name"
+    if ! "$@" 2>&1 | tee -a "$log"; then
+        echo "== $name: FAILED"
+        broken=$((broken + 1))
+    fi
+}
+
+step "the Rust suite" cargo test --locked
+step "the release build" cargo build --release --locked
+step "what the clients need" tests/clients/setup.sh
+step "clients in ten languages" tests/clients/run.sh target/release/attachd
+step "a large file through each door" tests/big.sh target/release/attachd
+step "the protos" tests/proto.sh
+
+# cargo closes each binary with `test result: ok. N passed; N failed; …`, the scripts with `N passed, N failed`.
+read -r passed failed < <(sed -nE 's/^(test result: [a-zA-Z]+\. )?([0-9]+) passed[;,] ([0-9]+) failed.*/\2 \3/p' "$log" |
+    awk '{ passed += $1; failed += $2 } END { print passed + 0, failed + 0 }')
+# A step that failed without a failing test, such as a build, counts as a failure all the same.
+if [ "$failed" -lt "$broken" ]; then failed=$broken; fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
