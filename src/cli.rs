@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::server::{self, Server, StartError};
-use crate::telemetry;
+use crate::{rest, telemetry};
 
 mod dev;
 mod token;
@@ -38,6 +38,8 @@ enum Command {
     Token(token::Arguments),
     /// Upload a file over gRPC and print the stored attachment as JSON
     Upload(upload::Arguments),
+    /// Print the description of the REST port, in OpenAPI 3.1
+    Openapi,
 }
 
 #[derive(Debug, Args)]
@@ -103,6 +105,10 @@ async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Token(arguments) => token::run(&arguments),
         Command::Upload(arguments) => upload::run(arguments).await,
+        Command::Openapi => {
+            println!("{:#}", rest::openapi::document());
+            Ok(())
+        }
     }
 }
 

@@ -22,6 +22,8 @@ use crate::pb::upload_attachment_request::Message;
 use crate::pb::{Attachment, UPLOAD_PATH_FIELDS, UPLOAD_ROUTE, UploadAttachmentRequest, UploadFinish, UploadHeader};
 use crate::rpc::Attachments;
 
+pub mod openapi;
+
 /// RFC 9530.
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
