@@ -12,15 +12,18 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use http::header::EXPECT;
+use http::header::{EXPECT, HOST};
 use http::{HeaderValue, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::envelope::{self, Refusal};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::telemetry::{Door, Exit, REQUEST_ID, RequestId};
+
+/// What a client expects that waits before it sends its body (RFC 9110 §10.1.1).
+const CONTINUE: &[u8] = b"100-continue";
 
 /// How much of a refused request's body is read and thrown away.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +50,10 @@ pub fn around(routes: Router, config: Config) -> Router {
 async fn identified(request: Request, next: Next) -> Response {
     let id = RequestId::accept_or_make(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
     let exit = Exit::new(Door::Rest, id, request.method().as_str(), request.uri().path());
-    let mut response = next.run(request).await;
+    let mut response = match hosted(&request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => envelope::refusal(&error),
+    };
     if let Ok(id) = HeaderValue::from_str(&exit.request_id().to_ascii()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -58,24 +64,36 @@ async fn identified(request: Request, next: Next) -> Response {
     response
 }
 
+/// HTTP/1.1 asks for a Host (RFC 9112 §3.2): without one, a proxy before us may have seen another request than we do.
+fn hosted(request: &Request) -> Result<()> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if request.version() == Version::HTTP_11 && hosts != 1 {
+        return Err(Error::invalid("the header Host must be given once"));
+    }
+    Ok(())
+}
+
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     envelope::refusal(&Error::internal(format!("a panic: {}", text.unwrap_or("of unknown content"))))
 }
 
 async fn drained(State(config): State<Config>, request: Request) -> Request {
-    // HTTP/2 tells a client to stop sending without closing the connection. And a client that waits for a `100 Continue`
-    // is not sending: reading would ask it to.
-    if request.version() >= Version::HTTP_2 || request.headers().contains_key(EXPECT) {
+    // HTTP/2 tells a client to stop sending without closing the connection.
+    if request.version() >= Version::HTTP_2 {
         return request;
     }
-    request.map(|body| Body::new(Drained { body: Some(body), config }))
+    let waits = request.headers().get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(CONTINUE));
+    request.map(|body| Body::new(Drained { body: Some(body), waits, config }))
 }
 
 /// A body that, when it is dropped before its end, is read on for a while. A server that stops reading and closes makes the
 /// client's system discard the reply that has arrived already, and all that the client sees is a reset connection.
 struct Drained {
     body: Option<Body>,
+    /// The client waits for a `100 Continue`, which the first read sends. Until then it is not sending, and to drain would
+    /// be to ask it to.
+    waits: bool,
     config: Config,
 }
 
@@ -87,6 +105,7 @@ impl HttpBody for Drained {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.waits = false;
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };
@@ -108,7 +127,7 @@ impl HttpBody for Drained {
 
 impl Drop for Drained {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream())
+        if let Some(body) = self.body.take().filter(|body| !self.waits && !body.is_end_stream())
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             let Config { drain_bytes, drain_time } = self.config;
@@ -141,7 +160,8 @@ mod tests {
             .route("/fine", post(|| async { "fine" }));
         let service = around(routes, Config { drain_bytes: 1024, drain_time: Duration::from_secs(1) });
         let ask = |path: &str| {
-            let request = Request::post(path).header(REQUEST_ID, "mine").body(Body::empty()).unwrap();
+            let request =
+                Request::post(path).header(HOST, "attachd").header(REQUEST_ID, "mine").body(Body::empty()).unwrap();
             service.clone().oneshot(request)
         };
         let response = ask("/panic").await.unwrap();

@@ -2,6 +2,8 @@
 //! arriving multipart body becomes the same stream of messages that a gRPC client sends, its bytes moved, not copied; the
 //! reply becomes the documented envelope. What an upload means is decided in `rpc` and `upload`, not here.
 
+use std::borrow::Cow;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -104,16 +106,17 @@ fn target(path: Result<RawPathParams, RawPathParamsRejection>, query: &str) -> R
     };
     let [client_id, attachment_id] = UPLOAD_PATH_FIELDS.map(bound);
     let optional = |field: &'static str| {
-        let mut values =
-            query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).filter_map(|(key, value)| {
-                let named = percent_encoding::percent_decode_str(key).eq(field.bytes());
-                named.then(|| percent_encoding::percent_decode_str(value).decode_utf8_lossy())
-            });
-        match (values.next(), values.next()) {
-            (None, _) => Ok(None),
-            (Some(value), None) => Id::parse(field, &value).map(Id::get).map(Some),
-            (Some(_), Some(_)) => Err(Error::invalid_field(field, "must be given once")),
+        let mut given = None;
+        for (key, value) in query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+            let key: Cow<'_, [u8]> = percent_encoding::percent_decode_str(key).into();
+            match key.strip_prefix(field.as_bytes()) {
+                Some(b"") if given.is_none() => given = Some(percent_encoding::percent_decode_str(value)),
+                // A list, as some clients write it, even of one. To ignore it would be to upload to no project at all.
+                Some([] | [b'[', ..]) => return Err(Error::invalid_field(field, "must be given once")),
+                _ => {}
+            }
         }
+        given.map(|value| Id::parse(field, &value.decode_utf8_lossy()).map(Id::get)).transpose()
     };
     Ok(UploadHeader {
         client_id: client_id?,

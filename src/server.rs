@@ -48,6 +48,11 @@ const HTTP1_BUFFER: usize = 256 << 10;
 /// How long the accept loop rests after a failure such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The first bytes of every HTTP/2 connection (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long to wait for the rest of a preface before looking again.
+const PREFACE_PAUSE: Duration = Duration::from_millis(10);
+
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -169,7 +174,13 @@ async fn serve_http(
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(HTTP1_BUFFER);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HTTP1_BUFFER)
+        // A client may say that it has sent all, and wait for the reply. One that is cut off in its body is noticed there.
+        .half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -181,6 +192,7 @@ async fn serve_http(
         .keep_alive_interval(header_timeout);
     let builder = Arc::new(builder);
     let graceful = Arc::new(GracefulShutdown::new());
+    let stopping = stopped.clone();
     let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
     loop {
         let accepted = tokio::select! {
@@ -196,9 +208,15 @@ async fn serve_http(
             }
         };
         let service = TowerToHyperService::new(routes.clone());
-        let (builder, watcher) = (Arc::clone(&builder), graceful.watcher());
+        let (builder, watcher, mut stopping) = (Arc::clone(&builder), graceful.watcher(), stopping.clone());
         tokio::spawn(async move {
-            if !speaks(&stream, header_timeout).await {
+            // Whoever has asked for nothing yet is not waited for at the end.
+            let speaks = tokio::select! {
+                biased;
+                speaks = speaks(&stream, header_timeout) => speaks,
+                _ = stopping.wait_for(|stopped| *stopped) => false,
+            };
+            if !speaks {
                 return;
             }
             let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
@@ -215,11 +233,24 @@ async fn serve_http(
     }
 }
 
-/// Whether a client says anything in time. hyper's own timer starts with its first byte.
+/// Whether a client says in time which version of HTTP it speaks. hyper's own timers start once it knows that.
 async fn speaks(stream: &TcpStream, within: Duration) -> bool {
     // A connection without TCP_NODELAY is slower and otherwise the same.
     let _ = stream.set_nodelay(true);
-    matches!(timeout(within, stream.peek(&mut [0])).await, Ok(Ok(1)))
+    let said = async {
+        let mut said = [0; PREFACE.len()];
+        loop {
+            match stream.peek(&mut said).await {
+                Ok(0) | Err(_) => return false,
+                // What was said already can be seen again at once, so that more of it has to be waited for.
+                Ok(length) if length < PREFACE.len() && PREFACE.starts_with(&said[..length]) => {
+                    tokio::time::sleep(PREFACE_PAUSE).await;
+                }
+                Ok(_) => return true,
+            }
+        }
+    };
+    timeout(within, said).await.unwrap_or(false)
 }
 
 async fn serve_grpc(

@@ -2,4 +2,11 @@
 
 mod harness;
 
+mod early;
+mod framing;
+mod http2;
+mod limits;
+mod multipart;
+mod order;
+mod rest;
 mod smoke;

@@ -1,14 +1,14 @@
 //! An HTTP/1.1 client that says exactly what it is told to, byte by byte, and multipart forms as text.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The boundary of the forms.
-const BOUNDARY: &str = "a-boundary-of-the-tests";
+pub const BOUNDARY: &str = "a-boundary-of-the-tests";
 
 /// A reply that was read to its end.
 #[derive(Debug)]
@@ -26,17 +26,51 @@ impl Reply {
     pub fn details(&self) -> &str {
         self.body["details"].as_str().unwrap_or_default()
     }
+
+    /// A header; empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    /// Looks that the reply is a refusal in the documented envelope, whose details are the ones given, or go on from them
+    /// with a colon.
+    pub fn assert_refusal(&self, status: u16, details: &str) {
+        let message = match status {
+            400 => "Invalid request",
+            401 => "Authentication failed",
+            403 => "Access denied",
+            404 => "Not found",
+            405 => "Method not allowed",
+            408 => "Request timeout",
+            412 => "Precondition failed",
+            413 => "Payload too large",
+            500 => "Internal server error",
+            503 => "Service unavailable",
+            _ => panic!("{status} is not a documented status"),
+        };
+        let envelope = json!({ "status": "error", "code": status, "message": message, "details": self.details() });
+        assert_eq!((self.status, &self.body), (status, &envelope), "{self:?}");
+        let more = self.details().strip_prefix(details);
+        assert!(
+            more.is_some_and(|more| more.is_empty() || more.starts_with(':')),
+            "{details} was expected of {self:?}"
+        );
+        assert_eq!(self.header("content-type"), "application/json", "{self:?}");
+        assert!(!self.header("x-request-id").is_empty(), "{self:?}");
+        assert_eq!(status == 401, self.headers.contains_key("www-authenticate"), "{self:?}");
+        assert_eq!(status == 405, self.headers.contains_key("allow"), "{self:?}");
+    }
 }
 
 /// A connection to a port.
 pub struct Connection(BufReader<TcpStream>);
 
 impl Connection {
-    /// Opens a connection. Nothing on it waits longer than 30 s.
+    /// Opens a connection. Nothing on it waits longer than 20 s, which is less than a server waits unless it is told to.
     pub fn open(address: SocketAddr) -> Connection {
         let stream = TcpStream::connect(address).expect("the port is open");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
-        stream.set_write_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
+        stream.set_write_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
         stream.set_nodelay(true).expect("nodelay can be set");
         Connection(BufReader::new(stream))
     }
@@ -46,6 +80,11 @@ impl Connection {
         self.0.get_mut().write_all(bytes)
     }
 
+    /// Another handle on the connection, to send from another thread or to end it.
+    pub fn writer(&self) -> TcpStream {
+        self.0.get_ref().try_clone().expect("the connection is open")
+    }
+
     /// Says that nothing more will be sent.
     pub fn shut(&mut self) {
         self.0.get_mut().shutdown(std::net::Shutdown::Write).expect("the connection is open");
@@ -53,9 +92,22 @@ impl Connection {
 
     /// Reads the next reply; `None` where the server closed the connection instead.
     pub fn reply(&mut self) -> Option<Reply> {
+        let mut reply = self.reply_without_body()?;
+        let length = reply.headers.get("content-length").map_or(0, |length| length.parse().expect("a length"));
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).ok()?;
+        reply.body = serde_json::from_slice(&body).unwrap_or_default();
+        Some(reply)
+    }
+
+    /// Reads the head of the next reply, which is all there is of a reply to HEAD.
+    pub fn reply_without_body(&mut self) -> Option<Reply> {
         let mut line = String::new();
-        if self.0.read_line(&mut line).ok()? == 0 {
-            return None;
+        match self.0.read_line(&mut line) {
+            Ok(0) => return None,
+            Err(error) if late(&error) => panic!("neither a reply nor an end in time"),
+            Err(_) => return None,
+            Ok(_) => {}
         }
         let status = line.split(' ').nth(1).expect("a status line").parse().expect("a status");
         let mut headers = BTreeMap::new();
@@ -67,15 +119,15 @@ impl Connection {
             };
             headers.insert(name.to_lowercase(), value.to_owned());
         }
-        let length = headers.get("content-length").map_or(0, |length| length.parse().expect("a length"));
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).ok()?;
-        Some(Reply { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
+        Some(Reply { status, headers, body: Value::Null })
     }
 
     /// Whether the server has closed the connection, which is waited for.
     pub fn closed(&mut self) -> bool {
-        matches!(self.0.read(&mut [0]), Ok(0) | Err(_))
+        match self.0.read(&mut [0]) {
+            Ok(length) => length == 0,
+            Err(error) => !late(&error),
+        }
     }
 
     /// Sends a request with a `Content-Length` and reads the reply.
@@ -112,6 +164,11 @@ impl Connection {
         headers.extend_from_slice(more);
         self.request("POST", path, &headers, &form.bytes())
     }
+}
+
+/// Whether a read has waited for as long as it may.
+fn late(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// A multipart form.

@@ -1,12 +1,14 @@
 //! What the tests stand on: the program as a process of its own, clients that can say anything, tokens, multipart bodies.
 
+mod ask;
 mod grpc;
 mod http;
 mod server;
 mod token;
 
+pub use ask::{Ask, honest};
 pub use grpc::{GrpcRefusal, chunk, finish, header};
-pub use http::{Connection, Form, Reply};
+pub use http::{BOUNDARY, Connection, Form, Reply};
 pub use server::{Server, Setup, run};
 pub use token::{AUDIENCE, ISSUER, SECRET, claims, mint, mint_with, token};
 

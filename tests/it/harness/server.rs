@@ -269,7 +269,7 @@ fn assert_whole(folder: &Path) {
 }
 
 /// All files below a folder; none where there is no folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };

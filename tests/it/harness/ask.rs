@@ -1,0 +1,177 @@
+//! A request over REST as bytes: an honest upload that a test spoils in one place.
+
+use super::http::{Connection, Form, Reply};
+use super::{Server, token};
+
+/// A request.
+#[derive(Clone)]
+pub struct Ask {
+    method: &'static str,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    chunk: Option<usize>,
+}
+
+impl Ask {
+    /// An honest upload to an attachment.
+    pub fn upload(client: i64, attachment: i64, form: &Form) -> Ask {
+        let ask = Ask {
+            method: "POST",
+            path: format!("/api/v2/clients/{client}/attachments/{attachment}"),
+            headers: Vec::new(),
+            body: form.bytes(),
+            chunk: None,
+        };
+        ask.with("Authorization", &format!("Bearer {}", token(&[client]))).with("Content-Type", &form.content_type())
+    }
+
+    /// Sets a header in place of any of the same name.
+    #[must_use]
+    pub fn with(self, name: &str, value: &str) -> Ask {
+        self.without(name).and(name, value)
+    }
+
+    /// Adds a header beside any of the same name.
+    #[must_use]
+    pub fn and(mut self, name: &str, value: &str) -> Ask {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Takes a header away.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Ask {
+        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self
+    }
+
+    /// Sends the token instead of an honest one.
+    #[must_use]
+    pub fn by(self, token: &str) -> Ask {
+        self.with("Authorization", &format!("Bearer {token}"))
+    }
+
+    /// Sends another method.
+    #[must_use]
+    pub fn method(mut self, method: &'static str) -> Ask {
+        self.method = method;
+        self
+    }
+
+    /// Adds to the path: a query, or more path.
+    #[must_use]
+    pub fn path(mut self, more: &str) -> Ask {
+        self.path.push_str(more);
+        self
+    }
+
+    /// Asks for another path.
+    #[must_use]
+    pub fn at(mut self, path: &str) -> Ask {
+        path.clone_into(&mut self.path);
+        self
+    }
+
+    /// Sends another body.
+    #[must_use]
+    pub fn body(mut self, body: &[u8]) -> Ask {
+        self.body = body.to_vec();
+        self
+    }
+
+    /// Sends the body in chunks of this size, without saying how long it is.
+    #[must_use]
+    pub fn chunked(mut self, size: usize) -> Ask {
+        self.chunk = Some(size);
+        self
+    }
+
+    /// The request line and the headers. Says how the body is framed unless a header that was set does.
+    pub fn head(&self) -> Vec<u8> {
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: attachd\r\n", self.method, self.path);
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let says = |name: &str| self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        if !says("Content-Length") && !says("Transfer-Encoding") {
+            head.push_str(&match self.chunk {
+                Some(_) => "Transfer-Encoding: chunked\r\n".to_owned(),
+                None => format!("Content-Length: {}\r\n", self.body.len()),
+            });
+        }
+        head.push_str("\r\n");
+        head.into_bytes()
+    }
+
+    /// The body as it goes over the wire.
+    pub fn framed_body(&self) -> Vec<u8> {
+        let Some(size) = self.chunk else {
+            return self.body.clone();
+        };
+        let mut framed = Vec::new();
+        for chunk in self.body.chunks(size) {
+            framed.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            framed.extend_from_slice(chunk);
+            framed.extend_from_slice(b"\r\n");
+        }
+        framed.extend_from_slice(b"0\r\n\r\n");
+        framed
+    }
+
+    /// The whole request.
+    pub fn bytes(&self) -> Vec<u8> {
+        [self.head(), self.framed_body()].concat()
+    }
+}
+
+/// An upload that nothing is wrong with, to an attachment that no test uses otherwise.
+pub fn honest() -> Ask {
+    Ask::upload(HONEST, HONEST, &Form::file(b"honest"))
+}
+
+/// The client and the attachment of [`honest`].
+const HONEST: i64 = 424_242;
+
+impl Server {
+    /// Sends a request and looks that it is refused as documented, that nothing was stored, and that the next request on
+    /// the same connection is served.
+    pub fn assert_refused(&self, ask: &Ask, status: u16, details: &str) {
+        let mut connection = self.connect();
+        self.assert_refused_on(&mut connection, ask, status, details);
+        connection.assert_serves();
+    }
+
+    /// Sends a request and looks that it is refused as documented and that nothing was stored.
+    pub fn assert_refused_on(&self, connection: &mut Connection, ask: &Ask, status: u16, details: &str) {
+        let before = self.objects();
+        let reply = connection.ask(ask);
+        reply.assert_refusal(status, details);
+        assert_eq!(self.objects(), before, "something was stored by a request that was refused: {reply:?}");
+    }
+
+    /// What is stored below `clients/`, but for what [`honest`] stored, with what temporary files there are.
+    pub fn objects(&self) -> Vec<std::path::PathBuf> {
+        let honest = self.root().join(format!("clients/{HONEST}"));
+        let mut files = super::server::files(&self.root());
+        files.retain(|path| !path.starts_with(&honest) && path.file_name().is_none_or(|name| name != "lock"));
+        files.sort();
+        files
+    }
+}
+
+impl Connection {
+    /// Sends a request and reads the reply.
+    pub fn ask(&mut self, ask: &Ask) -> Reply {
+        // Where the reply comes early, the rest may find the connection closed.
+        let _ = self.send(&ask.bytes());
+        let head = ask.head();
+        self.reply().unwrap_or_else(|| panic!("no reply to {}", String::from_utf8_lossy(&head[..head.len().min(300)])))
+    }
+
+    /// Looks that the connection is good for another request.
+    pub fn assert_serves(&mut self) {
+        let reply = self.ask(&honest());
+        assert_eq!(reply.status, 201, "{reply:?}");
+    }
+}

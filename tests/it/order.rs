@@ -1,0 +1,356 @@
+//! Who may ask for what, and in which order a request is looked at: nobody learns from a later check what an earlier one
+//! would have kept from them. Ids and query parameters belong here, since they are looked at on the way.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Ask, Form, Server, claims, mint, token};
+
+const NOT_FOUND: &str = "The requested resource was not found";
+const FORBIDDEN: &str = "Insufficient permissions";
+const INVALID: &str = "Validation error";
+const MISSING: &str = "JWT token not found";
+const REFUSED: &str = "JWT token invalid";
+
+fn upload() -> Ask {
+    Ask::upload(1, 2, &Form::file(b"content"))
+}
+
+/// A token for client 1 with other claims than an all-powerful one.
+fn limited(changes: &[(&str, Value)]) -> String {
+    let mut claims = claims(&[1]);
+    for (name, value) in changes {
+        claims[name] = value.clone();
+    }
+    mint(&claims)
+}
+
+/// An attachment 1/2 that belongs to project 5 and portfolio 6.
+fn belonging() -> Server {
+    let server = Server::start();
+    assert_eq!(server.connect().ask(&upload().path("?project_id=5&portfolio_id=6")).status, 201);
+    server
+}
+
+#[test]
+fn a_request_that_breaks_two_rules_gets_the_answer_of_the_earlier_one() {
+    let server = belonging();
+    let foreign = token(&[7]);
+    let spoiled = |by: &str, path: &str| {
+        // A body that would be refused, by its type, its framing and its content.
+        upload().by(by).at(path).body(b"nonsense").with("Content-Type", "text/plain").with("Content-Encoding", "gzip")
+    };
+    let good = "/api/v2/clients/1/attachments/2";
+    let elsewhere = "/api/v2/clients/1/attachments/2?project_id=99";
+    let nowhere = "/api/v2/clients/x/attachments/2";
+    // From the first rule to the last: the token, the ids, the rights, the record, the body.
+    for path in [good, elsewhere, nowhere, "/api/v2/clients/1/attachments/2?project_id=x"] {
+        server.assert_refused(&spoiled("a.b.c", path), 401, REFUSED);
+        server.assert_refused(&spoiled("", path).without("Authorization"), 401, MISSING);
+    }
+    for by in [&foreign, &token(&[1]), &limited(&[("scope", json!(""))])] {
+        server.assert_refused(&spoiled(by, nowhere), 400, "Validation error: client_id");
+        server.assert_refused(&spoiled(by, "/api/v2/clients/1/attachments/0"), 400, "Validation error: attachment_id");
+        server.assert_refused(&spoiled(by, &format!("{good}?project_id=x")), 400, "Validation error: project_id");
+    }
+    for by in [&foreign, &limited(&[("scope", json!("attachments:read"))])] {
+        server.assert_refused(&spoiled(by, good), 403, FORBIDDEN);
+        server.assert_refused(&spoiled(by, elsewhere), 403, FORBIDDEN);
+    }
+    server.assert_refused(&spoiled(&token(&[1]), elsewhere), 404, NOT_FOUND);
+    let create_only = spoiled(&token(&[1]), &format!("{good}?project_id=5")).with("If-None-Match", "*");
+    server.assert_refused(&create_only, 412, "The attachment already has content");
+    server.assert_refused(&spoiled(&token(&[1]), good), 400, INVALID);
+    // The same body on its own.
+    server.assert_refused(&upload().body(b"nonsense"), 400, INVALID);
+    // What is too large is told so only where everything before the body is right.
+    let large = |ask: Ask| ask.and("Content-Length", "99999999999");
+    for (ask, status) in [
+        (large(spoiled("a.b.c", good)), 401),
+        (large(spoiled(&token(&[1]), nowhere)), 400),
+        (large(spoiled(&foreign, good)), 403),
+        (large(spoiled(&token(&[1]), elsewhere)), 404),
+    ] {
+        assert_eq!(server.connect().ask(&ask).status, status);
+    }
+}
+
+#[test]
+fn existence_is_not_revealed_to_who_may_not_know() {
+    let server = belonging();
+    let foreign = token(&[7]);
+    let answers = |by: &str| {
+        ["/api/v2/clients/1/attachments/2", "/api/v2/clients/1/attachments/3", "/api/v2/clients/9/attachments/9"].map(
+            |path| {
+                let reply = server.connect().ask(&upload().by(by).at(path));
+                let mut headers = reply.headers;
+                headers.remove("x-request-id");
+                headers.remove("date");
+                (reply.status, reply.body, headers)
+            },
+        )
+    };
+    let [known, unknown, nowhere] = answers(&foreign);
+    assert_eq!(known.0, 403);
+    assert_eq!(known, unknown);
+    assert_eq!(known, nowhere);
+    // Create-only asks whether there is content, which is as secret.
+    for attachment in [2, 3] {
+        let ask = upload().by(&foreign).at(&format!("/api/v2/clients/1/attachments/{attachment}"));
+        server.assert_refused(&ask.with("If-None-Match", "*"), 403, FORBIDDEN);
+    }
+}
+
+#[test]
+fn a_record_under_a_project_or_portfolio_that_the_token_does_not_hold_looks_as_if_it_were_not_there() {
+    let server = belonging();
+    for changes in [
+        ("project_ids", json!([4])),
+        ("project_ids", json!([])),
+        ("portfolio_ids", json!([7])),
+        ("portfolio_ids", Value::Array(Vec::new())),
+    ] {
+        let by = limited(std::slice::from_ref(&changes));
+        // The query names neither, which is no way around the token's claim.
+        server.assert_refused(&upload().by(&by), 404, NOT_FOUND);
+        server.assert_refused(&upload().by(&by).with("If-None-Match", "*"), 404, NOT_FOUND);
+    }
+    let by = limited(&[("project_ids", json!([5])), ("portfolio_ids", json!([6]))]);
+    assert_eq!(server.connect().ask(&upload().by(&by)).status, 201);
+}
+
+#[test]
+fn a_project_or_portfolio_outside_of_the_token_is_forbidden_whether_or_not_the_record_names_it() {
+    let server = belonging();
+    let by = limited(&[("project_ids", json!([4])), ("portfolio_ids", json!([4]))]);
+    for query in ["?project_id=5", "?project_id=9", "?portfolio_id=6", "?project_id=4&portfolio_id=6"] {
+        server.assert_refused(&upload().by(&by).path(query), 403, FORBIDDEN);
+        // The same where there is no record at all.
+        let other = upload().by(&by).at("/api/v2/clients/1/attachments/3").path(query);
+        server.assert_refused(&other, 403, FORBIDDEN);
+    }
+}
+
+#[test]
+fn a_record_of_another_project_or_portfolio_than_the_query_names_is_not_found() {
+    let server = belonging();
+    let none = upload().at("/api/v2/clients/1/attachments/3");
+    assert_eq!(server.connect().ask(&none).status, 201);
+    for query in ["?project_id=6", "?portfolio_id=5", "?project_id=5&portfolio_id=5", "?project_id=6&portfolio_id=6"] {
+        server.assert_refused(&upload().path(query), 404, NOT_FOUND);
+        server.assert_refused(&none.clone().path(query), 404, NOT_FOUND);
+    }
+    for query in ["?project_id=5", "?portfolio_id=6", "?portfolio_id=6&project_id=5", ""] {
+        assert_eq!(server.connect().ask(&upload().path(query)).status, 201, "{query}");
+    }
+    // The upload that named fewer of them has not cut the record's ties.
+    let record = server.record(1, 2).unwrap();
+    assert_eq!((&record["project_id"], &record["portfolio_id"]), (&json!(5), &json!(6)));
+}
+
+#[test]
+fn an_id_is_a_decimal_from_one_to_the_largest_int64_and_nothing_else() {
+    let server = Server::start();
+    let long = "9".repeat(400);
+    let bad = [
+        "0",
+        "-1",
+        "+1",
+        "%2B1",
+        "%201",
+        "1%20",
+        "1.0",
+        "0x1",
+        "1e3",
+        "1_000",
+        "1,2",
+        "%D9%A3",
+        "9223372036854775808",
+        "18446744073709551617",
+        &long,
+        "..",
+        ".",
+        "%2e%2e",
+        "%2E",
+        "%2f",
+        "1%2f2",
+        "..%2f..%2fetc",
+        "%00",
+        "1%00",
+        "%ff",
+        "%",
+        "%zz",
+        "*",
+        "{client_id}",
+        "1;2",
+        "null",
+    ];
+    for id in bad {
+        for path in [format!("/api/v2/clients/{id}/attachments/2"), format!("/api/v2/clients/1/attachments/{id}")] {
+            let reply = server.connect().ask(&upload().at(&path));
+            // Not every text is a path at all: then there is no route, or hyper does not take the request line.
+            assert!(matches!(reply.status, 400 | 404), "{path}: {reply:?}");
+            assert!(server.objects().is_empty(), "{path}");
+        }
+    }
+    for id in [
+        "0",
+        "-1",
+        "%2B1",
+        "%201",
+        "1.0",
+        "0x1",
+        "%D9%A3",
+        "9223372036854775808",
+        &long,
+        "..",
+        "%2e%2e",
+        "1%2f2",
+        "%00",
+    ] {
+        server.assert_refused(
+            &upload().at(&format!("/api/v2/clients/{id}/attachments/2")),
+            400,
+            "Validation error: client_id",
+        );
+        let ask = upload().at(&format!("/api/v2/clients/1/attachments/{id}"));
+        server.assert_refused(&ask, 400, "Validation error: attachment_id");
+    }
+    // What a URL may say in another way is the same id.
+    for path in ["/api/v2/clients/%31/attachments/2", "/api/v2/clients/0001/attachments/02"] {
+        assert_eq!(server.connect().ask(&upload().at(path)).status, 201, "{path}");
+    }
+    assert_eq!(server.stored(1, 2).unwrap(), b"content");
+    let most = i64::MAX;
+    assert_eq!(server.connect().ask(&Ask::upload(most, most, &Form::file(b"most"))).status, 201);
+    assert_eq!(server.stored(most, most).unwrap(), b"most");
+}
+
+#[test]
+fn nothing_outside_of_the_root_is_touched_by_ids_that_climb() {
+    let server = Server::start();
+    let around = || {
+        let mut names: Vec<_> = std::fs::read_dir(server.root().parent().unwrap())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        names
+    };
+    let before = around();
+    for id in ["..", "%2e%2e", "..%2f..%2f..", "%2e%2e%2f%2e%2e%2f%2e%2e%2fescaped", "..%5c..", "%2fetc"] {
+        for path in [format!("/api/v2/clients/{id}/attachments/2"), format!("/api/v2/clients/1/attachments/{id}")] {
+            assert!(matches!(server.connect().ask(&upload().at(&path)).status, 400 | 404));
+        }
+    }
+    assert_eq!(around(), before);
+    assert!(server.objects().is_empty());
+    server.connect().assert_serves();
+}
+
+#[test]
+fn a_query_id_is_given_once_and_is_an_id_and_unknown_keys_are_ignored() {
+    let server = Server::start();
+    for field in ["project_id", "portfolio_id"] {
+        for query in [
+            format!("{field}="),
+            field.to_owned(),
+            format!("{field}=abc"),
+            format!("{field}=0"),
+            format!("{field}=-1"),
+            format!("{field}=+1"),
+            format!("{field}=%201"),
+            format!("{field}=1.0"),
+            format!("{field}=9223372036854775808"),
+            format!("{field}=%00"),
+            format!("{field}=%ff"),
+            format!("{field}=1&{field}=1"),
+            format!("{field}=1&x=y&{field}=2"),
+            // The same key, spelled in another way.
+            format!("{field}=1&%70{}=1", &field[1..]),
+        ] {
+            let details = format!("Validation error: {field}");
+            server.assert_refused(&upload().path(&format!("?{query}")), 400, &details);
+        }
+    }
+    for query in ["?", "?&&", "?x=y&x=z", "?project=7", "?Project_Id=x", "?client_id=9&attachment_id=x", "?=1&%=%zz"] {
+        let reply = server.connect().ask(&upload().path(query));
+        assert_eq!(reply.status, 201, "{query}: {reply:?}");
+    }
+    let record = server.record(1, 2).unwrap();
+    assert!(record.get("project_id").is_none(), "{record}");
+}
+
+#[test]
+fn a_key_with_brackets_is_refused_and_never_taken_for_no_project_at_all() {
+    let server = Server::start();
+    for query in ["?project_id[]=1", "?portfolio_id[]=1", "?project_id%5B%5D=1"] {
+        server.assert_refused(&upload().path(query), 400, INVALID);
+    }
+}
+
+#[test]
+fn only_one_bearer_token_in_one_authorization_header_is_a_token() {
+    let server = Server::start();
+    let good = token(&[1]);
+    for (value, details) in [
+        ("", MISSING),
+        ("Basic dXNlcjpwYXNz", MISSING),
+        ("Bearer", MISSING),
+        ("Bearer ", MISSING),
+        ("Negotiate abc", MISSING),
+        (&format!("Token {good}"), MISSING),
+        (&format!("Bearer  {good}"), REFUSED),
+        (&format!("Bearer\t{good}"), REFUSED),
+        (&format!("Bearer {good} x"), REFUSED),
+        (&format!("Bearer {good}, Bearer {good}"), REFUSED),
+        (&format!("Bearer {good},"), REFUSED),
+        (&format!("Bearer \"{good}\""), REFUSED),
+        ("Bearer caf\u{e9}", REFUSED),
+        ("Bearer ....", REFUSED),
+    ] {
+        server.assert_refused(&upload().with("Authorization", value), 401, details);
+    }
+    let bearer = format!("Bearer {good}");
+    server.assert_refused(&upload().and("Authorization", &bearer), 401, REFUSED);
+    server.assert_refused(&upload().and("authorization", "Basic dXNlcjpwYXNz"), 401, REFUSED);
+    server.assert_refused(
+        &upload().with("Authorization", "Basic dXNlcjpwYXNz").and("Authorization", &bearer),
+        401,
+        REFUSED,
+    );
+    for scheme in ["bearer", "BEARER", "bEaReR"] {
+        let reply = server.connect().ask(&upload().with("Authorization", &format!("{scheme} {good}")));
+        assert_eq!(reply.status, 201, "{reply:?}");
+    }
+}
+
+#[test]
+fn a_token_anywhere_else_than_in_its_header_is_never_read() {
+    let server = Server::start();
+    let good = token(&[1]);
+    let bare = || upload().without("Authorization");
+    for key in ["access_token", "token", "authorization", "jwt"] {
+        server.assert_refused(&bare().path(&format!("?{key}={good}")), 401, MISSING);
+        let head = format!("Content-Disposition: form-data; name=\"{key}\"");
+        let form = Form::default()
+            .part(&head, good.as_bytes())
+            .part("Content-Disposition: form-data; name=\"file\"; filename=\"a.bin\"", b"content");
+        server.assert_refused(&bare().body(&form.bytes()), 401, MISSING);
+    }
+    for name in ["Cookie", "X-Authorization", "Proxy-Authorization", "X-Forwarded-Authorization"] {
+        server.assert_refused(&bare().with(name, &format!("Bearer {good}")), 401, MISSING);
+    }
+}
+
+#[test]
+fn a_token_too_long_for_a_request_is_refused_and_the_server_goes_on() {
+    let server = Server::start();
+    server.assert_refused(&upload().by(&"a".repeat(17 * 1024)), 401, REFUSED);
+    // Past what a head may hold the connection is given up.
+    let mut connection = server.connect();
+    let _ = connection.send(&upload().by(&"a".repeat(1 << 20)).bytes());
+    let status = connection.reply().map(|reply| reply.status);
+    assert!(status.is_none_or(|status| (400..500).contains(&status)), "{status:?}");
+    assert!(server.objects().is_empty());
+    server.connect().assert_serves();
+}
