@@ -20,7 +20,7 @@ mod upload;
 ///
 /// Try it: `attachd dev` starts a server of your own and prints commands that upload to it.
 #[derive(Debug, Parser)]
-#[command(name = "attachd", version, max_term_width = 100)]
+#[command(name = "attachd", version, propagate_version = true, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

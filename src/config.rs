@@ -101,7 +101,7 @@ pub struct Limits {
     pub max_upload_size: ByteSize,
     /// Bytes that all upload buffers together may hold, 8 MiB or more. Past it uploads wait. Default 256 MiB.
     pub memory_budget: ByteSize,
-    /// How many uploads may wait for memory. Past it new ones get 503 / UNAVAILABLE. Default 1024.
+    /// How many uploads may wait for memory, 1 or more. Past it new ones get 503 / UNAVAILABLE. Default 1024.
     pub max_waiting_uploads: usize,
     /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. Default 30 s.
     #[serde(deserialize_with = "duration")]
@@ -209,7 +209,7 @@ impl Config {
             Error::at(&path, &overrides, &explain(&error.into_inner().to_string()))
         })?;
         config.validate().map_err(|(key, why)| Error::at(key, &overrides, &why))?;
-        config.storage.validate().map_err(|error| Error { file: None, key: None, why: error.to_string() })?;
+        config.storage.validate().map_err(|error| Error::at(&error.key(), &overrides, error.why()))?;
         Ok(config)
     }
 
@@ -221,6 +221,12 @@ impl Config {
         }
         if !(1..=i64::MAX.cast_unsigned()).contains(&limits.max_upload_size.as_u64()) {
             return Err(("limits.max_upload_size", "must be from 1 to 9223372036854775807 bytes".to_owned()));
+        }
+        if limits.max_waiting_uploads == 0 {
+            return Err((
+                "limits.max_waiting_uploads",
+                "must be at least 1: with 0 every upload is refused".to_owned(),
+            ));
         }
         for (key, time) in [
             ("limits.idle_timeout", limits.idle_timeout),
@@ -246,7 +252,13 @@ pub struct Error {
 
 impl Error {
     fn at(path: &str, overrides: &Overrides, why: &str) -> Error {
-        let variable = overrides.get(path).map(|(variable, _)| format!(" (from {variable})")).unwrap_or_default();
+        // An entry of a list is `[0]` in a path and `0` in a variable. And a section that does not exist may have come from
+        // a variable that names a key in it.
+        let plain = path.replace('[', ".").replace(']', "");
+        let unknown = why.starts_with("unknown key");
+        let below = |rest: &str| rest.is_empty() || (unknown && rest.starts_with('.'));
+        let variable = overrides.iter().find(|(key, _)| key.strip_prefix(&plain).is_some_and(below));
+        let variable = variable.map(|(_, (variable, _))| format!(" (from {variable})")).unwrap_or_default();
         let key = Some(format!("{path}{variable}")).filter(|_| path != ".");
         Error { file: None, key, why: why.to_owned() }
     }
@@ -320,9 +332,10 @@ fn set(table: &mut Table, path: &[&str], value: Value) -> Result<(), String> {
     }
 }
 
-/// Adds the nearest known key to the message about an unknown one.
+/// Adds the nearest known key to the message about an unknown one. What stands after the first line is where it happened,
+/// which the path says better.
 fn explain(message: &str) -> String {
-    let message = message.trim();
+    let message = message.lines().next().unwrap_or_default();
     let mut quoted = message.split('`').skip(1).step_by(2);
     match (message.starts_with("unknown field"), quoted.next()) {
         (true, Some(unknown)) => format!("unknown key `{unknown}`; {}", nearest(unknown, quoted)),
@@ -433,6 +446,14 @@ mod tests {
         assert!(with(budget::LEAST - 1).unwrap_err().to_string().contains("limits.memory_budget"));
         assert!(with(budget::LEAST).is_ok());
         assert!(with(budget::LEAST + 1).is_ok());
+    }
+
+    #[test]
+    fn at_least_one_upload_may_wait_for_memory() {
+        let with = |count: &str| read(LEAST, &[("ATTACHD_LIMITS__MAX_WAITING_UPLOADS", count)]);
+        assert!(with("0").unwrap_err().to_string().contains("limits.max_waiting_uploads"));
+        assert!(with("1").is_ok());
+        assert!(with("2").is_ok());
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Kind {
                 Http::PRECONDITION_FAILED,
                 "ALREADY_EXISTS",
                 "Precondition failed",
-                "The attachment already has content",
+                "A precondition of the request does not hold",
                 false,
             ),
             Kind::TooLarge => (

@@ -1,6 +1,7 @@
 //! The service: what each message means, in which order messages may come, and how the wire's words become the domain's
 //! and back. Its inherent methods are the operations; the tonic trait and the REST door both call them.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -159,18 +160,28 @@ fn timestamp(time: OffsetDateTime) -> Timestamp {
     Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().cast_signed() }
 }
 
+/// What tonic says of a stream that ends within a message. It has the code of a message that does not decode.
+const CUT_MESSAGE: &str = "Unexpected EOF decoding stream.";
+
 /// What a failure of the arriving stream means. tonic reports all of them as statuses of its own choosing.
 fn arrival(status: Status) -> Error {
     match status.code() {
         // A message over the limit. tonic says OUT_OF_RANGE.
         Code::OutOfRange => Error::invalid(format!("a message must be at most {MAX_MESSAGE} bytes")).because(status),
+        // A reset or a lost connection, whichever reason it gives: only these have a cause of their own. Or the end of the
+        // stream in the middle of a message.
+        _ if status.source().is_some() || status.message() == CUT_MESSAGE => cut_short(status),
         // What does not decode: bad protobuf, or compressed without leave.
         Code::Internal | Code::Unimplemented | Code::InvalidArgument => {
             Error::invalid("a message could not be decoded").because(status)
         }
         Code::DeadlineExceeded => Error::new(Kind::ClientTooSlow).because(status),
-        _ => Error::new(Kind::Incomplete).detail("the stream was cut short").because(status),
+        _ => cut_short(status),
     }
+}
+
+fn cut_short(status: Status) -> Error {
+    Error::new(Kind::Incomplete).detail("the stream was cut short").because(status)
 }
 
 fn authorization(metadata: &MetadataMap) -> impl Iterator<Item = &[u8]> {

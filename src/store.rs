@@ -28,6 +28,9 @@ mod local;
 /// How many locks all attachments share. More than the commits that run at once, so that two rarely wait for each other.
 const LOCKS: usize = 256;
 
+/// Where the storage is tried out.
+const PROBE: &str = "probe";
+
 /// How long one look at the storage may take when its health is asked for.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,6 +60,16 @@ pub struct OpenError {
 impl OpenError {
     fn new(key: impl Into<String>, why: impl ToString) -> Self {
         OpenError { key: key.into(), why: why.to_string() }
+    }
+
+    /// The configuration key.
+    pub fn key(&self) -> String {
+        format!("storage.{}", self.key)
+    }
+
+    /// What is wrong with it.
+    pub fn why(&self) -> &str {
+        &self.why
     }
 }
 
@@ -112,19 +125,32 @@ impl Store {
         Ok(Store { operator, local, locks, hasher: std::hash::RandomState::new() })
     }
 
-    /// Whether the storage answers: one look at the root.
+    /// Whether the storage answers.
     pub async fn health(&self) -> Result<()> {
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.operator.stat("/")).await;
-        match answer {
-            Err(_) => Err(Error::new(Kind::StorageUnavailable).because("the storage did not answer in time")),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(failure(error)),
+        let look = async {
+            self.present().await?;
+            // An object that is not there: OpenDAL answers for the root without a look.
+            match self.operator.stat(PROBE).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(failure(error)),
+                _ => Ok(()),
+            }
+        };
+        let late = |_| Error::new(Kind::StorageUnavailable).because("the storage did not answer in time");
+        tokio::time::timeout(PROBE_TIMEOUT, look).await.map_err(late)?
+    }
+
+    /// Whether the root is there. A file system says of a volume that is not mounted what it says of an object that does not
+    /// exist, and OpenDAL would make the directories anew.
+    async fn present(&self) -> Result<()> {
+        match &self.local {
+            Some(directory) => directory.present().await,
+            None => Ok(()),
         }
     }
 
     /// Whether the storage does all that an upload needs: writes a small object, reads it back and deletes it.
     pub async fn probe(&self) -> Result<()> {
-        let path = format!("probe/{}", UploadId::fresh());
+        let path = format!("{PROBE}/{}", UploadId::fresh());
         let sent = path.clone().into_bytes();
         self.operator.write(&path, sent.clone()).await.map_err(failure)?;
         let back = self.operator.read(&path).await.map_err(failure);
@@ -139,7 +165,10 @@ impl Store {
     pub async fn record(&self, key: Key) -> Result<Option<Record>> {
         let bytes = match self.operator.read(&record_path(key)).await {
             Ok(bytes) => bytes.to_bytes(),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.present().await?;
+                return Ok(None);
+            }
             Err(error) => return Err(failure(error)),
         };
         let record: Record = serde_json::from_slice(&bytes).map_err(Error::internal)?;

@@ -142,9 +142,8 @@ impl Uploads {
                 known = Some(stands);
                 Ok(None)
             }
-            Some(_) => {
-                Err(Error::new(Kind::AlreadyExists).detail("it is registered with another project or portfolio"))
-            }
+            Some(_) => Err(Error::new(Kind::AlreadyExists)
+                .detail("the attachment is registered with another project or portfolio")),
             None => {
                 let record = Record::registered(target, principal.subject());
                 known = Some(record.clone());
@@ -192,6 +191,11 @@ impl Uploads {
         let seconds = self.config.idle_timeout.as_secs_f32();
         Error::new(Kind::ClientTooSlow).detail(format!("nothing arrived for {seconds} s"))
     }
+
+    fn too_long(&self) -> Error {
+        let seconds = self.config.max_upload_time.as_secs_f32();
+        Error::new(Kind::ClientTooSlow).detail(format!("an upload may take {seconds} s at most"))
+    }
 }
 
 /// Whether the scope and the claims of a token cover what a request names.
@@ -234,7 +238,7 @@ impl Config {
             return Err(Error::new(Kind::NotFound));
         }
         if *if_absent && record.content().is_some() {
-            return Err(Error::new(Kind::AlreadyExists));
+            return Err(Error::new(Kind::AlreadyExists).detail("the attachment already has content"));
         }
         Ok(())
     }
@@ -310,6 +314,10 @@ impl<'a> Upload<'a> {
     where
         S: Stream<Item = Result<Piece>>,
     {
+        // A timer is looked at only while nothing arrives, and a little could arrive for ever.
+        if Instant::now() >= deadline {
+            return Err(self.uploads.too_long());
+        }
         if !self.batch.is_empty() {
             match timeout(LINGER, pieces.next()).await {
                 Ok(piece) => return piece.transpose(),
@@ -320,10 +328,7 @@ impl<'a> Upload<'a> {
         match timeout_at(idle.min(deadline), pieces.next()).await {
             Ok(piece) => piece.transpose(),
             Err(_) if idle <= deadline => Err(self.uploads.idle()),
-            Err(_) => {
-                let seconds = self.uploads.config.max_upload_time.as_secs();
-                Err(Error::new(Kind::ClientTooSlow).detail(format!("an upload may take {seconds} s at most")))
-            }
+            Err(_) => Err(self.uploads.too_long()),
         }
     }
 

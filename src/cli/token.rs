@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         now: SystemTime::now(),
     };
     let minter = Minter::from_issuer(&issuer, arguments.key.as_deref()).map_err(Failure::usage)?;
-    println!("{}", minter.mint(&claims).map_err(Failure::running)?);
+    println!("{}", minter.mint(&claims).map_err(Failure::usage)?);
     Ok(())
 }
 

@@ -88,8 +88,13 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let endpoint =
         Endpoint::from_shared(arguments.to.clone()).map_err(|error| Failure::usage(format!("--to: {error}")))?;
     let channel = endpoint.connect().await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-        Failure::running(format!("{}: {error}{cause}", arguments.to))
+        let mut why = format!("{}: {error}", arguments.to);
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            why.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        Failure::running(why)
     })?;
     let reply = AttachmentServiceClient::new(channel).upload_attachment(request).await;
     progress.finish_and_clear();

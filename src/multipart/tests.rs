@@ -1,3 +1,5 @@
+//! What a form is, what it is not, and that neither depends on how it is cut into frames.
+
 use std::ops::Range;
 
 use futures_util::stream;

@@ -71,6 +71,15 @@ impl Directory {
         text.ok_or_else(|| OpenError::new("options.root", "the path must be UTF-8"))
     }
 
+    /// Whether the root is still there, and in it what this process made: without that it is another directory.
+    pub async fn present(&self) -> Result<()> {
+        for directory in [&self.root, &self.temporary] {
+            let there = tokio::fs::metadata(directory).await;
+            there.map_err(|error| Error::new(Kind::StorageUnavailable).because(error))?;
+        }
+        Ok(())
+    }
+
     /// Makes the entries of all directories from the one of `path` up to the root durable, so that a file which was
     /// fsynced and renamed there is found after a power cut.
     pub async fn sync_above(&self, path: &str) -> Result<()> {

@@ -165,7 +165,7 @@ async fn an_upload_that_nobody_reads_does_not_hold_up_another_on_its_connection(
     assert_eq!(ask(&mut client, fast).await.0, StatusCode::CREATED);
     assert!(server.stored(1, 3).unwrap() == bytes);
     // Let the check go on. It has not read a record, so the stalled upload cannot end well, whatever it is told.
-    fs::write(&path, &record).unwrap();
+    drop(fs::File::options().write(true).open(&path).unwrap());
     fs::remove_file(&path).unwrap();
     fs::write(&path, &record).unwrap();
     drop(pieces);

@@ -1,12 +1,32 @@
 //! The suite: the real program, through real sockets. A file a capability; test names are sentences.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on shall say so and end"
+)]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers of the tests are small")]
+
 mod harness;
 
+mod cli;
 mod early;
 mod framing;
+mod grpc;
+mod grpc_cut;
+mod grpc_limits;
+mod grpc_wire;
+mod house;
 mod http2;
 mod limits;
+mod load;
+mod memory;
 mod multipart;
 mod order;
+mod parity;
+mod race;
+mod register;
 mod rest;
-mod smoke;
+mod serve;
+mod storage;

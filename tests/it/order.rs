@@ -58,7 +58,11 @@ fn a_request_that_breaks_two_rules_gets_the_answer_of_the_earlier_one() {
     }
     server.assert_refused(&spoiled(&token(&[1]), elsewhere), 404, NOT_FOUND);
     let create_only = spoiled(&token(&[1]), &format!("{good}?project_id=5")).with("If-None-Match", "*");
-    server.assert_refused(&create_only, 412, "The attachment already has content");
+    server.assert_refused(
+        &create_only,
+        412,
+        "A precondition of the request does not hold: the attachment already has content",
+    );
     server.assert_refused(&spoiled(&token(&[1]), good), 400, INVALID);
     // The same body on its own.
     server.assert_refused(&upload().body(b"nonsense"), 400, INVALID);

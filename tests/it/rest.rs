@@ -176,7 +176,12 @@ fn create_only_stores_once_and_then_refuses_and_keeps_what_is_there() {
     let ask = |content: &[u8]| Ask::upload(1, 2, &Form::file(content)).with("If-None-Match", "*");
     let mut connection = server.connect();
     assert_eq!(connection.ask(&ask(b"first")).status, 201);
-    server.assert_refused_on(&mut connection, &ask(b"second"), 412, "The attachment already has content");
+    server.assert_refused_on(
+        &mut connection,
+        &ask(b"second"),
+        412,
+        "A precondition of the request does not hold: the attachment already has content",
+    );
     connection.assert_serves();
     assert_eq!(server.stored(1, 2).unwrap(), b"first");
 }

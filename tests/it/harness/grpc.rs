@@ -1,10 +1,13 @@
 //! A gRPC client that sends any messages in any order.
 
+use std::time::Duration;
+
 use attachd::pb::attachment_service_client::AttachmentServiceClient;
 use attachd::pb::upload_attachment_request::Message;
 use attachd::pb::{Attachment, RegisterAttachmentRequest, UploadAttachmentRequest, UploadFinish, UploadHeader};
 use bytes::Bytes;
 use futures_util::Stream;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
@@ -24,6 +27,10 @@ pub struct GrpcRefusal {
     pub message: String,
     /// The fields that were violated.
     pub fields: Vec<String>,
+    /// The delay of the `RetryInfo`.
+    pub retry_after: Option<Duration>,
+    /// The request id.
+    pub request_id: Option<String>,
 }
 
 impl From<Status> for GrpcRefusal {
@@ -36,8 +43,15 @@ impl From<Status> for GrpcRefusal {
             domain: info.map(|info| info.domain).unwrap_or_default(),
             message: status.message().to_owned(),
             fields: fields.into_iter().map(|violation| violation.field).collect(),
+            retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
+            request_id: request_id(status.metadata()),
         }
     }
+}
+
+/// The request id that came with a reply.
+pub fn request_id(metadata: &MetadataMap) -> Option<String> {
+    metadata.get("x-request-id").map(|id| id.to_str().expect("an id is ASCII").to_owned())
 }
 
 /// A header message for an attachment.
@@ -96,7 +110,7 @@ impl Server {
 }
 
 /// Puts a token into the metadata of a request.
-fn authorised<M>(mut request: Request<M>, token: &str) -> Request<M> {
+pub fn authorised<M>(mut request: Request<M>, token: &str) -> Request<M> {
     if !token.is_empty() {
         let value = format!("Bearer {token}").parse().expect("a token is ASCII");
         request.metadata_mut().insert("authorization", value);

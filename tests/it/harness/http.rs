@@ -151,6 +151,22 @@ impl Connection {
         self.send(head.as_bytes()).expect("a head can be sent");
     }
 
+    /// Sends the head of an upload and the first `now` bytes of its form, and returns the bytes that are still to be sent.
+    pub fn begin(&mut self, token: &str, client: i64, attachment: i64, form: &Form, now: usize) -> Vec<u8> {
+        let mut bytes = form.bytes();
+        let (authorization, length) = (format!("Bearer {token}"), bytes.len().to_string());
+        let content_type = form.content_type();
+        let headers = [
+            ("Authorization", authorization.as_str()),
+            ("Content-Type", content_type.as_str()),
+            ("Content-Length", length.as_str()),
+        ];
+        self.head("POST", &format!("/api/v2/clients/{client}/attachments/{attachment}"), &headers);
+        let rest = bytes.split_off(now);
+        self.send(&bytes).expect("the first bytes can be sent");
+        rest
+    }
+
     /// Uploads a form to an attachment and reads the reply.
     pub fn upload(&mut self, token: &str, client: i64, attachment: i64, form: &Form) -> Reply {
         self.upload_with(token, &format!("/api/v2/clients/{client}/attachments/{attachment}"), &[], form)

@@ -3,14 +3,16 @@
 mod ask;
 mod grpc;
 mod http;
+mod raw;
 mod server;
 mod token;
 
 pub use ask::{Ask, honest};
-pub use grpc::{GrpcRefusal, chunk, finish, header};
+pub use grpc::{GrpcRefusal, authorised, chunk, finish, header, request_id};
 pub use http::{BOUNDARY, Connection, Form, Reply};
-pub use server::{Server, Setup, run};
-pub use token::{AUDIENCE, ISSUER, SECRET, claims, mint, mint_with, token};
+pub use raw::{RawConnection, framed};
+pub use server::{Server, Setup};
+pub use token::{AUDIENCE, ISSUER, SECRET, claims, mint, token};
 
 /// The largest upload of a server that a test started without saying otherwise, in bytes.
 pub const MAX_UPLOAD: usize = 8 << 20;

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{AUDIENCE, Connection, ISSUER, SECRET, eventually, hex, sha256};
+use super::{AUDIENCE, Connection, ISSUER, SECRET, eventually, hex};
 
 /// How a server is set up. The defaults are the ones that most tests want.
 pub struct Setup {
@@ -24,6 +25,8 @@ pub struct Setup {
     pub limits: String,
     /// Variables of the process.
     pub variables: BTreeMap<&'static str, String>,
+    /// Whether content that no record names may lie about, as a process that was killed in the middle of a commit leaves it.
+    pub garbage: bool,
 }
 
 impl Default for Setup {
@@ -33,6 +36,7 @@ impl Default for Setup {
             on_unknown: "create",
             limits: format!("max_upload_size = {}\n", super::MAX_UPLOAD),
             variables: BTreeMap::new(),
+            garbage: false,
         }
     }
 }
@@ -42,6 +46,7 @@ pub struct Server {
     child: Child,
     folder: TempDir,
     service: &'static str,
+    garbage: bool,
     log: Arc<Mutex<Vec<String>>>,
     /// The address of the REST port.
     pub rest: SocketAddr,
@@ -49,11 +54,6 @@ pub struct Server {
     pub grpc: SocketAddr,
     /// The address of the admin port.
     pub admin: SocketAddr,
-}
-
-/// Runs the program to its end.
-pub fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_attachd")).args(arguments).env_clear().output().expect("the program can be run")
 }
 
 impl Setup {
@@ -119,6 +119,7 @@ impl Setup {
             child,
             folder,
             service: self.service,
+            garbage: self.garbage,
             log,
             rest: ports["rest"],
             grpc: ports["grpc"],
@@ -163,6 +164,26 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
+    /// How the request of this id ended, by its line in the log, which is waited for.
+    pub fn outcome(&self, request_id: &str) -> String {
+        let find = || {
+            let lines = self.log();
+            let lines = lines.iter().filter(|line| line.contains(request_id));
+            let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let mut fields = events.map(|event| event["fields"].clone());
+            fields.find(|fields| fields["message"] == "request" && fields["request_id"] == request_id)
+        };
+        eventually(&format!("the log has the request {request_id}"), || find().is_some());
+        find().expect("it was just there")["outcome"].as_str().expect("an outcome").to_owned()
+    }
+
+    /// The temporary files of uploads that are under way, on `fs`.
+    pub fn temporary(&self) -> Vec<PathBuf> {
+        let mut found = files(&self.root().join(".attachd-tmp"));
+        found.retain(|path| path.file_name().is_none_or(|name| name != "lock"));
+        found
+    }
+
     /// The record of an attachment as it stands in the storage, if it is known.
     pub fn record(&self, client: i64, attachment: i64) -> Option<Value> {
         record(&self.root().join(format!("clients/{client}/attachments/{attachment}")))
@@ -172,9 +193,8 @@ impl Server {
     pub fn stored(&self, client: i64, attachment: i64) -> Option<Vec<u8>> {
         let folder = self.root().join(format!("clients/{client}/attachments/{attachment}"));
         let record = record(&folder).filter(|record| record["state"] == "stored")?;
-        let segments = record["segments"].as_array().expect("a stored record has segments");
-        let read = |segment: &Value| fs::read(folder.join("content").join(segment["id"].as_str().expect("an id")));
-        Some(segments.iter().flat_map(|segment| read(segment).expect("a segment is there")).collect())
+        let read = |segment: PathBuf| fs::read(segment).expect("a segment is there");
+        Some(segments(&folder, &record)?.into_iter().map(read).collect::<Vec<_>>().concat())
     }
 
     /// The peak of the resident set since the start, in bytes.
@@ -216,14 +236,13 @@ impl Server {
         if self.service != "fs" {
             return;
         }
-        let temporary = files(&self.root().join(".attachd-tmp"));
-        let left: Vec<_> = temporary.iter().filter(|path| path.file_name().is_none_or(|name| name != "lock")).collect();
+        let left = self.temporary();
         assert!(left.is_empty(), "temporary files are left: {left:?}");
         for path in files(&self.root().join("clients")) {
             let folder = path.parent().expect("a file has a folder");
             if path.file_name().is_some_and(|name| name == "record.json") {
                 assert_whole(folder);
-            } else {
+            } else if !self.garbage {
                 let named = record(folder.parent().expect("content has an attachment")).is_some_and(|record| {
                     let name = path.file_name().and_then(|name| name.to_str()).expect("an id");
                     record["segments"].as_array().is_some_and(|all| all.iter().any(|segment| segment["id"] == name))
@@ -256,16 +275,34 @@ fn record(folder: &Path) -> Option<Value> {
     Some(serde_json::from_slice(&text).expect("a record is JSON"))
 }
 
+/// The files of the content that a record names, in order; none where it is registered only.
+fn segments(folder: &Path, record: &Value) -> Option<Vec<PathBuf>> {
+    let path = |segment: &Value| folder.join("content").join(segment["id"].as_str().expect("an id"));
+    Some(record["segments"].as_array()?.iter().map(path).collect())
+}
+
+/// Looks that the content of a record is there and has its size and digest, without holding it in memory.
 fn assert_whole(folder: &Path) {
     let record = record(folder).expect("a record is there");
-    let Some(segments) = record["segments"].as_array() else {
+    let Some(segments) = segments(folder, &record) else {
         assert_eq!(record["state"], "registered");
         return;
     };
-    let read = |segment: &Value| fs::read(folder.join("content").join(segment["id"].as_str().expect("an id")));
-    let bytes: Vec<u8> = segments.iter().flat_map(|segment| read(segment).expect("a segment is there")).collect();
-    assert_eq!(record["size"], bytes.len());
-    assert_eq!(record["sha256"], hex(&sha256(&bytes)), "{} is damaged", folder.display());
+    let mut hash = Context::new(&SHA256);
+    let (mut size, mut piece) = (0, vec![0; 1 << 20]);
+    for segment in segments {
+        let mut file = File::open(segment).expect("a segment is there");
+        loop {
+            let read = file.read(&mut piece).expect("a segment can be read");
+            if read == 0 {
+                break;
+            }
+            hash.update(&piece[..read]);
+            size += read;
+        }
+    }
+    assert_eq!(record["size"], size);
+    assert_eq!(record["sha256"], hex(hash.finish().as_ref()), "{} is damaged", folder.display());
 }
 
 /// All files below a folder; none where there is no folder.
