@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use uuid::Uuid;
+use uuid::{Uuid, Variant, Version};
 
 use crate::error::{Error, Result};
 
@@ -96,6 +97,29 @@ impl UploadId {
     /// An id that no upload has had.
     pub fn fresh() -> UploadId {
         UploadId(Uuid::now_v7())
+    }
+
+    /// Reads an id in the one form in which this program writes it. Anything else, another spelling of the same number
+    /// included, is not an id of ours.
+    pub fn parse(text: &str) -> Option<UploadId> {
+        let uuid = Uuid::try_parse(text).ok()?;
+        let ours = uuid.get_version() == Some(Version::SortRand) && uuid.get_variant() == Variant::RFC4122;
+        Some(UploadId(uuid)).filter(|id| ours && id.to_string() == text)
+    }
+
+    /// How long before `now` the upload began, by the clock of the process that took it. Zero where that is yet to come.
+    pub fn age(self, now: SystemTime) -> Duration {
+        let (seconds, nanos) = self.0.get_timestamp().map(|time| time.to_unix()).unwrap_or((u64::MAX, 0));
+        let begun = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
+        begun.and_then(|begun| now.duration_since(begun).ok()).unwrap_or_default()
+    }
+
+    /// An id as if its upload had begun `age` before `now`.
+    #[cfg(test)]
+    pub fn aged(now: SystemTime, age: Duration) -> UploadId {
+        let begun = (now - age).duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let time = uuid::Timestamp::from_unix(uuid::NoContext, begun.as_secs(), begun.subsec_nanos());
+        UploadId(Uuid::new_v7(time))
     }
 }
 
@@ -330,6 +354,31 @@ mod tests {
         }
         assert!(Id::new("x", 0).is_err());
         assert!(Id::new("x", i64::MIN).is_err());
+    }
+
+    #[test]
+    fn an_upload_id_has_one_spelling() {
+        let id = UploadId::fresh();
+        let text = id.to_string();
+        assert_eq!(UploadId::parse(&text), Some(id));
+        let four = "3b241101-e2bb-4255-8caf-4136c566a962";
+        for other in
+            [&text.to_uppercase(), &text.replace('-', ""), &format!("{{{text}}}"), &format!("{text} "), four, ""]
+        {
+            assert_eq!(UploadId::parse(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_upload_id_tells_its_age_to_the_millisecond() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_123);
+        let age = Duration::from_millis(86_400_001);
+        assert_eq!(UploadId::aged(now, age).age(now), age);
+        assert_eq!(
+            UploadId::aged(now + age, Duration::ZERO).age(now),
+            Duration::ZERO,
+            "an id from the future is young"
+        );
     }
 
     #[test]

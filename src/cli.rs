@@ -13,8 +13,11 @@ use crate::server::{self, Server, StartError};
 use crate::{rest, telemetry};
 
 mod dev;
+mod gc;
+mod maintenance;
 mod token;
 mod upload;
+mod verify;
 
 /// Takes file attachments over REST and gRPC and streams them into the storage that is configured.
 ///
@@ -38,6 +41,10 @@ enum Command {
     Token(token::Arguments),
     /// Upload a file over gRPC and print the stored attachment as JSON
     Upload(upload::Arguments),
+    /// Find content that no record names, and with --delete delete it
+    Gc(gc::Arguments),
+    /// Read all that is stored back and compare it with its records
+    Verify(verify::Arguments),
     /// Print the description of the REST port, in OpenAPI 3.1
     Openapi,
 }
@@ -105,6 +112,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Token(arguments) => token::run(&arguments),
         Command::Upload(arguments) => upload::run(arguments).await,
+        Command::Gc(arguments) => gc::run(arguments).await,
+        Command::Verify(arguments) => verify::run(arguments).await,
         Command::Openapi => {
             println!("{:#}", rest::openapi::document());
             Ok(())

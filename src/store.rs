@@ -23,7 +23,16 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::attachment::{Key, RECORD_FORMAT, Record, Segment, UploadId};
 use crate::error::{Error, Kind, Result};
 
+mod audit;
+mod finding;
+mod inventory;
 mod local;
+mod sweep;
+
+pub use audit::Audit;
+pub use finding::{Fate, Finding};
+pub use inventory::{End, Walk};
+pub use sweep::Sweep;
 
 /// How many locks all attachments share. More than the commits that run at once, so that two rarely wait for each other.
 const LOCKS: usize = 256;
@@ -402,8 +411,12 @@ fn record_path(key: Key) -> String {
     format!("clients/{}/attachments/{}/record.json", key.client, key.attachment)
 }
 
+fn content_folder(key: Key) -> String {
+    format!("clients/{}/attachments/{}/content/", key.client, key.attachment)
+}
+
 fn content_path(key: Key, id: UploadId) -> String {
-    format!("clients/{}/attachments/{}/content/{id}", key.client, key.attachment)
+    format!("{}{id}", content_folder(key))
 }
 
 /// What a failed storage operation means for the caller. The text goes to the log alone.

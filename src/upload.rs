@@ -4,7 +4,7 @@
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -191,11 +191,6 @@ impl Uploads {
         let seconds = self.config.idle_timeout.as_secs_f32();
         Error::new(Kind::ClientTooSlow).detail(format!("nothing arrived for {seconds} s"))
     }
-
-    fn too_long(&self) -> Error {
-        let seconds = self.config.max_upload_time.as_secs_f32();
-        Error::new(Kind::ClientTooSlow).detail(format!("an upload may take {seconds} s at most"))
-    }
 }
 
 /// Whether the scope and the claims of a token cover what a request names.
@@ -220,6 +215,11 @@ fn authorise(principal: &Principal, scope: Scope, target: Target) -> Result<()> 
 }
 
 impl Config {
+    fn late(self) -> Error {
+        let seconds = self.max_upload_time.as_secs_f32();
+        Error::new(Kind::ClientTooSlow).detail(format!("an upload may take {seconds} s at most"))
+    }
+
     /// Whether an upload may be stored over the record that stands. It is asked before the content, and once more at the
     /// commit, since others may have changed the record in between.
     fn accepts(self, admitted: &Admitted, record: Option<&Record>) -> Result<()> {
@@ -316,7 +316,7 @@ impl<'a> Upload<'a> {
     {
         // A timer is looked at only while nothing arrives, and a little could arrive for ever.
         if Instant::now() >= deadline {
-            return Err(self.uploads.too_long());
+            return Err(self.uploads.config.late());
         }
         if !self.batch.is_empty() {
             match timeout(LINGER, pieces.next()).await {
@@ -328,7 +328,7 @@ impl<'a> Upload<'a> {
         match timeout_at(idle.min(deadline), pieces.next()).await {
             Ok(piece) => piece.transpose(),
             Err(_) if idle <= deadline => Err(self.uploads.idle()),
-            Err(_) => Err(self.uploads.too_long()),
+            Err(_) => Err(self.uploads.config.late()),
         }
     }
 
@@ -454,6 +454,10 @@ impl Commit {
 
     /// The record that is to stand in place of the one that stands.
     fn record(self, stands: Option<Record>, segment: Segment, sha256: Digest) -> Result<Record> {
+        // Content of this age may be taken for garbage, whatever it was that took so long.
+        if segment.id.age(SystemTime::now()) > self.config.max_upload_time {
+            return Err(self.config.late());
+        }
         self.config.accepts(&self.admitted, stands.as_ref())?;
         let Admitted { principal, target, .. } = self.admitted;
         let content = Content {

@@ -59,14 +59,14 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     write_private(&token_file, token.as_bytes())
         .map_err(|error| Failure::running(format!("{}: {error}", token_file.display())))?;
 
-    let root = data.to_str().ok_or_else(|| Failure::usage("--data: the path must be UTF-8"))?.to_owned();
+    let storage = storage(&data)?;
     let log = telemetry::Config::default();
     telemetry::start(&log).map_err(Failure::running)?;
     let config = Config {
         rest: Listen { listen: rest },
         grpc: Listen { listen: grpc },
         admin: Listen { listen: admin },
-        storage: store::Config { service: "fs".to_owned(), options: BTreeMap::from([("root".to_owned(), root)]) },
+        storage,
         attachments: Attachments { on_unknown: OnUnknown::Create },
         limits: Limits::default(),
         auth: auth::Config { leeway: Duration::from_secs(60), issuers: vec![issuer] },
@@ -74,6 +74,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         shutdown: Shutdown { grace: Duration::from_secs(5) },
     };
     super::serve(config, |addresses| announce(addresses, &data, &token, &token_file).map_err(Failure::running)).await
+}
+
+/// The storage of a development server, in its data folder.
+pub fn storage(data: &Path) -> Result<store::Config, Failure> {
+    let root = data.to_str().ok_or_else(|| Failure::usage("--data: the path must be UTF-8"))?.to_owned();
+    Ok(store::Config { service: "fs".to_owned(), options: BTreeMap::from([("root".to_owned(), root)]) })
 }
 
 /// The issuer of a development server's tokens, whose key lies in its data folder.

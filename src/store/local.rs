@@ -119,13 +119,17 @@ fn sweep(shared: &Path) -> io::Result<()> {
         if !directory.is_dir() {
             continue;
         }
-        match lock_file(&directory)?.try_lock() {
-            Ok(()) => {
-                tracing::info!("swept the temporary files of an ended process");
-                fs::remove_dir_all(&directory)?;
-            }
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(error),
+        // A process that ends removes its own directory without a word, so it may go at any moment.
+        let swept = lock_file(&directory).and_then(|lock| match lock.try_lock() {
+            Ok(()) => fs::remove_dir_all(&directory).map(|()| true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        });
+        match swept {
+            Ok(true) => tracing::info!("swept the temporary files of an ended process"),
+            Ok(false) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

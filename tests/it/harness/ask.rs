@@ -1,7 +1,7 @@
 //! A request over REST as bytes: an honest upload that a test spoils in one place.
 
 use super::http::{Connection, Form, Reply};
-use super::{Server, token};
+use super::{Server, eventually, token};
 
 /// A request.
 #[derive(Clone)]
@@ -144,6 +144,8 @@ impl Server {
 
     /// Sends a request and looks that it is refused as documented and that nothing was stored.
     pub fn assert_refused_on(&self, connection: &mut Connection, ask: &Ask, status: u16, details: &str) {
+        // What an earlier upload replaced is deleted after its reply.
+        eventually("nothing is going on", || self.readiness()["uploads_in_flight"] == 0);
         let before = self.objects();
         let reply = connection.ask(ask);
         reply.assert_refusal(status, details);
@@ -153,8 +155,9 @@ impl Server {
     /// What is stored below `clients/`, but for what [`honest`] stored, with what temporary files there are.
     pub fn objects(&self) -> Vec<std::path::PathBuf> {
         let honest = self.root().join(format!("clients/{HONEST}"));
-        let mut files = super::server::files(&self.root());
-        files.retain(|path| !path.starts_with(&honest) && path.file_name().is_none_or(|name| name != "lock"));
+        let mut files = super::server::files(&self.root().join("clients"));
+        files.extend(self.temporary());
+        files.retain(|path| !path.starts_with(&honest));
         files.sort();
         files
     }

@@ -5,13 +5,14 @@ mod grpc;
 mod http;
 mod raw;
 mod server;
+pub mod storage;
 mod token;
 
 pub use ask::{Ask, honest};
 pub use grpc::{GrpcRefusal, authorised, chunk, finish, header, request_id};
 pub use http::{BOUNDARY, Connection, Form, Reply};
 pub use raw::{RawConnection, framed};
-pub use server::{Server, Setup};
+pub use server::{Server, Setup, run};
 pub use token::{AUDIENCE, ISSUER, SECRET, claims, mint, token};
 
 /// The largest upload of a server that a test started without saying otherwise, in bytes.

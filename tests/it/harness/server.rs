@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -54,6 +54,11 @@ pub struct Server {
     pub grpc: SocketAddr,
     /// The address of the admin port.
     pub admin: SocketAddr,
+}
+
+/// Runs the program to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_attachd")).args(arguments).env_clear().output().expect("the program can be run")
 }
 
 impl Setup {

@@ -1,0 +1,76 @@
+//! `attachd gc`: finds content that no record names, and deletes it when told to.
+
+use std::time::SystemTime;
+
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::{Failure, maintenance};
+use crate::store::{Fate, Finding, Sweep};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    common: maintenance::Arguments,
+    /// Delete what is found. Without it nothing is changed
+    #[arg(long)]
+    delete: bool,
+}
+
+/// What was come by so far.
+#[derive(Default)]
+struct Totals {
+    attachments: u64,
+    objects: u64,
+    garbage: u64,
+    garbage_bytes: u64,
+    young: u64,
+    foreign: u64,
+    errors: u64,
+}
+
+pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { common, delete } = arguments;
+    let mut totals = Totals::default();
+    let grace = common.grace;
+    let end = common
+        .walk(
+            |store, walk, listener| async move {
+                Sweep { walk, grace, now: SystemTime::now(), delete }.run(&store, listener).await
+            },
+            |finding| totals.take(finding) || common.verbose && matches!(finding, Finding::Orphan { .. }),
+        )
+        .await?;
+    maintenance::conclude(end, &totals.words(delete), totals.errors, if delete { "gc --delete" } else { "gc" })
+}
+
+impl Totals {
+    /// Counts a finding, and says whether it is printed in any case.
+    fn take(&mut self, finding: &Finding) -> bool {
+        match finding {
+            Finding::Attachment { objects, .. } => {
+                self.attachments += 1;
+                self.objects += objects;
+            }
+            Finding::Orphan { fate: Fate::Young, .. } => self.young += 1,
+            Finding::Orphan { size, .. } => {
+                self.garbage += 1;
+                self.garbage_bytes += size.unwrap_or_default();
+            }
+            Finding::Foreign { .. } => self.foreign += 1,
+            _ => self.errors += 1,
+        }
+        !matches!(finding, Finding::Attachment { .. } | Finding::Orphan { .. })
+    }
+
+    fn words(&self, delete: bool) -> String {
+        let Totals { attachments, objects, garbage, garbage_bytes, young, foreign, errors } = self;
+        let done = if delete { "deleted" } else { "would delete" };
+        let size = ByteSize::b(*garbage_bytes);
+        let dry = if delete || *garbage == 0 { "" } else { "; --delete does it" };
+        format!(
+            "{done} {garbage} objects ({size}) of {objects} in {attachments} attachments; \
+             {young} within the grace, {foreign} foreign, {errors} errors{dry}"
+        )
+    }
+}

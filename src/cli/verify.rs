@@ -1,0 +1,80 @@
+//! `attachd verify`: reads all that is stored back and compares it with its records.
+
+use std::time::SystemTime;
+
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::{Failure, maintenance};
+use crate::store::{Audit, Fate, Finding};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    common: maintenance::Arguments,
+}
+
+/// What was come by so far.
+#[derive(Default)]
+struct Totals {
+    attachments: u64,
+    bytes: u64,
+    missing: u64,
+    damaged: u64,
+    unreadable: u64,
+    orphaned: u64,
+    young: u64,
+    foreign: u64,
+    failed: u64,
+}
+
+pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let common = arguments.common;
+    let mut totals = Totals::default();
+    let grace = common.grace;
+    let end =
+        common
+            .walk(
+                |store, walk, listener| async move {
+                    Audit { walk, grace, now: SystemTime::now() }.run(&store, listener).await
+                },
+                |finding| totals.take(finding) || common.verbose && matches!(finding, Finding::Orphan { .. }),
+            )
+            .await?;
+    maintenance::conclude(end, &totals.words(), totals.bad(), "verify")
+}
+
+impl Totals {
+    /// Counts a finding, and says whether it is printed in any case.
+    fn take(&mut self, finding: &Finding) -> bool {
+        match finding {
+            Finding::Attachment { bytes, .. } => {
+                self.attachments += 1;
+                self.bytes += bytes;
+            }
+            Finding::Orphan { fate: Fate::Young, .. } => self.young += 1,
+            Finding::Orphan { .. } => self.orphaned += 1,
+            Finding::Foreign { .. } => self.foreign += 1,
+            Finding::Unreadable { .. } => self.unreadable += 1,
+            Finding::Missing { .. } => self.missing += 1,
+            Finding::Damaged { .. } => self.damaged += 1,
+            Finding::Failed { .. } => self.failed += 1,
+        }
+        !matches!(finding, Finding::Attachment { .. } | Finding::Orphan { fate: Fate::Young, .. })
+    }
+
+    /// How many findings there are that should not be. Orphans past the grace are among them: what lost its record looks
+    /// like that, and a sweep would delete it.
+    fn bad(&self) -> u64 {
+        self.missing + self.damaged + self.unreadable + self.orphaned + self.failed
+    }
+
+    fn words(&self) -> String {
+        let Totals { attachments, bytes, missing, damaged, unreadable, orphaned, young, foreign, failed } = self;
+        let size = ByteSize::b(*bytes);
+        format!(
+            "read {attachments} attachments ({size}): {missing} missing, {damaged} damaged, {unreadable} unreadable, \
+             {orphaned} orphaned, {failed} failed; {young} within the grace, {foreign} foreign"
+        )
+    }
+}

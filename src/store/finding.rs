@@ -1,0 +1,121 @@
+//! What a walk over the storage comes by, in words for an operator. It must not know who finds it or who is told.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+
+/// One thing that a walk over the storage comes by. Paths are as seen from the storage's root.
+#[derive(Debug)]
+pub enum Finding {
+    /// An attachment was looked at.
+    Attachment {
+        /// How many objects lie below its `content/`, where they were counted.
+        objects: u64,
+        /// How many bytes of it were read back.
+        bytes: u64,
+    },
+    /// Content that no record names.
+    Orphan {
+        /// Where it lies.
+        path: String,
+        /// In bytes, where it is known.
+        size: Option<u64>,
+        /// How long ago its upload began.
+        age: Duration,
+        /// What becomes of it.
+        fate: Fate,
+    },
+    /// Something that attachd did not put there. It is left alone.
+    Foreign {
+        /// Where it lies.
+        path: String,
+    },
+    /// A record that cannot be read, or says what no record may say.
+    Unreadable {
+        /// Where it lies.
+        path: String,
+        /// Why.
+        error: Error,
+    },
+    /// Content that a record names and that is not there.
+    Missing {
+        /// Where it should lie.
+        path: String,
+    },
+    /// Content that is not what its record says.
+    Damaged {
+        /// Where it lies.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A storage operation that failed, so that something was not looked at, or not deleted.
+    Failed {
+        /// What it was about.
+        path: String,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// What becomes of content that no record names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is within the grace: its upload may be running.
+    Young,
+    /// It is past the grace, and was left, since nobody asked for more than a look.
+    Garbage,
+    /// It was deleted.
+    Deleted,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::Attachment { objects, bytes } => write!(f, "attachment: {objects} objects, {bytes} bytes"),
+            Finding::Orphan { path, size, age, fate } => {
+                let word = match fate {
+                    Fate::Young => "young",
+                    Fate::Garbage => "garbage",
+                    Fate::Deleted => "deleted",
+                };
+                write!(f, "{word}: {path}")?;
+                if let Some(size) = size {
+                    write!(f, ", {}", ByteSize::b(*size))?;
+                }
+                write!(f, ", {} old", humantime::format_duration(Duration::from_secs(age.as_secs())))
+            }
+            Finding::Foreign { path } => write!(f, "foreign: {path:?} was not put there by attachd, it is left alone"),
+            Finding::Unreadable { path, error } => write!(f, "unreadable: {path}: {}", cause(error)),
+            Finding::Missing { path } => write!(f, "missing: {path}"),
+            Finding::Damaged { path, why } => write!(f, "damaged: {path}: {why}"),
+            Finding::Failed { path, error } => write!(f, "failed: {path}: {}", cause(error)),
+        }
+    }
+}
+
+/// The words of an error that are for operators, on one line: OpenDAL's own run over many.
+fn cause(error: &Error) -> String {
+    let text = error.log_source().unwrap_or_else(|| error.to_string());
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Where a walk sends what it comes by. When nobody listens any more, the walk is stopped.
+#[derive(Clone, Debug)]
+pub(super) struct Findings {
+    pub listener: mpsc::Sender<Finding>,
+    pub stop: CancellationToken,
+}
+
+impl Findings {
+    pub async fn send(&self, finding: Finding) {
+        if self.listener.send(finding).await.is_err() {
+            self.stop.cancel();
+        }
+    }
+}
