@@ -19,7 +19,7 @@ use crate::attachment::{Content, Digest, Filename, Id, MediaType, Record, Segmen
 use crate::auth::{Principal, Scope};
 use crate::budget::{Budget, Reservation};
 use crate::error::{Error, Kind, Result};
-use crate::store::{ContentWriter, Receipt, Store};
+use crate::store::{ContentWriter, Receipt, Step as StorageStep, Store};
 
 /// The size to which arriving chunks are gathered before they are written, in bytes: a storage write has a fixed cost.
 const WRITE_SIZE: usize = 1 << 20;
@@ -109,13 +109,14 @@ impl Uploads {
 
     /// How many uploads are begun and neither committed nor taken back.
     pub fn in_flight(&self) -> usize {
-        self.tasks.len()
+        self.tasks.len() + self.store.late()
     }
 
     /// Waits until what was begun is committed or taken back.
     pub async fn settle(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        self.store.settle().await;
     }
 
     /// Decides whether `principal` may upload to `target`, before any content is asked for.
@@ -409,9 +410,7 @@ async fn write(
         match step {
             Step::Write(batch, reservation) => {
                 batch.iter().for_each(|bytes| hash.update(bytes));
-                let written = writer.write(batch).await;
-                drop(reservation);
-                if let Err(error) = written {
+                if let Err(error) = writer.write(batch, reservation).await {
                     writer.abort().await;
                     return Err(error);
                 }
@@ -426,6 +425,7 @@ async fn write(
                     return Err(error);
                 }
                 let mut receipt = writer.commit(|stands, segment| commit.record(stands, segment, sha256)).await?;
+                store.passed(StorageStep::Replying);
                 let replaced = receipt.take_replaced();
                 if !replaced.is_empty() {
                     // The caller does not wait for the tidying.

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Runs every test. Installs what they need from the package registries, into tests/.env or by apt, and fails where
 # something cannot be had. Its last line is the sum of all: `N passed, N failed`.
+#
+# --long ends the server 500 times where the short form does 60.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 broken=0
+if [ "${1:-}" = --long ]; then export ATTACHD_TEST_KILLS=${ATTACHD_TEST_KILLS:-500}; fi
 
 # step NAME COMMAND…: runs one part of the suite. A part that fails does not keep the others from running.
 step() {
@@ -18,7 +21,14 @@ step() {
     fi
 }
 
+# The tests of faults mount a small disk, in mounts of their own, and look at system calls.
+faults() {
+    command -v strace >/dev/null || { apt-get update -qq && apt-get install -y -qq strace; } || return 1
+    unshare --mount --propagation private cargo test --locked --features faults --test faults -- --nocapture
+}
+
 step "the Rust suite" cargo test --locked
+step "faults, crashes and a full disk" faults
 step "the release build" cargo build --release --locked
 step "what the clients need" tests/clients/setup.sh
 step "clients in ten languages" tests/clients/run.sh target/release/attachd

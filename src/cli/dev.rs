@@ -79,7 +79,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 /// The storage of a development server, in its data folder.
 pub fn storage(data: &Path) -> Result<store::Config, Failure> {
     let root = data.to_str().ok_or_else(|| Failure::usage("--data: the path must be UTF-8"))?.to_owned();
-    Ok(store::Config { service: "fs".to_owned(), options: BTreeMap::from([("root".to_owned(), root)]) })
+    Ok(store::Config::new("fs", BTreeMap::from([("root".to_owned(), root)])))
 }
 
 /// The issuer of a development server's tokens, whose key lies in its data folder.

@@ -13,11 +13,15 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::OpenError;
+use super::{OpenError, io_failure};
 use crate::error::{Error, Kind, Result};
 
 /// The directory below the root that holds the temporary directories of all processes.
 const TEMPORARY: &str = ".attachd-tmp";
+
+/// The directory below the root that holds the locks of commits. They stand in the root, wherever the temporary files are:
+/// the root is what processes share.
+const LOCKS: &str = ".attachd-locks";
 
 /// The name of the lock files.
 const LOCK: &str = "lock";
@@ -39,8 +43,11 @@ impl Directory {
             move |error: io::Error| OpenError::new(key, format!("{path}: {error}"))
         };
         let root = PathBuf::from(options.get("root").map(String::as_str).unwrap_or_default());
-        fs::create_dir_all(&root).map_err(at("options.root", &root))?;
+        create_durably(&root).map_err(at("options.root", &root))?;
         let root = root.canonicalize().map_err(at("options.root", &root))?;
+
+        let locks = root.join(LOCKS);
+        fs::create_dir_all(&locks).map_err(at("options.root", &locks))?;
 
         const KEY: &str = "options.atomic_write_dir";
         let shared = options.get("atomic_write_dir").map_or_else(|| root.join(TEMPORARY), PathBuf::from);
@@ -75,9 +82,27 @@ impl Directory {
     pub async fn present(&self) -> Result<()> {
         for directory in [&self.root, &self.temporary] {
             let there = tokio::fs::metadata(directory).await;
+            // Whatever it is that keeps it from view, a file system that is mounted late or again brings it back.
             there.map_err(|error| Error::new(Kind::StorageUnavailable).because(error))?;
         }
         Ok(())
+    }
+
+    /// Takes a lock that all processes on this root share, and makes with it what goes along with it. Its wait is a
+    /// thread's, which a dropped future does not end, so whatever keeps others from waiting for the same lock is to be
+    /// moved into `with`. The system lets go of a lock when its process ends.
+    pub async fn lock<T, W>(&self, stripe: usize, with: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: FnOnce(File) -> T + Send + 'static,
+    {
+        let path = self.root.join(LOCKS).join(format!("{stripe:02x}"));
+        let taken = tokio::task::spawn_blocking(move || {
+            let file = File::options().create(true).truncate(false).write(true).open(path)?;
+            file.lock()?;
+            Ok(with(file))
+        });
+        taken.await.map_err(Error::internal)?.map_err(io_failure)
     }
 
     /// Makes the entries of all directories from the one of `path` up to the root durable, so that a file which was
@@ -88,11 +113,7 @@ impl Directory {
         let synced = tokio::task::spawn_blocking(move || {
             file.ancestors().skip(1).take_while(|above| above.starts_with(&root)).try_for_each(sync)
         });
-        match synced.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Error::new(Kind::StorageUnavailable).because(error)),
-            Err(error) => Err(Error::internal(error)),
-        }
+        synced.await.map_err(Error::internal)?.map_err(io_failure)
     }
 }
 
@@ -103,6 +124,14 @@ impl Drop for Directory {
             tracing::debug!(%error, "the temporary directory was not removed");
         }
     }
+}
+
+/// Creates a directory and those above it, and makes the entries of those that it created durable.
+fn create_durably(directory: &Path) -> io::Result<()> {
+    let directory = std::path::absolute(directory)?;
+    let missing: Vec<&Path> = directory.ancestors().take_while(|above| !above.exists()).collect();
+    fs::create_dir_all(&directory)?;
+    missing.iter().filter_map(|created| created.parent()).try_for_each(sync)
 }
 
 fn sync(directory: &Path) -> io::Result<()> {

@@ -157,7 +157,7 @@ mod tests {
     fn stores() -> Vec<(Arc<Store>, Option<tempfile::TempDir>)> {
         let folder = tempfile::tempdir().unwrap();
         let root = BTreeMap::from([("root".to_owned(), folder.path().to_str().unwrap().to_owned())]);
-        let open = |service: &str, options| Store::open(&Config { service: service.to_owned(), options }).unwrap();
+        let open = |service: &str, options| Store::open(&Config::new(service, options)).unwrap();
         vec![(Arc::new(open("memory", BTreeMap::new())), None), (Arc::new(open("fs", root)), Some(folder))]
     }
 

@@ -31,4 +31,5 @@ mod register;
 mod rest;
 mod serve;
 mod storage;
+mod two_processes;
 mod verify;

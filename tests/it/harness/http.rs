@@ -68,11 +68,16 @@ pub struct Connection(BufReader<TcpStream>);
 impl Connection {
     /// Opens a connection. Nothing on it waits longer than 20 s, which is less than a server waits unless it is told to.
     pub fn open(address: SocketAddr) -> Connection {
-        let stream = TcpStream::connect(address).expect("the port is open");
+        Connection::try_open(address).expect("the port is open")
+    }
+
+    /// Opens a connection to a server that may be gone.
+    pub fn try_open(address: SocketAddr) -> std::io::Result<Connection> {
+        let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
         stream.set_write_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
         stream.set_nodelay(true).expect("nodelay can be set");
-        Connection(BufReader::new(stream))
+        Ok(Connection(BufReader::new(stream)))
     }
 
     /// Sends bytes as they are.

@@ -23,6 +23,10 @@ pub struct Setup {
     pub on_unknown: &'static str,
     /// Lines of the `[limits]` section. Default the upload limit of the harness.
     pub limits: String,
+    /// More lines of the `[storage]` section. Default none.
+    pub storage: String,
+    /// A command, by its words, that runs the program. Default none.
+    pub wrapper: Vec<String>,
     /// Variables of the process.
     pub variables: BTreeMap<&'static str, String>,
     /// Whether content that no record names may lie about, as a process that was killed in the middle of a commit leaves it.
@@ -35,6 +39,8 @@ impl Default for Setup {
             service: "fs",
             on_unknown: "create",
             limits: format!("max_upload_size = {}\n", super::MAX_UPLOAD),
+            storage: String::new(),
+            wrapper: Vec::new(),
             variables: BTreeMap::new(),
             garbage: false,
         }
@@ -71,11 +77,11 @@ impl Setup {
         let root = folder.join("root");
         let _ = write!(
             text,
-            "[storage]\nservice = \"{}\"\n[storage.options]\nroot = {root:?}\n\
+            "[storage]\nservice = \"{}\"\n{}\n[storage.options]\nroot = {root:?}\n\
              [attachments]\non_unknown = \"{}\"\n[limits]\n{}\n\
              [[auth.issuers]]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\nalgorithms = [\"HS256\"]\n\
              hmac_secret_file = \"secret\"\n[log]\nformat = \"json\"\nfilter = \"debug\"\n[shutdown]\ngrace = \"5s\"\n",
-            self.service, self.on_unknown, self.limits,
+            self.service, self.storage, self.on_unknown, self.limits,
         );
         fs::write(folder.join("secret"), SECRET).expect("the secret can be written");
         let path = folder.join("attachd.toml");
@@ -91,7 +97,10 @@ impl Setup {
     /// Starts a server in a folder that may hold the storage of another.
     pub fn start_in(self, folder: TempDir) -> Server {
         let config = self.write(folder.path());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_attachd"))
+        let mut words = self.wrapper.clone();
+        words.push(env!("CARGO_BIN_EXE_attachd").to_owned());
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
             .args(["serve", "--config"])
             .arg(config)
             .env_clear()
