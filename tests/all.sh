@@ -8,6 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 broken=0
+# A build cache may lie outside of the checkout.
+attachd=${CARGO_TARGET_DIR:-target}/release/attachd
 if [ "${1:-}" = --long ]; then export ATTACHD_TEST_KILLS=${ATTACHD_TEST_KILLS:-500}; fi
 
 # step NAME COMMAND…: runs one part of the suite. A part that fails does not keep the others from running.
@@ -31,8 +33,8 @@ step "the Rust suite" cargo test --locked
 step "faults, crashes and a full disk" faults
 step "the release build" cargo build --release --locked
 step "what the clients need" tests/clients/setup.sh
-step "clients in ten languages" tests/clients/run.sh target/release/attachd
-step "a large file through each door" tests/big.sh target/release/attachd
+step "clients in ten languages" tests/clients/run.sh "$attachd"
+step "a large file through each door" tests/big.sh "$attachd"
 step "the protos" tests/proto.sh
 
 # cargo closes each binary with `test result: ok. N passed; N failed; …`, the scripts with `N passed, N failed`.
