@@ -138,9 +138,9 @@ impl Uploads {
     pub async fn register(&self, principal: &Principal, target: Target) -> Result<Record> {
         authorise(principal, Scope::Manage, target)?;
         let mut known = None;
-        let decide = |stands: Option<Record>| match stands {
+        let decide = |stands: Option<&Record>| match stands {
             Some(stands) if (stands.project_id, stands.portfolio_id) == (target.project, target.portfolio) => {
-                known = Some(stands);
+                known = Some(stands.clone());
                 Ok(None)
             }
             Some(_) => Err(Error::new(Kind::AlreadyExists)
@@ -453,24 +453,24 @@ impl Commit {
     }
 
     /// The record that is to stand in place of the one that stands.
-    fn record(self, stands: Option<Record>, segment: Segment, sha256: Digest) -> Result<Record> {
+    fn record(&self, stands: Option<&Record>, segment: Segment, sha256: Digest) -> Result<Record> {
         // Content of this age may be taken for garbage, whatever it was that took so long.
         if segment.id.age(SystemTime::now()) > self.config.max_upload_time {
             return Err(self.config.late());
         }
-        self.config.accepts(&self.admitted, stands.as_ref())?;
-        let Admitted { principal, target, .. } = self.admitted;
+        self.config.accepts(&self.admitted, stands)?;
+        let Admitted { principal, target, .. } = &self.admitted;
         let content = Content {
             upload_id: segment.id,
-            filename: self.header.filename,
-            content_type: self.header.content_type,
+            filename: self.header.filename.clone(),
+            content_type: self.header.content_type.clone(),
             size: segment.size,
             sha256,
             segments: vec![segment],
             created_at: OffsetDateTime::now_utc(),
             uploaded_by: principal.subject().to_owned(),
         };
-        let record = stands.unwrap_or_else(|| Record::registered(target, principal.subject()));
+        let record = stands.cloned().unwrap_or_else(|| Record::registered(*target, principal.subject()));
         Ok(Record { state: State::Stored(content), ..record })
     }
 }

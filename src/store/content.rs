@@ -4,47 +4,48 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use opendal::{Buffer, Writer};
 use tokio::task::JoinHandle;
 
+use super::backend::Sink;
+use super::commit::{Refusal, Replacement};
 use super::patience::Unfinished;
-use super::{Step, Store, content_path, failure, record_path};
+use super::{Step, Store, content_path};
 use crate::attachment::{Key, Record, Segment, UploadId};
 use crate::error::{Error, Result};
 
-/// Takes the content of one upload. Its futures must be driven to their end: OpenDAL's writers cannot be dropped in the
-/// middle of a call. A writer that is neither committed nor aborted aborts itself.
+/// Takes the content of one upload. Its futures must be driven to their end: a sink cannot be dropped in the middle of a
+/// call. A writer that is neither committed nor aborted aborts itself.
 #[derive(Debug)]
 pub struct ContentWriter {
     store: Arc<Store>,
     key: Key,
     id: UploadId,
     path: String,
-    state: Sink,
+    state: State,
     /// Whether a close was asked for: from then on there may be an object, whatever the answer says.
     closing: bool,
     size: u64,
 }
 
-/// A call of an OpenDAL writer that goes on by itself, and gives the writer back with its answer.
-type Call = JoinHandle<(Writer, opendal::Result<()>)>;
+/// A call of a sink that goes on by itself, and gives the sink back with its answer.
+type Call = JoinHandle<(Sink, Result<()>)>;
 
-enum Sink {
+enum State {
     Unopened,
-    Open(Writer),
-    /// A write failed. The writer may only be aborted: a close might complete the object without the failed part.
-    Failed(Writer),
-    /// A call is late. The writer comes back with its end.
+    Open(Sink),
+    /// A write failed. The sink may only be aborted: a close might complete the object without the failed part.
+    Failed(Sink),
+    /// A call is late. The sink comes back with its end.
     Late(Call),
 }
 
-impl std::fmt::Debug for Sink {
+impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Sink::Unopened => "Unopened",
-            Sink::Open(_) => "Open",
-            Sink::Failed(_) => "Failed",
-            Sink::Late(_) => "Late",
+            State::Unopened => "Unopened",
+            State::Open(_) => "Open",
+            State::Failed(_) => "Failed",
+            State::Late(_) => "Late",
         })
     }
 }
@@ -73,7 +74,7 @@ impl ContentWriter {
     /// A writer under a fresh id that has created nothing yet.
     pub(super) fn new(store: Arc<Store>, key: Key) -> Self {
         let id = UploadId::fresh();
-        ContentWriter { store, key, id, path: content_path(key, id), state: Sink::Unopened, closing: false, size: 0 }
+        ContentWriter { store, key, id, path: content_path(key, id), state: State::Unopened, closing: false, size: 0 }
     }
 
     /// How many bytes were written.
@@ -84,16 +85,15 @@ impl ContentWriter {
     /// Writes the next bytes, and drops `held` when the storage has let go of them. After an error only
     /// [`abort`](Self::abort) is left.
     pub async fn write(&mut self, batch: Vec<Bytes>, held: impl Send + 'static) -> Result<()> {
-        let batch = Buffer::from(batch);
-        let length = batch.len() as u64;
-        if matches!(self.state, Sink::Unopened) {
-            self.state = Sink::Open(self.store.operator.writer(&self.path).await.map_err(failure)?);
+        let length = batch.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        if matches!(self.state, State::Unopened) {
+            self.state = State::Open(self.store.backend.create(&self.path).await?);
             self.store.passed(Step::ContentOpened);
         }
-        let write = |mut writer: Writer| async move {
-            let written = writer.write(batch).await;
+        let write = |mut sink: Sink| async move {
+            let written = sink.write(batch).await;
             drop(held);
-            (writer, written)
+            (sink, written)
         };
         self.call(write).await?;
         self.size += length;
@@ -101,29 +101,29 @@ impl ContentWriter {
         Ok(())
     }
 
-    /// Calls the open writer, in a task of its own, and keeps what state the call leaves it in.
+    /// Calls the open sink, in a task of its own, and keeps what state the call leaves it in.
     async fn call<C, F>(&mut self, call: C) -> Result<()>
     where
-        C: FnOnce(Writer) -> F,
-        F: Future<Output = (Writer, opendal::Result<()>)> + Send + 'static,
+        C: FnOnce(Sink) -> F,
+        F: Future<Output = (Sink, Result<()>)> + Send + 'static,
     {
-        let writer = match std::mem::replace(&mut self.state, Sink::Unopened) {
-            Sink::Open(writer) => writer,
+        let sink = match std::mem::replace(&mut self.state, State::Unopened) {
+            State::Open(sink) => sink,
             other => {
                 self.state = other;
                 return Err(Error::internal("a call of a writer that is not open"));
             }
         };
-        match self.store.patience.run(call(writer)).await {
-            Ok((writer, Ok(()))) => self.state = Sink::Open(writer),
-            Ok((writer, Err(error))) => {
-                self.state = Sink::Failed(writer);
-                return Err(failure(error));
+        match self.store.patience.run(call(sink)).await {
+            Ok((sink, Ok(()))) => self.state = State::Open(sink),
+            Ok((sink, Err(error))) => {
+                self.state = State::Failed(sink);
+                return Err(error);
             }
             Err(unfinished) => {
                 let error = unfinished.error();
                 if let Unfinished::Late(task) = unfinished {
-                    self.state = Sink::Late(task);
+                    self.state = State::Late(task);
                 }
                 return Err(error);
             }
@@ -132,67 +132,48 @@ impl ContentWriter {
     }
 
     /// Makes the content durable, then visible: closes it, asks `decide` for the record that is to stand in place of the
-    /// one that stands, puts that record, and reports what it replaced. If anything refuses, nothing has changed.
+    /// one that stands, puts that record, and reports what it replaced. If anything refuses, nothing has changed. `decide` is
+    /// asked again where another replica was faster.
     pub async fn commit<F>(mut self, decide: F) -> Result<Receipt>
     where
-        F: FnOnce(Option<Record>, Segment) -> Result<Record>,
+        F: FnMut(Option<&Record>, Segment) -> Result<Record>,
     {
-        if matches!(self.state, Sink::Unopened) {
+        if matches!(self.state, State::Unopened) {
             // An empty file: there was nothing to write, and there must be an object all the same.
             self.write(Vec::new(), ()).await?;
         }
         self.closing = true;
-        let close = |mut writer: Writer| async move {
-            let closed = writer.close().await.map(drop);
-            (writer, closed)
+        let close = |mut sink: Sink| async move {
+            let closed = sink.close().await;
+            (sink, closed)
         };
         if let Err(error) = self.call(close).await {
             self.abort().await;
             return Err(error);
         }
         // Closed: there is nothing left to abort.
-        self.state = Sink::Unopened;
+        self.state = State::Unopened;
         self.store.passed(Step::ContentClosed);
         let committed = self.publish(decide).await;
-        if let Err(Publication { settled: true, .. }) = &committed {
+        if let Err(Refusal { settled: true, .. }) = &committed {
             self.store.discard(Replaced { key: self.key, ids: vec![self.id] }).await;
         }
-        committed.map_err(|publication| publication.error)
+        committed.map_err(|refusal| refusal.error)
     }
 
-    async fn publish<F>(&self, decide: F) -> Result<Receipt, Publication>
+    async fn publish<F>(&self, mut decide: F) -> Result<Receipt, Refusal>
     where
-        F: FnOnce(Option<Record>, Segment) -> Result<Record>,
+        F: FnMut(Option<&Record>, Segment) -> Result<Record>,
     {
-        let unchanged = |error| Publication { error, settled: true };
-        let unsettled = |error| Publication { error, settled: false };
-        self.store.sync_directories(&self.path).await.map_err(unchanged)?;
+        self.store.sync_directories(&self.path).await.map_err(Refusal::unchanged)?;
         self.store.passed(Step::ContentSynced);
-        let turn = self.store.turn(self.key).await.map_err(unchanged)?;
-        let old = self.store.record(self.key).await.map_err(unchanged)?;
-        let replaced = old.as_ref().and_then(Record::content).map(|content| content.segments.clone());
         let segment = Segment { id: self.id, size: self.size };
-        let record = decide(old, segment).map_err(unchanged)?;
-        let (put, turn) = self.store.put(self.key, &record, turn).await;
-        if let Err(error) = put {
-            // A put that is late may still come about: the content must be left for it.
-            if turn.is_none() {
-                return Err(unsettled(error));
-            }
-            // It may have happened although its answer says otherwise: look, never guess.
-            match self.store.record(self.key).await {
-                Ok(Some(stands)) if stands.content().map(|content| content.upload_id) == Some(self.id) => {}
-                Ok(_) => return Err(unchanged(error)),
-                Err(_) => return Err(unsettled(error)),
-            }
-        }
-        self.store.passed(Step::RecordPut);
-        // The record stands. If this fails nobody knows whether it is durable, and a second try would prove nothing: the
-        // system reports a failed sync once.
-        self.store.sync_directories(&record_path(self.key)).await.map_err(unsettled)?;
-        self.store.passed(Step::RecordSynced);
-        let ids = replaced.unwrap_or_default().into_iter().map(|segment| segment.id).collect();
-        Ok(Receipt { record, replaced: Replaced { key: self.key, ids } })
+        let replaced = self.store.replace(self.key, |stands| decide(stands, segment).map(Some)).await?;
+        let nothing = || Refusal::unchanged(Error::internal("a commit replaced nothing"));
+        let Replacement { old, new } = replaced.ok_or_else(nothing)?;
+        let segments = old.as_ref().and_then(Record::content).map(|content| content.segments.as_slice());
+        let ids = segments.unwrap_or_default().iter().map(|segment| segment.id).collect();
+        Ok(Receipt { record: new, replaced: Replaced { key: self.key, ids } })
     }
 
     /// Takes back all that was written. What cannot be taken back is garbage that no record names.
@@ -208,11 +189,11 @@ impl ContentWriter {
     /// What there is to do to take back what was written. It must be driven to its end.
     fn take_back(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
         let begun = Begun { store: Arc::clone(&self.store), key: self.key, id: self.id, closing: self.closing };
-        match std::mem::replace(&mut self.state, Sink::Unopened) {
-            Sink::Unopened => None,
-            Sink::Open(writer) | Sink::Failed(writer) => Some(begun.take_back(writer)),
-            Sink::Late(call) => {
-                self.store.patience.leave(call, |(writer, _)| begun.take_back(writer));
+        match std::mem::replace(&mut self.state, State::Unopened) {
+            State::Unopened => None,
+            State::Open(sink) | State::Failed(sink) => Some(begun.take_back(sink)),
+            State::Late(call) => {
+                self.store.patience.leave(call, |(sink, _)| begun.take_back(sink));
                 None
             }
         }
@@ -228,8 +209,8 @@ struct Begun {
 }
 
 impl Begun {
-    async fn take_back(self, mut writer: Writer) {
-        if let Err(error) = writer.abort().await {
+    async fn take_back(self, mut sink: Sink) {
+        if let Err(error) = sink.abort().await {
             tracing::warn!(%error, upload_id = %self.id, "an upload could not be aborted cleanly");
         }
         if self.closing {
@@ -247,13 +228,6 @@ impl Drop for ContentWriter {
             self.store.patience.beside(work);
         }
     }
-}
-
-/// A commit that did not come about.
-struct Publication {
-    error: Error,
-    /// Whether it is certain that the old record stands. If not, the content must be left alone: a record may name it.
-    settled: bool,
 }
 
 /// Content that a commit replaced and no record names any more.

@@ -11,9 +11,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use opendal::{Buffer, Operator, Writer};
 use uuid::Uuid;
 
-use super::{OpenError, io_failure};
+use super::steps::{Step, Steps};
+use super::{OpenError, failure, io_failure};
 use crate::error::{Error, Kind, Result};
 
 /// The directory below the root that holds the temporary directories of all processes.
@@ -25,6 +28,65 @@ const LOCKS: &str = ".attachd-locks";
 
 /// The name of the lock files.
 const LOCK: &str = "lock";
+
+/// A storage root, and how files are written in it.
+#[derive(Debug)]
+pub struct Local {
+    /// The root.
+    pub directory: Directory,
+    /// OpenDAL's `fs`, with the temporary directory of this process.
+    operator: Operator,
+}
+
+/// Takes the bytes of one file.
+pub struct Sink(Writer);
+
+impl Local {
+    /// Writes in `directory` by `operator`.
+    pub fn new(directory: Directory, operator: Operator) -> Local {
+        Local { directory, operator }
+    }
+
+    /// Begins a file. Nothing is there before the first write.
+    pub async fn create(&self, path: &str) -> Result<Sink> {
+        self.operator.writer(path).await.map(Sink).map_err(failure)
+    }
+
+    /// Puts a small file in one step, and takes back what a failure leaves. Must be driven to its end.
+    pub async fn put(&self, path: &str, bytes: Vec<u8>, steps: &Steps) -> Result<()> {
+        let mut writer = self.operator.writer(path).await.map_err(failure)?;
+        let put = match writer.write(bytes).await {
+            Ok(()) => {
+                steps.passed(Step::RecordWritten);
+                writer.close().await.map(drop)
+            }
+            Err(error) => Err(error),
+        };
+        if put.is_err()
+            && let Err(error) = writer.abort().await
+        {
+            tracing::warn!(%error, "a put could not be aborted cleanly");
+        }
+        put.map_err(failure)
+    }
+}
+
+impl Sink {
+    /// Writes the next bytes.
+    pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<()> {
+        self.0.write(Buffer::from(batch)).await.map_err(failure)
+    }
+
+    /// Makes the file visible.
+    pub async fn close(&mut self) -> Result<()> {
+        self.0.close().await.map(drop).map_err(failure)
+    }
+
+    /// Takes back what was written.
+    pub async fn abort(&mut self) -> Result<()> {
+        self.0.abort().await.map_err(failure)
+    }
+}
 
 /// A storage root on a local file system.
 #[derive(Debug)]

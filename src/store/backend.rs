@@ -1,0 +1,112 @@
+//! The seam between the two kinds of storage: a local file system, where durability and atomicity are ours to make, and
+//! objects behind OpenDAL, where they come with an answer. What is read, listed and deleted is the same for both.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opendal::Operator;
+
+use super::steps::Steps;
+use super::{local, objects};
+use crate::error::{Error, Result};
+
+/// Which kind of storage.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// A directory.
+    Local(Arc<local::Local>),
+    /// A service of OpenDAL's.
+    Objects(objects::Objects),
+}
+
+/// Which version of an object is to be replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(dead_code, reason = "no service that compares is known yet")]
+pub enum Version {
+    /// None: there is no such object.
+    Absent,
+    /// The one of this entity tag.
+    Tag(String),
+    /// Whichever there is: the storage does not compare, or has no need to.
+    Any,
+}
+
+/// Why a put failed, and what may have come of it.
+#[derive(Debug)]
+#[expect(dead_code, reason = "no service that compares is known yet")]
+pub enum Failure {
+    /// Another version stands. Nothing was put, and nothing will be.
+    Overtaken,
+    /// Nothing was put, or what was put can be seen at once.
+    Refused(Error),
+    /// It may have been put, or may yet be.
+    Unclear(Error),
+}
+
+/// Takes the bytes of one object, which is visible and durable when it is closed. Its futures must be driven to their end.
+pub enum Sink {
+    /// On a local file system.
+    Local(local::Sink),
+    /// As an object.
+    Object(objects::Sink),
+}
+
+impl Backend {
+    /// Begins an object. Nothing need be there before the first write.
+    pub async fn create(&self, path: &str) -> Result<Sink> {
+        match self {
+            Backend::Local(local) => local.create(path).await.map(Sink::Local),
+            Backend::Objects(objects) => objects.create(path).await.map(Sink::Object),
+        }
+    }
+
+    /// Reads a small object, and says which version of it that is.
+    pub async fn read(&self, operator: &Operator, path: &str) -> opendal::Result<(Bytes, Version)> {
+        operator.read(path).await.map(|bytes| (bytes.to_bytes(), Version::Any))
+    }
+
+    /// Puts a small object in one step in place of the version that is named. Must be driven to its end.
+    pub async fn put(self, path: String, bytes: Vec<u8>, version: Version, steps: Steps) -> Result<(), Failure> {
+        match self {
+            // The lock that comes with a turn holds between all who write there, so there is nothing to compare.
+            Backend::Local(local) => local.put(&path, bytes, &steps).await.map_err(Failure::Refused),
+            Backend::Objects(objects) => objects.put(&path, bytes, version, &steps).await,
+        }
+    }
+}
+
+impl Failure {
+    /// What this is for who does not ask what may have come of it.
+    pub fn into_error(self) -> Error {
+        match self {
+            Failure::Overtaken => Error::internal("another version stands"),
+            Failure::Refused(error) | Failure::Unclear(error) => error,
+        }
+    }
+}
+
+impl Sink {
+    /// Writes the next bytes. After an error only [`abort`](Self::abort) is left.
+    pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<()> {
+        match self {
+            Sink::Local(sink) => sink.write(batch).await,
+            Sink::Object(sink) => sink.write(batch).await,
+        }
+    }
+
+    /// Makes the object visible.
+    pub async fn close(&mut self) -> Result<()> {
+        match self {
+            Sink::Local(sink) => sink.close().await,
+            Sink::Object(sink) => sink.close().await,
+        }
+    }
+
+    /// Takes back what was written, if it is not visible.
+    pub async fn abort(&mut self) -> Result<()> {
+        match self {
+            Sink::Local(sink) => sink.abort().await,
+            Sink::Object(sink) => sink.abort().await,
+        }
+    }
+}

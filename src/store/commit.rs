@@ -1,0 +1,162 @@
+//! The commit: a record is read, decided upon, and replaced, so that nothing comes between. It must not know what a record
+//! says, only that one stands in place of another.
+//!
+//! Locks keep the processes apart that can see them: those of one process, and on a local file system those of all
+//! processes on the directory. Where the storage can compare, the put names the version that was read, so that it fails
+//! where another replica was faster; then what stands is read and decided upon anew.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::backend::{Backend, Failure, Version};
+use super::patience::Unfinished;
+use super::{LOCKS, Step, Store, record_path};
+use crate::attachment::{Key, Record};
+use crate::error::{Error, Kind, Result};
+
+/// How often a commit is decided upon anew since another replica was faster. Each time one of them got on.
+const TRIES: u32 = 32;
+
+/// How long to wait before it is, times the number of tries.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The leave to replace a record. It goes along with a put that is late, so that nothing overtakes that.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _process: OwnedMutexGuard<()>,
+    _between_processes: Option<File>,
+}
+
+/// What a commit changed.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    pub old: Option<Record>,
+    pub new: Record,
+}
+
+/// A commit that did not come about.
+pub(super) struct Refusal {
+    pub error: Error,
+    /// Whether it is certain that the record was not put and will not be. If not, whatever it names must be left alone.
+    pub settled: bool,
+}
+
+impl Refusal {
+    pub fn unchanged(error: Error) -> Refusal {
+        Refusal { error, settled: true }
+    }
+
+    pub fn unsettled(error: Error) -> Refusal {
+        Refusal { error, settled: false }
+    }
+}
+
+impl Store {
+    /// Replaces the record of `key` by what `decide` makes of the one that stands. `None` from `decide` leaves the record as
+    /// it is. It is asked again where another replica was faster.
+    pub async fn update<F>(&self, key: Key, decide: F) -> Result<()>
+    where
+        F: FnMut(Option<&Record>) -> Result<Option<Record>>,
+    {
+        self.replace(key, decide).await.map(drop).map_err(|refusal| refusal.error)
+    }
+
+    /// Does what [`Store::update`] does, and says what was replaced, if anything was.
+    pub(super) async fn replace<F>(&self, key: Key, mut decide: F) -> Result<Option<Replacement>, Refusal>
+    where
+        F: FnMut(Option<&Record>) -> Result<Option<Record>>,
+    {
+        let mut turn = self.turn(key).await.map_err(Refusal::unchanged)?;
+        for attempt in 1..=TRIES {
+            let (old, version) = self.stands(key).await.map_err(Refusal::unchanged)?;
+            let Some(new) = decide(old.as_ref()).map_err(Refusal::unchanged)? else {
+                return Ok(None);
+            };
+            let (put, back) = match self.put(key, &new, version, turn).await {
+                Put::Answered(put, back) => (put, back),
+                // It may yet come about.
+                Put::Late(error) => return Err(Refusal::unsettled(error)),
+            };
+            turn = back;
+            let Err(failure) = put else {
+                return self.stand(key, Replacement { old, new }, turn).await;
+            };
+            // It may have happened although its answer says otherwise: look, never guess.
+            match (self.stands(key).await, failure) {
+                (Ok((Some(stands), _)), _) if stands == new => {
+                    return self.stand(key, Replacement { old, new }, turn).await;
+                }
+                (Ok(_), Failure::Overtaken) => {}
+                (Ok(_), Failure::Refused(error)) => return Err(Refusal::unchanged(error)),
+                // If it has happened, another replica has replaced it since, and may be deleting what it names.
+                (Ok(_), Failure::Unclear(error)) => return Err(Refusal::unsettled(error)),
+                (Err(error), Failure::Overtaken) => return Err(Refusal::unchanged(error)),
+                (Err(_), Failure::Refused(error) | Failure::Unclear(error)) => return Err(Refusal::unsettled(error)),
+            }
+            tokio::time::sleep(PAUSE * attempt).await;
+        }
+        Err(Refusal::unchanged(Error::new(Kind::StorageUnavailable).because("other replicas were faster each time")))
+    }
+
+    /// The record stands: makes that durable, and lets others have their turn.
+    async fn stand(&self, key: Key, replacement: Replacement, _turn: Turn) -> Result<Option<Replacement>, Refusal> {
+        self.passed(Step::RecordPut);
+        // If this fails nobody knows whether it is durable, and a second try would prove nothing: the system reports a
+        // failed sync once.
+        self.sync_directories(&record_path(key)).await.map_err(Refusal::unsettled)?;
+        self.passed(Step::RecordSynced);
+        Ok(Some(replacement))
+    }
+
+    async fn turn(&self, key: Key) -> Result<Turn> {
+        let stripe = stripe(key);
+        let process = self.patience.wait(Arc::clone(&self.locks[stripe]).lock_owned()).await?;
+        match &self.backend {
+            Backend::Local(local) => {
+                let taken =
+                    local.directory.lock(stripe, |file| Turn { _process: process, _between_processes: Some(file) });
+                self.patience.wait(taken).await?
+            }
+            Backend::Objects(_) => Ok(Turn { _process: process, _between_processes: None }),
+        }
+    }
+
+    /// Puts a record, and gives the turn back, unless the put is late: it goes on with the turn.
+    async fn put(&self, key: Key, record: &Record, version: Version, turn: Turn) -> Put {
+        let bytes = match serde_json::to_vec_pretty(record) {
+            Ok(bytes) => bytes,
+            Err(error) => return Put::Answered(Err(Failure::Refused(Error::internal(error))), turn),
+        };
+        let put = self.backend.clone().put(record_path(key), bytes, version, self.steps.clone());
+        match self.patience.run(async move { (put.await, turn) }).await {
+            Ok((put, turn)) => Put::Answered(put, turn),
+            Err(unfinished) => {
+                let error = unfinished.error();
+                if let Unfinished::Late(task) = unfinished {
+                    self.patience.leave(task, |(put, _turn)| async move {
+                        tracing::warn!(done = put.is_ok(), "a record was put after its time");
+                    });
+                }
+                Put::Late(error)
+            }
+        }
+    }
+}
+
+/// How the put of a record ended.
+enum Put {
+    /// With an answer, and the turn is given back.
+    Answered(Result<(), Failure>, Turn),
+    /// Not in its time.
+    Late(Error),
+}
+
+/// The lock of an attachment, the same in all processes. Ids of one client that follow one another have different ones.
+fn stripe(key: Key) -> usize {
+    let spread = key.client.get().cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let stripe = spread.wrapping_add(key.attachment.get().cast_unsigned()) % LOCKS as u64;
+    usize::try_from(stripe).unwrap_or_default()
+}
