@@ -1,0 +1,66 @@
+# Helpers of the scripts in this folder. Sourced, never run.
+# shellcheck shell=bash disable=SC2034
+passed=0
+failed=0
+work=$(mktemp -d)
+env_dir=$PWD/tests/.env
+# What is dear to build and the same for every checkout. It may be emptied at any time.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/attachd-tests
+mkdir -p "$cache" "$env_dir"
+
+# Nothing of the caller's surroundings may change what is asked of a server, or what it is told.
+export LC_ALL=C.UTF-8
+unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY grpc_proxy
+unset "${!ATTACHD_@}"
+
+# verdict NAME WHY: passes where WHY is empty.
+verdict() {
+    if [ -z "$2" ]; then passed=$((passed + 1)); echo "ok $1"; else failed=$((failed + 1)); echo "FAIL $1: $2"; fi
+}
+
+# abort WHY: nothing can be looked at any further.
+abort() {
+    verdict "the run itself" "$1"
+    conclude
+}
+
+# conclude: prints the totals and ends with 1 if anything failed.
+conclude() {
+    echo "$passed passed, $failed failed"
+    if [ "$failed" -ne 0 ] || [ "$passed" -eq 0 ]; then exit 1; fi
+    exit 0
+}
+
+# need COMMAND PACKAGE: installs a Debian package where a command is missing.
+need() {
+    command -v "$1" >/dev/null && return
+    if [ -z "${apt_updated:-}" ]; then
+        apt-get update -qq
+        apt_updated=yes
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+    command -v "$1" >/dev/null || abort "$2 cannot be installed"
+}
+
+# tool NAME MODULE@VERSION: builds a Go program, once for each version, and puts its path into $NAME.
+tool() {
+    local bin=$cache/go/$1-${2##*@}
+    if ! [ -x "$bin/$1" ]; then
+        GOBIN=$bin.$$ go install "$2" || abort "$2 cannot be built"
+        mkdir -p "$bin"
+        mv "$bin.$$/$1" "$bin/$1"
+        rmdir "$bin.$$"
+    fi
+    printf -v "${1//-/_}" %s "$bin/$1"
+}
+
+# python_packages: those of requirements.txt, in an environment of their own; renewed when the pins change. Sets $python.
+python_packages() {
+    python=$env_dir/deploy/bin/python
+    if ! cmp -s tests/deploy/requirements.txt "$env_dir/deploy/requirements.txt"; then
+        python3 -m venv --clear "$env_dir/deploy" || abort "cannot create a Python virtual environment"
+        "$python" -m pip install --quiet --disable-pip-version-check -r tests/deploy/requirements.txt ||
+            abort "cannot install the Python packages of tests/deploy/requirements.txt"
+        cp tests/deploy/requirements.txt "$env_dir/deploy/"
+    fi
+}
