@@ -36,6 +36,8 @@ step "what the clients need" tests/clients/setup.sh
 step "clients in ten languages" tests/clients/run.sh "$attachd"
 step "a large file through each door" tests/big.sh "$attachd"
 step "the protos" tests/proto.sh
+step "the manifests" tests/deploy/manifests.sh "$attachd"
+step "the image" tests/deploy/image.sh "$attachd"
 
 # cargo closes each binary with `test result: ok. N passed; N failed; …`, the scripts with `N passed, N failed`.
 read -r passed failed < <(sed -nE 's/^(test result: [a-zA-Z]+\. )?([0-9]+) passed[;,] ([0-9]+) failed.*/\2 \3/p' "$log" |
