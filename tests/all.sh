@@ -29,8 +29,15 @@ faults() {
     unshare --mount --propagation private cargo test --locked --features faults --test faults -- --nocapture
 }
 
+# Only that it works: in a debug build, whose parts are there already, and with loads that say nothing of speed.
+benchmark() {
+    command -v nginx >/dev/null || { apt-get update -qq && apt-get install -y -qq nginx-light; } || return 1
+    cargo bench --locked --profile dev --bench uploads -- --smoke --peers nginx,axum,tonic
+}
+
 step "the Rust suite" cargo test --locked
 step "faults, crashes and a full disk" faults
+step "the benchmark, in small" benchmark
 step "the release build" cargo build --release --locked
 step "what the clients need" tests/clients/setup.sh
 step "clients in ten languages" tests/clients/run.sh "$attachd"

@@ -1,0 +1,118 @@
+//! The loads that are measured, each on a disk or in memory. It knows no server.
+
+use std::time::Duration;
+
+use crate::contestant::{Contestant, Door};
+
+/// Where the content is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// A file system on a disk.
+    Disk,
+    /// A file system in memory.
+    Tmpfs,
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug)]
+pub enum Load {
+    /// Nothing, for so long.
+    Idle(Duration),
+    /// So many uploads at once, each as fast as it goes, one for each connection.
+    Bulk {
+        /// How many.
+        uploads: usize,
+        /// Of how many bytes each.
+        size: u64,
+    },
+    /// So many uploads at once, each a piece at a time, one for each connection.
+    Paced {
+        /// How many.
+        uploads: usize,
+        /// Of how many pieces each.
+        pieces: u32,
+        /// Of how many bytes each.
+        piece: usize,
+        /// One in how long.
+        every: Duration,
+    },
+    /// One upload after the other over each of so many connections.
+    Small {
+        /// Over how many connections.
+        connections: usize,
+        /// Of how many bytes each.
+        size: usize,
+        /// For how long.
+        time: Duration,
+    },
+}
+
+/// A load and where it is stored.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    name: &'static str,
+    /// What it is, for people.
+    pub title: String,
+    /// Where it is stored.
+    pub medium: Medium,
+    /// What clients do.
+    pub load: Load,
+    /// attachd's memory budget, where it is not its default.
+    budget: Option<&'static str>,
+}
+
+impl Cell {
+    /// Its name, by which it is picked.
+    pub fn name(&self) -> String {
+        let medium = match self.medium {
+            Medium::Disk => "disk",
+            Medium::Tmpfs => "tmpfs",
+        };
+        format!("{}/{medium}", self.name)
+    }
+
+    /// Lines of attachd's `[limits]`.
+    pub fn limits(&self) -> String {
+        self.budget.map(|budget| format!("memory_budget = \"{budget}\"\n")).unwrap_or_default()
+    }
+
+    /// Whether the contestant is measured under it: the door differs only where it is used, the size of messages only where
+    /// there are many.
+    pub fn takes(&self, contestant: &Contestant) -> bool {
+        match (self.load, contestant.door) {
+            (Load::Idle(_), door) => !matches!(door, Door::Grpc { .. }),
+            (Load::Paced { .. } | Load::Small { .. }, Door::Grpc { message }) => {
+                message == crate::contestant::LARGE_MESSAGE
+            }
+            _ => true,
+        }
+    }
+}
+
+/// All of them. `smoke` is for seeing that they work.
+pub fn all(smoke: bool) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    let scale = if smoke { 64 } else { 1 };
+    for medium in [Medium::Disk, Medium::Tmpfs] {
+        let mut add = |name, title: &str, load, budget| {
+            cells.push(Cell { name, title: title.to_owned(), medium, load, budget });
+        };
+        add("large-1", "1 × 1 GiB", Load::Bulk { uploads: 1, size: (1 << 30) / scale }, None);
+        add("large-4", "4 × 256 MiB", Load::Bulk { uploads: 4, size: (256 << 20) / scale }, None);
+        let many = if smoke { 32 } else { 256 };
+        add("many", "256 × 4 MiB", Load::Bulk { uploads: many, size: (4 << 20) / scale }, Some("32MiB"));
+        let pieces = if smoke { 4 } else { 64 };
+        let slow = Load::Paced { uploads: many, pieces, piece: 64 << 10, every: Duration::from_micros(62_500) };
+        add("slow", "256 at 1 MiB/s", slow, Some("32MiB"));
+        let drips = if smoke { 100 } else { 1000 };
+        let pieces = if smoke { 2 } else { 8 };
+        let drip = Load::Paced { uploads: drips, pieces, piece: 64, every: Duration::from_millis(500) };
+        add("drip", "1,000 drips of 64 bytes, two in a second", drip, Some("32MiB"));
+        if medium == Medium::Disk {
+            add("idle", "nothing to do", Load::Idle(Duration::from_millis(if smoke { 100 } else { 1000 })), None);
+        }
+        let time = Duration::from_millis(if smoke { 100 } else { 2000 });
+        add("small", "4 KiB × 32 connections", Load::Small { connections: 32, size: 4 << 10, time }, None);
+    }
+    cells
+}

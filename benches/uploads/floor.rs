@@ -1,0 +1,95 @@
+//! The floors: the least that a program can do that stores what it receives. One thread for each connection, one buffer that
+//! is used again, no check of anything. They speak just enough HTTP/1.1 to be sent `PUT` requests one after the other.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use clap::ValueEnum;
+
+use crate::Result;
+
+/// The one buffer of a connection, in bytes.
+const BUFFER: usize = 256 << 10;
+
+/// What a floor does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Floor {
+    /// Receive and write.
+    Write,
+    /// Receive, hash and write.
+    Sha,
+    /// Receive, write and make durable.
+    Fsync,
+}
+
+/// Serves until it is killed.
+pub fn serve(floor: Floor, root: &Path) -> Result {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("{}", listener.local_addr()?);
+    let root: Arc<PathBuf> = Arc::new(root.to_owned());
+    for (number, stream) in listener.incoming().enumerate() {
+        let (stream, root) = (stream?, Arc::clone(&root));
+        thread::Builder::new().stack_size(256 << 10).spawn(move || {
+            if let Err(error) = connection(floor, &stream, &root, number) {
+                eprintln!("connection {number}: {error}");
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn connection(floor: Floor, mut stream: &TcpStream, root: &Path, number: usize) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = vec![0; BUFFER];
+    for request in 0_u64.. {
+        let mut filled = 0;
+        let end = loop {
+            match stream.read(&mut buffer[filled..])? {
+                0 => return Ok(()),
+                count => filled += count,
+            }
+            if let Some(at) = memchr::memmem::find(&buffer[..filled], b"\r\n\r\n") {
+                break at + 4;
+            }
+        };
+        let mut left = content_length(&buffer[..end])?;
+        let mut file = File::create(root.join(format!("{number}-{request}")))?;
+        let mut hash = (floor == Floor::Sha).then(|| Context::new(&SHA256));
+        let mut arrived = end..filled;
+        loop {
+            let bytes = &buffer[arrived];
+            if let Some(hash) = &mut hash {
+                hash.update(bytes);
+            }
+            file.write_all(bytes)?;
+            left = left.saturating_sub(bytes.len() as u64);
+            if left == 0 {
+                break;
+            }
+            match stream.read(&mut buffer)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => arrived = 0..count,
+            }
+        }
+        if let Some(hash) = hash {
+            std::hint::black_box(hash.finish());
+        }
+        if floor == Floor::Fsync {
+            file.sync_all()?;
+        }
+        stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")?;
+    }
+    Ok(())
+}
+
+fn content_length(head: &[u8]) -> io::Result<u64> {
+    let lines = head.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    let fields = lines.filter_map(|line| line.split_once(':'));
+    let length = fields.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    length.and_then(|(_, value)| value.trim().parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}

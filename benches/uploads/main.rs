@@ -1,0 +1,190 @@
+//! What an upload costs: attachd beside bare programs that mark what is possible ("floors") and beside other servers, under
+//! the same load, in turns. Each run has a process and a folder of its own; time, processor time and peak memory are those
+//! of that process alone. `docs/performance.md` says how it is run and what came of it.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a measurement is far from the ends of its types"
+)]
+
+mod cell;
+mod contestant;
+mod floor;
+mod load;
+mod plain;
+mod plot;
+mod process;
+mod report;
+mod server;
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use cell::{Cell, Load, Medium};
+use contestant::{Contestant, Door, Program};
+use report::{Row, Run};
+use server::Server;
+
+/// What the functions of a benchmark return.
+type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How long the storage is left alone before a run that creates many files on a disk on which files were deleted.
+const REST: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Parser)]
+#[command(name = "uploads", about = "Measures uploads: attachd, bare floors, other servers, in turns")]
+struct Arguments {
+    /// Which cells, by the beginnings of their names [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    cells: Vec<String>,
+    /// Which servers beside attachd and the floors: nginx, axum, tonic, miniserve, dufs, or none [default: axum, tonic, and
+    /// nginx if it is installed]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    peers: Option<Vec<String>>,
+    /// Run only the contestants whose names begin so
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Vec<String>,
+    /// How often each is run
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: usize,
+    /// Small loads, once: shows that the benchmark works, and nothing else
+    #[arg(long)]
+    smoke: bool,
+    /// Which build of attachd [default: this one]
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_attachd"), hide_default_value = true)]
+    attachd: PathBuf,
+    /// Another build of attachd, to be compared with it
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// A folder on a disk [default: in the build's own folder]
+    #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"), hide_default_value = true)]
+    disk: PathBuf,
+    /// A folder in memory
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    tmpfs: PathBuf,
+    /// Where `uploads.csv` and `uploads.svg` are written [default: in the build's own folder]
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/uploads"), hide_default_value = true)]
+    out: PathBuf,
+    /// cargo says that this is a benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Is a floor: prints its port, and stores below a folder what arrives
+    #[command(hide = true)]
+    Floor { floor: floor::Floor, root: PathBuf },
+    /// Is a plain server, likewise
+    #[command(hide = true)]
+    Plain { plain: plain::Plain, root: PathBuf },
+}
+
+fn main() -> Result {
+    let arguments = Arguments::parse();
+    match &arguments.command {
+        Some(Command::Floor { floor, root }) => floor::serve(*floor, root),
+        Some(Command::Plain { plain, root }) => plain::serve(*plain, root),
+        None => measure(&arguments),
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result {
+    let rounds = if arguments.smoke { 1 } else { arguments.rounds };
+    let cells: Vec<Cell> =
+        cell::all(arguments.smoke).into_iter().filter(|cell| picked(&arguments.cells, &cell.name())).collect();
+    let mut contestants =
+        contestant::all(arguments.peers.as_deref(), &arguments.attachd, arguments.against.as_deref())?;
+    contestants.retain(|contestant| picked(&arguments.only, contestant.name));
+    if cells.is_empty() || contestants.is_empty() || rounds == 0 {
+        return Err("there is nothing to run".into());
+    }
+    let mut rows = Vec::new();
+    for cell in &cells {
+        let folder = match cell.medium {
+            Medium::Disk => &arguments.disk,
+            Medium::Tmpfs => &arguments.tmpfs,
+        };
+        rows.extend(turns(cell, &contestants, rounds, folder)?);
+    }
+    fs::create_dir_all(&arguments.out)?;
+    fs::write(arguments.out.join("uploads.csv"), report::csv(&rows))?;
+    fs::write(arguments.out.join("uploads.svg"), plot::bars(&rows))?;
+    println!("{} and uploads.svg are written", arguments.out.join("uploads.csv").display());
+    if arguments.smoke {
+        // Every run was looked at; one that fails ends the benchmark.
+        println!("{} passed, 0 failed", rows.iter().map(|row| row.runs.len()).sum::<usize>());
+    }
+    Ok(())
+}
+
+fn picked(names: &[String], name: &str) -> bool {
+    names.is_empty() || names.iter().any(|picked| name.starts_with(picked.as_str()))
+}
+
+/// Runs every contestant once in each round, since the speed of a machine drifts, and prints the table of the cell.
+fn turns(cell: &Cell, contestants: &[Contestant], rounds: usize, folder: &Path) -> Result<Vec<Row>> {
+    let mut rows: Vec<Row> = contestants
+        .iter()
+        .filter(|c| cell.takes(c))
+        .map(|c| Row { cell: cell.name(), contestant: c.clone(), runs: Vec::new() })
+        .collect();
+    // What was stored is deleted only once all have run: where many files were just deleted, new ones are slow to create.
+    let mut folders = Vec::new();
+    for round in 0..rounds {
+        let first = round % rows.len().max(1);
+        for turn in 0..rows.len() {
+            let row = (first + turn) % rows.len();
+            let contestant = rows[row].contestant.clone();
+            let data = tempfile::Builder::new().prefix("uploads-").tempdir_in(folder)?;
+            process::flush(data.path())?;
+            let run = run(cell, &contestant, data.path())
+                .map_err(|error| format!("{} of {}: {error}", cell.name(), contestant.name))?;
+            rows[row].runs.push(run);
+            match cell.medium {
+                Medium::Disk => folders.push(data),
+                Medium::Tmpfs => data.close()?,
+            }
+        }
+    }
+    println!("{}", report::table(cell, &rows));
+    if let Load::Idle(_) = cell.load {
+        for contestant in contestants {
+            if let (Program::Attachd(program), Door::Form) = (&contestant.program, contestant.door) {
+                let size = process::stripped(program)? as f64 / f64::from(1 << 20);
+                println!("{}: {size:.1} MiB, stripped", contestant.name);
+            }
+        }
+    }
+    if !folders.is_empty() {
+        drop(folders);
+        std::thread::sleep(REST);
+    }
+    Ok(rows)
+}
+
+/// One contestant under one load, in a folder of its own.
+fn run(cell: &Cell, contestant: &Contestant, folder: &Path) -> Result<Run> {
+    let server = Server::start(contestant, folder, &cell.limits())?;
+    let (server_before, client_before) = (server.cpu()?, process::own_cpu(std::process::id())?);
+    let outcome = load::drive(cell, contestant, &server)?;
+    let run = Run {
+        outcome,
+        server_cpu: server.cpu()?.saturating_sub(server_before),
+        client_cpu: process::own_cpu(std::process::id())?.saturating_sub(client_before),
+        resident: server.resident()?,
+        peak: server.peak()?,
+    };
+    let stored = process::stored(&server.root())?;
+    if stored < run.outcome.bytes {
+        return Err(format!("{} bytes were accepted and {stored} are stored", run.outcome.bytes).into());
+    }
+    Ok(run)
+}

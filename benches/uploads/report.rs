@@ -1,0 +1,227 @@
+//! From runs to a table for people and a file for programs. Values are medians; a ratio is the median of the ratios within
+//! each round, since the speed of a machine drifts from round to round.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::cell::{Cell, Load};
+use crate::contestant::Contestant;
+use crate::load::Outcome;
+
+/// What all others are compared with.
+const REFERENCE: &str = "floor-sha";
+
+/// And small uploads with this, since what is durable is compared with what is durable.
+const DURABLE_REFERENCE: &str = "floor-fsync";
+
+/// One contestant, one load, once.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What the clients saw.
+    pub outcome: Outcome,
+    /// The processor time of the server.
+    pub server_cpu: Duration,
+    /// The processor time of the clients.
+    pub client_cpu: Duration,
+    /// The memory of the server at the end, in bytes.
+    pub resident: u64,
+    /// The peak memory of the server, in bytes.
+    pub peak: u64,
+}
+
+/// One contestant, one load, in all rounds.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The name of the cell.
+    pub cell: String,
+    /// Who.
+    pub contestant: Contestant,
+    /// In the order of the rounds.
+    pub runs: Vec<Run>,
+}
+
+impl Run {
+    fn mib_per_second(&self) -> f64 {
+        mib(self.outcome.bytes) / self.outcome.time.as_secs_f64()
+    }
+
+    fn uploads_per_second(&self) -> f64 {
+        self.outcome.uploads as f64 / self.outcome.time.as_secs_f64()
+    }
+
+    /// Seconds of the processor for a GiB.
+    fn cpu_per_gib(&self) -> f64 {
+        self.server_cpu.as_secs_f64() * 1024.0 / mib(self.outcome.bytes)
+    }
+
+    fn client_cpu_per_gib(&self) -> f64 {
+        self.client_cpu.as_secs_f64() * 1024.0 / mib(self.outcome.bytes)
+    }
+
+    /// Microseconds of the processor for an upload.
+    fn cpu_per_upload(&self) -> f64 {
+        self.server_cpu.as_secs_f64() * 1e6 / self.outcome.uploads as f64
+    }
+
+    fn client_cpu_per_upload(&self) -> f64 {
+        self.client_cpu.as_secs_f64() * 1e6 / self.outcome.uploads as f64
+    }
+
+    fn peak_mib(&self) -> f64 {
+        mib(self.peak)
+    }
+
+    /// In milliseconds.
+    fn quantile(&self, share: f64) -> f64 {
+        let latencies = &self.outcome.latencies;
+        let at = (latencies.len().saturating_sub(1) as f64 * share).round() as usize;
+        latencies.get(at).map_or(0.0, |micros| f64::from(*micros) / 1000.0)
+    }
+}
+
+impl Row {
+    /// The median over the rounds.
+    fn median(&self, value: impl Fn(&Run) -> f64) -> f64 {
+        median(self.runs.iter().map(value).collect())
+    }
+
+    /// The median of the ratios to another row, round by round.
+    fn ratio(&self, other: &Row, value: impl Fn(&Run) -> f64) -> f64 {
+        median(self.runs.iter().zip(&other.runs).map(|(run, other)| value(run) / value(other)).collect())
+    }
+
+    /// What a bar of a plot shows: uploads in a second of small ones, memory of slow ones, else MiB in a second.
+    pub fn headline(&self) -> f64 {
+        match self.cell.split('/').next() {
+            Some("small") => self.median(Run::uploads_per_second),
+            Some("slow" | "drip" | "idle") => self.median(Run::peak_mib),
+            _ => self.median(Run::mib_per_second),
+        }
+    }
+
+    /// Its unit.
+    pub fn unit(&self) -> &'static str {
+        match self.cell.split('/').next() {
+            Some("small") => "uploads/s",
+            Some("slow" | "drip" | "idle") => "MiB at the peak",
+            _ => "MiB/s",
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        length if length % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// The table of one cell.
+pub fn table(cell: &Cell, rows: &[Row]) -> String {
+    let find = |name: &str| rows.iter().find(|row| row.contestant.name == name);
+    let reference = find(REFERENCE);
+    let ratio = |row: &Row, reference: Option<&Row>, value: fn(&Run) -> f64| {
+        reference.map_or("–".to_owned(), |reference| format!("{:.2}", row.ratio(reference, value)))
+    };
+    let mut table = format!("\n### {}: {}\n\n", cell.name(), cell.title);
+    match cell.load {
+        Load::Idle(_) => {
+            table += "| | ms from start to ready | RSS MiB | peak RSS MiB |\n|---|---|---|---|\n";
+            for row in rows {
+                let _ = writeln!(
+                    table,
+                    "| {} | {:.1} | {:.1} | {:.1} |",
+                    row.contestant.name,
+                    row.median(|run| run.outcome.time.as_secs_f64() * 1000.0),
+                    row.median(|run| mib(run.resident)),
+                    row.median(Run::peak_mib),
+                );
+            }
+        }
+        Load::Bulk { .. } => {
+            table += "| | MiB/s | × floor-sha | × floor-fsync | CPU s/GiB | × floor-sha | peak RSS MiB | client CPU s/GiB |\n";
+            table += "|---|---|---|---|---|---|---|---|\n";
+            for row in rows {
+                let _ = writeln!(
+                    table,
+                    "| {} | {:.0} | {} | {} | {:.2} | {} | {:.1} | {:.2} |",
+                    row.contestant.name,
+                    row.median(Run::mib_per_second),
+                    ratio(row, reference, Run::mib_per_second),
+                    ratio(row, find(DURABLE_REFERENCE), Run::mib_per_second),
+                    row.median(Run::cpu_per_gib),
+                    ratio(row, reference, Run::cpu_per_gib),
+                    row.median(Run::peak_mib),
+                    row.median(Run::client_cpu_per_gib),
+                );
+            }
+        }
+        Load::Paced { .. } => {
+            table += "| | peak RSS MiB | MiB/s | server CPU ms | client CPU ms |\n|---|---|---|---|---|\n";
+            for row in rows {
+                let _ = writeln!(
+                    table,
+                    "| {} | {:.1} | {:.1} | {:.0} | {:.0} |",
+                    row.contestant.name,
+                    row.median(Run::peak_mib),
+                    row.median(Run::mib_per_second),
+                    row.median(|run| run.server_cpu.as_secs_f64() * 1000.0),
+                    row.median(|run| run.client_cpu.as_secs_f64() * 1000.0),
+                );
+            }
+        }
+        Load::Small { .. } => {
+            table += "| | uploads/s | × floor-sha | × floor-fsync | p50 ms | p99 ms | CPU µs/upload | peak RSS MiB | client CPU µs/upload |\n";
+            table += "|---|---|---|---|---|---|---|---|---|\n";
+            for row in rows {
+                let _ = writeln!(
+                    table,
+                    "| {} | {:.0} | {} | {} | {:.2} | {:.2} | {:.0} | {:.1} | {:.0} |",
+                    row.contestant.name,
+                    row.median(Run::uploads_per_second),
+                    ratio(row, reference, Run::uploads_per_second),
+                    ratio(row, find(DURABLE_REFERENCE), Run::uploads_per_second),
+                    row.median(|run| run.quantile(0.5)),
+                    row.median(|run| run.quantile(0.99)),
+                    row.median(Run::cpu_per_upload),
+                    row.median(Run::peak_mib),
+                    row.median(Run::client_cpu_per_upload),
+                );
+            }
+        }
+    }
+    table
+}
+
+/// Every run, for programs.
+pub fn csv(rows: &[Row]) -> String {
+    let mut csv = "cell,contestant,round,seconds,uploads,bytes,server_cpu_seconds,client_cpu_seconds,rss_bytes,peak_rss_bytes,p50_ms,p99_ms\n".to_owned();
+    for row in rows {
+        for (round, run) in row.runs.iter().enumerate() {
+            let _ = writeln!(
+                csv,
+                "{},{},{},{:.6},{},{},{:.2},{:.2},{},{},{:.3},{:.3}",
+                row.cell,
+                row.contestant.name,
+                round + 1,
+                run.outcome.time.as_secs_f64(),
+                run.outcome.uploads,
+                run.outcome.bytes,
+                run.server_cpu.as_secs_f64(),
+                run.client_cpu.as_secs_f64(),
+                run.resident,
+                run.peak,
+                run.quantile(0.5),
+                run.quantile(0.99),
+            );
+        }
+    }
+    csv
+}

@@ -1,0 +1,258 @@
+//! A contestant as a process of its own, in a folder of its own, until it is dropped.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
+
+use crate::contestant::{Contestant, Door, Program};
+use crate::{Result, process};
+
+/// How long a program may take to start.
+const START: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether a program has started.
+const LOOK: Duration = Duration::from_micros(500);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    folder: PathBuf,
+    stop: Stop,
+    /// Where uploads are sent.
+    pub address: SocketAddr,
+    /// The token that they carry, where they need one.
+    pub token: String,
+    /// How long it took from the start of the process until it was ready.
+    pub ready: Duration,
+}
+
+/// How a program is ended.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    Kill,
+    /// By a word to it: it has children.
+    Terminate,
+}
+
+impl Server {
+    /// Starts a contestant that stores below `folder`, and waits until it is ready. `limits` are lines of attachd's section.
+    pub fn start(contestant: &Contestant, folder: &Path, limits: &str) -> Result<Server> {
+        fs::create_dir(folder.join("root"))?;
+        match &contestant.program {
+            Program::Attachd(program) => Server::attachd(program, contestant.door, folder, limits),
+            Program::Floor(floor) => own("floor", floor, folder),
+            Program::Plain(plain) => own("plain", plain, folder),
+            Program::Nginx => nginx(folder),
+            Program::Miniserve => {
+                let arguments = ["--upload-files", "/", "--interfaces", "127.0.0.1", "--port"];
+                other(Command::new("miniserve").args(arguments), folder, |command, port| {
+                    command.arg(port.to_string()).arg(folder.join("root"));
+                })
+            }
+            Program::Dufs => {
+                other(Command::new("dufs").args(["--allow-all", "--bind", "127.0.0.1"]), folder, |command, port| {
+                    command.args(["--port", &port.to_string()]).arg(folder.join("root"));
+                })
+            }
+        }
+    }
+
+    fn attachd(program: &Path, door: Door, folder: &Path, limits: &str) -> Result<Server> {
+        let (private, public) = keys()?;
+        fs::write(folder.join("private.pem"), private)?;
+        fs::write(folder.join("public.pem"), public)?;
+        let config = folder.join("attachd.toml");
+        let root = folder.join("root");
+        let text = format!(
+            "[rest]\nlisten = \"127.0.0.1:0\"\n[grpc]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+             [storage]\nservice = \"fs\"\n[storage.options]\nroot = {root:?}\n\
+             [attachments]\non_unknown = \"create\"\n[limits]\nmax_upload_size = \"16GiB\"\n{limits}\
+             [[auth.issuers]]\nissuer = \"https://id.example\"\naudience = [\"attachd\"]\nalgorithms = [\"RS256\"]\n\
+             pem_file = \"public.pem\"\n[log]\nformat = \"json\"\n"
+        );
+        fs::write(&config, text)?;
+        let token = Command::new(program)
+            .args(["token", "--client", "*", "--config"])
+            .arg(&config)
+            .arg("--key")
+            .arg(folder.join("private.pem"))
+            .output()?;
+        if !token.status.success() {
+            return Err(String::from_utf8_lossy(&token.stderr).into_owned().into());
+        }
+        let log = folder.join("log");
+        let mut command = Command::new(program);
+        command.args(["serve", "--config"]).arg(&config).stderr(File::create(&log)?);
+        let begun = Instant::now();
+        let child = command.spawn()?;
+        let token = String::from_utf8(token.stdout)?.trim().to_owned();
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Server {
+            child,
+            folder: folder.to_owned(),
+            stop: Stop::Kill,
+            address: anywhere,
+            token,
+            ready: Duration::ZERO,
+        };
+        let admin = server.wait(|_| listening(&log, "admin"))?;
+        server.wait(|_| ready(admin))?;
+        server.ready = begun.elapsed();
+        let port = if matches!(door, Door::Grpc { .. }) { "grpc" } else { "rest" };
+        server.address = server.wait(|_| listening(&log, port))?;
+        Ok(server)
+    }
+
+    /// Asks until there is an answer, as long as the process lives.
+    fn wait<T>(&mut self, ask: impl Fn(&Server) -> Option<T>) -> Result<T> {
+        let deadline = Instant::now() + START;
+        loop {
+            if let Some(answer) = ask(self) {
+                return Ok(answer);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                return Err(format!("it ended with {status}: {log}").into());
+            }
+            if Instant::now() > deadline {
+                return Err("it did not start in time".into());
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Where the content is stored.
+    pub fn root(&self) -> PathBuf {
+        self.folder.join("root")
+    }
+
+    /// The processor time that it has used.
+    pub fn cpu(&self) -> Result<Duration> {
+        process::cpu(self.child.id())
+    }
+
+    /// The most memory that it has had, in bytes.
+    pub fn peak(&self) -> Result<u64> {
+        process::peak(self.child.id())
+    }
+
+    /// The memory that it has now, in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        process::resident(self.child.id())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let told = match self.stop {
+            Stop::Kill => self.child.kill(),
+            Stop::Terminate => Command::new("kill").arg(self.child.id().to_string()).status().map(drop),
+        };
+        if let Err(error) = told.and_then(|()| self.child.wait()) {
+            eprintln!("a server could not be ended: {error}");
+        }
+    }
+}
+
+/// The issuer's keys, in PEM: the private one, with which tokens are signed, and the public one, which attachd is given. They
+/// are slow to make, and all servers may have the same.
+fn keys() -> Result<&'static (String, String)> {
+    static KEYS: OnceLock<(String, String)> = OnceLock::new();
+    if KEYS.get().is_none() {
+        let key = KeyPair::generate_for(&PKCS_RSA_SHA256)?;
+        let _ = KEYS.set((key.serialize_pem(), key.public_key_pem()));
+    }
+    KEYS.get().ok_or_else(|| "no keys".into())
+}
+
+/// The address that attachd's log says a port has.
+fn listening(log: &Path, port: &str) -> Option<SocketAddr> {
+    let text = fs::read_to_string(log).ok()?;
+    let mut fields = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .map(|mut event| event["fields"].take());
+    let fields = fields.find(|fields| fields["message"] == "listening" && fields["port"] == port)?;
+    fields["address"].as_str()?.parse().ok()
+}
+
+/// Whether attachd says that it is ready.
+fn ready(admin: SocketAddr) -> Option<()> {
+    use std::io::{Read, Write};
+    let mut stream = TcpStream::connect(admin).ok()?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: attachd\r\nConnection: close\r\n\r\n").ok()?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).ok()?;
+    reply.starts_with("HTTP/1.1 200").then_some(())
+}
+
+/// This program in another role. Its first line is its address.
+fn own(role: &str, which: &impl clap::ValueEnum, folder: &Path) -> Result<Server> {
+    let which = which.to_possible_value().ok_or("a role without a name")?;
+    let begun = Instant::now();
+    let mut child = Command::new(std::env::current_exe()?)
+        .args([role, which.get_name()])
+        .arg(folder.join("root"))
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+    let ready = begun.elapsed();
+    let address = line.trim().parse();
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut server =
+        Server { child, folder: folder.to_owned(), stop: Stop::Kill, address: anywhere, token: String::new(), ready };
+    server.address = address?;
+    Ok(server)
+}
+
+/// A program that is told its port.
+fn other(command: &mut Command, folder: &Path, finish: impl FnOnce(&mut Command, u16)) -> Result<Server> {
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    finish(command, address.port());
+    let log = File::create(folder.join("log"))?;
+    let begun = Instant::now();
+    let child = command.stdout(log.try_clone()?).stderr(log).spawn()?;
+    let mut server = Server {
+        child,
+        folder: folder.to_owned(),
+        stop: Stop::Terminate,
+        address,
+        token: String::new(),
+        ready: Duration::ZERO,
+    };
+    server.wait(|server| TcpStream::connect(server.address).ok())?;
+    server.ready = begun.elapsed();
+    Ok(server)
+}
+
+/// nginx as one would set it up for this: bodies go to a file beside the target and are renamed, and nothing is logged.
+fn nginx(folder: &Path) -> Result<Server> {
+    let config = folder.join("nginx.conf");
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(folder).arg("-e").arg(folder.join("nginx.log")).arg("-c").arg(&config);
+    other(&mut command, folder, |_, port| {
+        let folder = folder.display();
+        let text = format!(
+            "daemon off;\nworker_processes auto;\nuser root;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx.log;\n\
+             worker_rlimit_nofile 20000;\nevents {{ worker_connections 8192; }}\n\
+             http {{\n access_log off;\n client_max_body_size 0;\n client_body_buffer_size 128k;\n keepalive_requests 10000000;\n\
+             client_body_temp_path {folder}/root/.temporary;\n proxy_temp_path {folder}/proxy;\n\
+             fastcgi_temp_path {folder}/fastcgi;\n uwsgi_temp_path {folder}/uwsgi;\n scgi_temp_path {folder}/scgi;\n\
+             server {{\n  listen 127.0.0.1:{port} backlog=4096;\n  root {folder}/root;\n\
+               location / {{ dav_methods PUT; create_full_put_path on; dav_access user:rw; }}\n }}\n}}\n"
+        );
+        // What cannot be written, nginx cannot read, and says so.
+        if let Err(error) = fs::write(&config, text) {
+            eprintln!("{}: {error}", config.display());
+        }
+    })
+}
