@@ -16,6 +16,7 @@ mod multipart;
 mod rpc;
 
 mod auth;
+mod rights;
 mod upload;
 
 mod attachment;

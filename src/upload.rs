@@ -15,10 +15,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use crate::attachment::{Content, Digest, Filename, Id, MediaType, Record, Segment, State, Target};
+use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
 use crate::auth::{Principal, Scope};
 use crate::budget::{Budget, Reservation};
 use crate::error::{Error, Kind, Result};
+use crate::rights::{self, Stands};
 use crate::store::{ContentWriter, Receipt, Step as StorageStep, Store};
 
 /// The size to which arriving chunks are gathered before they are written, in bytes: a storage write has a fixed cost.
@@ -124,7 +125,7 @@ impl Uploads {
     /// # Errors
     /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::AlreadyExists`], [`Kind::Overloaded`], and what storage raises.
     pub async fn admit(&self, principal: Principal, target: Target, if_absent: bool) -> Result<Admitted> {
-        authorise(&principal, Scope::Write, target)?;
+        rights::decide(&principal, Scope::Write, target, Stands::Unread)?;
         self.budget.admit()?;
         let admitted = Admitted { principal, target, if_absent };
         self.config.accepts(&admitted, self.store.record(target.key).await?.as_ref())?;
@@ -136,7 +137,7 @@ impl Uploads {
     /// # Errors
     /// [`Kind::Forbidden`], [`Kind::AlreadyExists`] where it is known otherwise, and what storage raises.
     pub async fn register(&self, principal: &Principal, target: Target) -> Result<Record> {
-        authorise(principal, Scope::Manage, target)?;
+        rights::decide(principal, Scope::Manage, target, Stands::Unread)?;
         let mut known = None;
         let decide = |stands: Option<&Record>| match stands {
             Some(stands) if (stands.project_id, stands.portfolio_id) == (target.project, target.portfolio) => {
@@ -194,27 +195,6 @@ impl Uploads {
     }
 }
 
-/// Whether the scope and the claims of a token cover what a request names.
-fn authorise(principal: &Principal, scope: Scope, target: Target) -> Result<()> {
-    let denied = |what: String| {
-        let who = format!("{} of {}", principal.subject(), principal.issuer());
-        Err(Error::new(Kind::Forbidden).detail(what).because(who))
-    };
-    if !principal.allows(scope) {
-        return denied(format!("the token lacks the scope {}", scope.as_str()));
-    }
-    if !principal.holds_client(target.key.client.get()) {
-        return denied("the token does not cover this client".to_owned());
-    }
-    if !target.project.is_none_or(|project| principal.holds_project(project.get())) {
-        return denied("the token does not cover this project".to_owned());
-    }
-    if !target.portfolio.is_none_or(|portfolio| principal.holds_portfolio(portfolio.get())) {
-        return denied("the token does not cover this portfolio".to_owned());
-    }
-    Ok(())
-}
-
 impl Config {
     fn late(self) -> Error {
         let seconds = self.max_upload_time.as_secs_f32();
@@ -224,21 +204,14 @@ impl Config {
     /// Whether an upload may be stored over the record that stands. It is asked before the content, and once more at the
     /// commit, since others may have changed the record in between.
     fn accepts(self, admitted: &Admitted, record: Option<&Record>) -> Result<()> {
-        let Some(record) = record else {
-            return if self.create_unknown { Ok(()) } else { Err(Error::new(Kind::NotFound)) };
-        };
-        // A project that the request leaves out is no way around the token's projects. To a caller who does not hold it,
-        // the attachment looks as if it were not there.
         let Admitted { principal, target, if_absent } = admitted;
-        let reaches = |named: Option<Id>, stands: Option<Id>, holds: &dyn Fn(i64) -> bool| {
-            named.is_none_or(|named| stands == Some(named)) && stands.is_none_or(|stands| holds(stands.get()))
+        let stands = match record {
+            Some(record) => Stands::Found(record),
+            None if self.create_unknown => Stands::Absent,
+            None => Stands::Missing,
         };
-        if !reaches(target.project, record.project_id, &|id| principal.holds_project(id))
-            || !reaches(target.portfolio, record.portfolio_id, &|id| principal.holds_portfolio(id))
-        {
-            return Err(Error::new(Kind::NotFound));
-        }
-        if *if_absent && record.content().is_some() {
+        rights::decide(principal, Scope::Write, *target, stands)?;
+        if *if_absent && record.is_some_and(|record| record.content().is_some()) {
             return Err(Error::new(Kind::AlreadyExists).detail("the attachment already has content"));
         }
         Ok(())

@@ -9,6 +9,9 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::{Deserialize, Deserializer, de};
 
+use super::claims::Paths;
+use super::principal::{Ids, Rights, Scope, is_subject};
+
 /// The largest clock difference that is forgiven, and the default.
 const MAX_LEEWAY: Duration = Duration::from_secs(60);
 
@@ -30,7 +33,7 @@ pub struct Config {
 
 /// One `[[auth.issuers]]` table: an issuer, and the keys that prove a token to be its own. Exactly one of `pem_file`,
 /// `jwks_file`, `jwks_url` and `hmac_secret_file` is given.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
     /// The token's `iss`, compared byte by byte (RFC 7519 §4.1.1). Not empty.
@@ -55,12 +58,41 @@ pub struct IssuerConfig {
     /// binary secret whose last byte happens to be 0x0A is therefore one byte shorter than its file.
     #[serde(default)]
     pub hmac_secret_file: Option<PathBuf>,
+    /// The accepted types of tokens, the header's `typ` (RFC 8725 §3.11), such as `at+jwt` (RFC 9068); in any case, with
+    /// or without `application/`. Default none, with which `typ` is not looked at.
+    #[serde(default)]
+    pub types: Vec<String>,
     /// Under which names the issuer writes what attachd reads.
     #[serde(default)]
     pub claims: ClaimNames,
+    /// Rights of single subjects, for tokens that cannot carry them. Default none.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
 }
 
-/// The `[auth.issuers.claims]` table: the names of the claims. None may be empty, the same as another, or one of `iss`,
+/// One `[[auth.issuers.grants]]` table: what one subject may do. It stands in place of the claims that grant rights, which
+/// are not looked at in the tokens of this subject.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// The subject, compared byte by byte: 1 to 255 bytes without control characters. Each at most once for an issuer.
+    pub subject: String,
+    /// What it may do. Default nothing.
+    #[serde(default)]
+    pub scopes: Vec<Scope>,
+    /// For which clients: a list of ids, or `"*"` for all. Default none.
+    #[serde(default)]
+    pub clients: Ids,
+    /// For which projects, likewise.
+    #[serde(default)]
+    pub projects: Ids,
+    /// For which portfolios, likewise.
+    #[serde(default)]
+    pub portfolios: Ids,
+}
+
+/// The `[auth.issuers.claims]` table: where the claims stand. Each is the name of a claim, or, where it begins with `/`, a
+/// JSON pointer (RFC 6901) to one within others. None may be empty, the same as another, within another, or one of `iss`,
 /// `aud`, `exp`, `nbf` and `iat`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -69,7 +101,7 @@ pub struct ClaimNames {
     pub subject: String,
     /// What it may do: a string of names between spaces, or an array of names. Default `scope`.
     pub scopes: String,
-    /// For which clients: an array of ids, or `"*"` for all. Default `client_ids`.
+    /// For which clients: an id or an array of ids, as integers or their digits, or `"*"` for all. Default `client_ids`.
     pub clients: String,
     /// For which projects, likewise. Default `project_ids`.
     pub projects: String,
@@ -185,7 +217,11 @@ impl IssuerConfig {
         if self.audience.is_empty() || self.audience.iter().any(String::is_empty) {
             return wrong("audience", "must name at least one audience, and no empty one");
         }
-        self.claims.check(&format!("{at}.claims"))?;
+        if self.types.iter().any(String::is_empty) {
+            return wrong("types", "must not name an empty type");
+        }
+        Paths::parse(&self.claims, &format!("{at}.claims"))?;
+        Grant::check(&self.grants, &format!("{at}.grants"))?;
         let source = self.source(at)?;
         Ok((source, self.parsed_algorithms(at)?))
     }
@@ -243,25 +279,22 @@ impl IssuerConfig {
     }
 }
 
-impl ClaimNames {
-    fn check(&self, at: &str) -> Result<(), LoadError> {
-        let names = [
-            ("subject", &self.subject),
-            ("scopes", &self.scopes),
-            ("clients", &self.clients),
-            ("projects", &self.projects),
-            ("portfolios", &self.portfolios),
-        ];
-        for (index, (key, name)) in names.iter().enumerate() {
-            let wrong = |what: String| Err(LoadError::new(format!("{at}.{key}"), what));
-            if name.is_empty() {
-                return wrong("must not be empty".to_owned());
+impl Grant {
+    /// What it grants.
+    pub(super) fn rights(&self) -> Rights {
+        let Grant { scopes, clients, projects, portfolios, .. } = self.clone();
+        Rights { scopes, clients, projects, portfolios }
+    }
+
+    /// Looks at the grants of one issuer; `at` is the configuration key of their list.
+    fn check(grants: &[Grant], at: &str) -> Result<(), LoadError> {
+        for (index, grant) in grants.iter().enumerate() {
+            let wrong = |what: String| Err(LoadError::new(format!("{at}[{index}].subject"), what));
+            if !is_subject(&grant.subject) {
+                return wrong("must have 1 to 255 bytes and no control characters".to_owned());
             }
-            if ["iss", "aud", "exp", "nbf", "iat"].contains(&name.as_str()) {
-                return wrong(format!("`{name}` has a meaning of its own in every token"));
-            }
-            if let Some((other, _)) = names.iter().take(index).find(|(_, other)| other == name) {
-                return wrong(format!("`{name}` is the name of `{other}` already"));
+            if let Some(first) = grants.iter().take(index).position(|other| other.subject == grant.subject) {
+                return wrong(format!("`{}` is the subject of {at}[{first}] already", grant.subject));
             }
         }
         Ok(())

@@ -7,8 +7,12 @@ use std::time::{Duration, SystemTime};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
 use serde_json::{Map, Value};
 
-use super::config::{ClaimNames, IssuerConfig, LoadError, Source};
-use super::{Ids, Issuer, MAX_TOKEN_BYTES, Members, Scope, is_subject, keys};
+use super::claims::Paths;
+use super::config::{IssuerConfig, LoadError, Source};
+use super::issuer::Issuer;
+use super::keys;
+use super::principal::{Ids, Scope, is_subject};
+use super::token::{MAX_TOKEN_BYTES, Members, Parts};
 use crate::error::{Error, Result};
 
 /// What a minted token says.
@@ -35,7 +39,7 @@ pub struct Claims {
 pub struct Minter {
     issuer: String,
     audience: String,
-    names: ClaimNames,
+    paths: Paths,
     algorithm: Algorithm,
     kid: Option<String>,
     key: EncodingKey,
@@ -55,6 +59,7 @@ impl Minter {
         let at = format!("auth.issuers[{:?}]", issuer.issuer);
         let (source, algorithms) = issuer.check(&at)?;
         let verifying = Issuer::load(issuer, &at)?;
+        let paths = Paths::parse(&issuer.claims, &format!("{at}.claims"))?;
         let bytes = match (&source, private_key_file) {
             (Source::Hmac(_), Some(_)) => {
                 return Err(LoadError::new(PRIVATE, "is not needed: the issuer signs with its hmac_secret_file"));
@@ -81,7 +86,7 @@ impl Minter {
                 let minter = Minter {
                     issuer: issuer.issuer.clone(),
                     audience: verifying.audience.first().cloned().unwrap_or_default(),
-                    names: issuer.claims.clone(),
+                    paths: paths.clone(),
                     algorithm,
                     kid: candidate.kid.clone(),
                     key: key.clone(),
@@ -125,11 +130,11 @@ impl Minter {
         put("aud", self.audience.as_str().into());
         put("iat", issued.into());
         put("exp", expires.into());
-        put(&self.names.subject, claims.subject.as_str().into());
-        put(&self.names.scopes, scopes.join(" ").into());
-        put(&self.names.clients, ids_claim(&claims.clients, "clients")?);
-        put(&self.names.projects, ids_claim(&claims.projects, "projects")?);
-        put(&self.names.portfolios, ids_claim(&claims.portfolios, "portfolios")?);
+        self.paths.subject.put(&mut members, claims.subject.as_str().into());
+        self.paths.scopes.put(&mut members, scopes.join(" ").into());
+        self.paths.clients.put(&mut members, ids_claim(&claims.clients, "clients")?);
+        self.paths.projects.put(&mut members, ids_claim(&claims.projects, "projects")?);
+        self.paths.portfolios.put(&mut members, ids_claim(&claims.portfolios, "portfolios")?);
 
         let token = self.sign(&members)?;
         if token.len() > MAX_TOKEN_BYTES {
@@ -148,9 +153,8 @@ impl Minter {
 
 /// Whether the signature of `token` holds under the issuer's keys, whatever its claims say.
 fn is_signed(issuer: &Issuer, token: &str) -> bool {
-    let Some((message, signature)) = token.rsplit_once('.') else { return false };
-    let header = message.split_once('.').and_then(|(header, _)| Members::decode(header));
-    header.is_some_and(|header| issuer.check_signature(&header, message, signature).is_ok())
+    let Some(parts) = Parts::of(token) else { return false };
+    Members::decode(parts.header).is_some_and(|header| issuer.check_signature(&header, &parts).is_ok())
 }
 
 fn ids_claim(ids: &Ids, field: &'static str) -> Result<Value> {

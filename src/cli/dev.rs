@@ -88,11 +88,8 @@ pub fn issuer(data: &Path) -> IssuerConfig {
         issuer: ISSUER.to_owned(),
         audience: vec![AUDIENCE.to_owned()],
         algorithms: vec!["HS256".to_owned()],
-        pem_file: None,
-        jwks_file: None,
-        jwks_url: None,
         hmac_secret_file: Some(data.join(KEY_FILE)),
-        claims: auth::ClaimNames::default(),
+        ..IssuerConfig::default()
     }
 }
 

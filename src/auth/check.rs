@@ -1,0 +1,56 @@
+//! What is looked at in a token, in order, and why one is refused. The reasons are fixed sentences for the log, so that no
+//! part of a token can be in them.
+
+use crate::error::{Error, Kind};
+
+/// The checks of a token, in the order in which they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// Three parts of at most [`MAX_TOKEN_BYTES`](super::MAX_TOKEN_BYTES) together, the first two JSON objects.
+    Form,
+    /// `iss` names a configured issuer.
+    Issuer,
+    /// The header asks for nothing that is not understood, and is of a type that is accepted.
+    Header,
+    /// A key of the issuer goes with the header's `alg` and `kid`.
+    Key,
+    /// The signature holds under that key.
+    Signature,
+    /// `aud` names this service.
+    Audience,
+    /// The token says who calls.
+    Subject,
+    /// The claims that grant rights are well-formed.
+    Claims,
+    /// `exp` and `nbf` are well-formed, and `nbf` has come.
+    Times,
+    /// `exp` has not passed.
+    Expiry,
+}
+
+/// Why a token does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) kind: Kind,
+    /// The first check that failed.
+    pub(super) check: Check,
+    pub(super) why: &'static str,
+}
+
+impl Refusal {
+    /// The token fails a check.
+    pub(super) fn new(check: Check, why: &'static str) -> Refusal {
+        Refusal { kind: Kind::TokenInvalid, check, why }
+    }
+
+    /// The token was good once.
+    pub(super) fn expired() -> Refusal {
+        Refusal { kind: Kind::TokenExpired, check: Check::Expiry, why: "the token has expired" }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        Error::new(refusal.kind).because(refusal.why)
+    }
+}

@@ -1,0 +1,210 @@
+//! Who calls, and what that caller may touch. A [`Principal`] is proof that somebody was authenticated, so it is made
+//! within `auth` and nowhere else. This file must not know how a caller proved who it is, or what a right is used for.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+
+/// The longest subject, in bytes of UTF-8.
+pub const MAX_SUBJECT_BYTES: usize = 255;
+
+/// What a caller may do, as it is written in the token's scopes claim (RFC 6749 §3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// `attachments:write`: upload content.
+    Write,
+    /// `attachments:read`: read records and content.
+    Read,
+    /// `attachments:manage`: register and remove attachments.
+    Manage,
+}
+
+impl Scope {
+    /// Every scope that attachd knows.
+    pub const ALL: [Scope; 3] = [Scope::Write, Scope::Read, Scope::Manage];
+
+    /// The scope as a token names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scope::Write => "attachments:write",
+            Scope::Read => "attachments:read",
+            Scope::Manage => "attachments:manage",
+        }
+    }
+
+    /// The scope of this exact name, if attachd knows it. Names are case-sensitive (RFC 6749 §3.3).
+    pub fn from_name(name: &str) -> Option<Scope> {
+        Scope::ALL.into_iter().find(|scope| scope.as_str() == name)
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Scope {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = || Scope::ALL.map(Scope::as_str).join(", ");
+        Scope::from_name(&name).ok_or_else(|| de::Error::custom(format!("`{name}` is not one of {}", known())))
+    }
+}
+
+/// A set of ids that a token grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// Every id: `"*"` in the token.
+    All,
+    /// These ids, each at least 1, in any order. Empty grants nothing.
+    Only(Vec<i64>),
+}
+
+impl Default for Ids {
+    /// Nothing: what is not granted is not allowed.
+    fn default() -> Self {
+        Ids::Only(Vec::new())
+    }
+}
+
+impl Ids {
+    /// The same set in the order in which [`Rights`] look ids up.
+    pub(super) fn sorted(self) -> Ids {
+        match self {
+            Ids::All => Ids::All,
+            Ids::Only(mut ids) => {
+                ids.sort_unstable();
+                ids.dedup();
+                Ids::Only(ids)
+            }
+        }
+    }
+
+    /// Whether a *sorted* set holds `id`: a token may list thousands of ids and is asked several times per request.
+    fn holds(&self, id: i64) -> bool {
+        match self {
+            Ids::All => true,
+            Ids::Only(ids) => ids.binary_search(&id).is_ok(),
+        }
+    }
+}
+
+/// As configurations write it: `"*"`, or a list of integers from 1 to 2^63−1.
+impl<'de> Deserialize<'de> for Ids {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Set;
+        impl<'de> Visitor<'de> for Set {
+            type Value = Ids;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"*\", or a list of ids from 1 to 9223372036854775807")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ids, E> {
+                if text == "*" { Ok(Ids::All) } else { Err(E::invalid_value(de::Unexpected::Str(text), &self)) }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Ids, A::Error> {
+                let mut ids = Vec::new();
+                while let Some(id) = items.next_element::<i64>()? {
+                    if id < 1 {
+                        return Err(de::Error::invalid_value(de::Unexpected::Signed(id), &self));
+                    }
+                    ids.push(id);
+                }
+                Ok(Ids::Only(ids))
+            }
+        }
+        deserializer.deserialize_any(Set)
+    }
+}
+
+impl fmt::Display for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// As many as a person reads.
+        const SHOWN: usize = 20;
+        match self {
+            Ids::All => f.write_str("all"),
+            Ids::Only(ids) if ids.is_empty() => f.write_str("none"),
+            Ids::Only(ids) => {
+                let shown: Vec<_> = ids.iter().take(SHOWN).map(i64::to_string).collect();
+                f.write_str(&shown.join(", "))?;
+                match ids.len().saturating_sub(SHOWN) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
+        }
+    }
+}
+
+/// What a caller may do and touch. Nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rights {
+    pub(super) scopes: Vec<Scope>,
+    pub(super) clients: Ids,
+    pub(super) projects: Ids,
+    pub(super) portfolios: Ids,
+}
+
+/// Whoever was authenticated: proof of it, since only `auth` makes one. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Principal(Arc<Identity>);
+
+#[derive(Debug)]
+struct Identity {
+    issuer: String,
+    subject: String,
+    rights: Rights,
+}
+
+impl Principal {
+    /// The caller of this name, for whom `issuer` vouches.
+    pub(super) fn new(issuer: &str, subject: &str, rights: Rights) -> Principal {
+        let rights = Rights {
+            clients: rights.clients.sorted(),
+            projects: rights.projects.sorted(),
+            portfolios: rights.portfolios.sorted(),
+            ..rights
+        };
+        Principal(Arc::new(Identity { issuer: issuer.to_owned(), subject: subject.to_owned(), rights }))
+    }
+
+    /// Who calls, as its issuer names it: 1 to 255 bytes without control characters. Unique only together with
+    /// [`issuer`](Principal::issuer).
+    pub fn subject(&self) -> &str {
+        &self.0.subject
+    }
+
+    /// The configured issuer that vouches for the caller.
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
+    /// Whether the caller has `scope`.
+    pub fn allows(&self, scope: Scope) -> bool {
+        self.0.rights.scopes.contains(&scope)
+    }
+
+    /// Whether the caller holds the client of this id.
+    pub fn holds_client(&self, id: i64) -> bool {
+        self.0.rights.clients.holds(id)
+    }
+
+    /// Whether the caller holds the project of this id.
+    pub fn holds_project(&self, id: i64) -> bool {
+        self.0.rights.projects.holds(id)
+    }
+
+    /// Whether the caller holds the portfolio of this id.
+    pub fn holds_portfolio(&self, id: i64) -> bool {
+        self.0.rights.portfolios.holds(id)
+    }
+}
+
+/// Whether `subject` can stand in records and logs: 1 to [`MAX_SUBJECT_BYTES`] bytes, no control characters.
+pub(super) fn is_subject(subject: &str) -> bool {
+    (1..=MAX_SUBJECT_BYTES).contains(&subject.len()) && !subject.chars().any(char::is_control)
+}
