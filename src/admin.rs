@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,6 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
+use crate::auth::{KeysState, Verifier};
 use crate::budget::Budget;
 use crate::store::Store;
 use crate::upload::Uploads;
@@ -17,6 +19,8 @@ use crate::upload::Uploads;
 /// What readiness is read from.
 #[derive(Clone, Debug)]
 pub struct Health {
+    /// The issuers, whose keys are looked at.
+    pub verifier: Arc<Verifier>,
     /// The storage that is looked at.
     pub store: Arc<Store>,
     /// The uploads in flight.
@@ -31,9 +35,44 @@ pub struct Health {
 struct Readiness {
     ready: bool,
     storage: &'static str,
+    keys: Vec<Keys>,
+    tokens_verified: u64,
+    tokens_remembered: u64,
     draining: bool,
     uploads_in_flight: usize,
     budget_used_bytes: usize,
+}
+
+/// The keys of one issuer.
+#[derive(Serialize)]
+struct Keys {
+    issuer: String,
+    /// `fresh`, `stale` where the issuer was not reached when it was last asked, `unusable` where its tokens cannot be judged.
+    state: &'static str,
+    keys: usize,
+    /// For how many seconds they have not been confirmed; null where they never were.
+    age_seconds: Option<u64>,
+    /// Whether they come from a provider rather than from a file.
+    fetched: bool,
+    /// How many times they were asked for since the start, and how many of these failed.
+    attempts: u64,
+    failures: u64,
+}
+
+impl From<KeysState> for Keys {
+    fn from(state: KeysState) -> Keys {
+        // A clock that was set back makes them new.
+        let age = |confirmed: SystemTime| confirmed.elapsed().unwrap_or_default().as_secs();
+        Keys {
+            issuer: state.issuer,
+            state: state.freshness.as_str(),
+            keys: state.keys,
+            age_seconds: state.confirmed.map(age),
+            fetched: state.is_fetched,
+            attempts: state.attempts,
+            failures: state.failures,
+        }
+    }
 }
 
 /// The routes of the admin port: `/livez` says that the process answers, `/readyz` whether it should be sent requests (503
@@ -48,9 +87,13 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
         tracing::warn!(%error, "the storage is not available");
     }
     let draining = health.draining.load(Ordering::Relaxed);
+    let verifications = health.verifier.verifications();
     let readiness = Readiness {
-        ready: storage.is_ok() && !draining,
+        ready: storage.is_ok() && health.verifier.is_ready() && !draining,
         storage: if storage.is_ok() { "available" } else { "unavailable" },
+        keys: health.verifier.keys().into_iter().map(Keys::from).collect(),
+        tokens_verified: verifications.made,
+        tokens_remembered: verifications.spared,
         draining,
         uploads_in_flight: health.uploads.in_flight(),
         budget_used_bytes: health.budget.used_bytes(),

@@ -8,35 +8,57 @@
 mod check;
 mod claims;
 mod config;
+mod fetch;
 mod issuer;
+mod keyring;
 mod keys;
 mod mint;
 mod principal;
+mod seen;
 mod token;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future;
+use serde_json::Value;
+
 pub use config::{Config, IssuerConfig, LoadError};
+pub use keyring::{Freshness, KeysState};
 pub use mint::{Claims, Minter};
 pub use principal::{Ids, Principal, Scope};
 pub use token::{MAX_TOKEN_BYTES, bearer, www_authenticate};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use check::{Check, Refusal};
-use issuer::Issuer;
-use serde_json::Value;
+use issuer::{Issuer, Unsigned};
+use keyring::NoneNewer;
+use seen::{Fingerprint, Found, Seen};
 use token::{Members, Parts};
 
-/// Turns tokens into principals: the configured issuers with their keys. `Debug` shows issuers, algorithms and key ids, and
-/// no key material.
+/// Turns tokens into principals: the configured issuers with their keys, and the tokens that were found to hold lately.
+/// `Debug` shows issuers, algorithms and key ids, and no key material.
 #[derive(Debug)]
 pub struct Verifier {
     leeway: Duration,
     issuers: Vec<Issuer>,
+    seen: Seen,
+    remembered: AtomicU64,
+    verified: AtomicU64,
+}
+
+/// How often tokens were verified, and how often that was spared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verifications {
+    /// Tokens that were looked at from the beginning.
+    pub made: u64,
+    /// Tokens that were remembered.
+    pub spared: u64,
 }
 
 impl Verifier {
-    /// Reads every key file that the configuration names. Relative paths are relative to the working directory.
+    /// Reads every key file that the configuration names. Relative paths are relative to the working directory. Providers are
+    /// asked for their keys when [`keep_fresh`](Verifier::keep_fresh) runs, or when the first of their tokens arrives.
     ///
     /// # Errors
     /// A [`LoadError`] names the first configuration key that is wrong and says what is wrong with it: a value out of
@@ -45,9 +67,47 @@ impl Verifier {
         config.check()?;
         let mut issuers = Vec::with_capacity(config.issuers.len());
         for (index, issuer) in config.issuers.iter().enumerate() {
-            issuers.push(Issuer::load(issuer, &format!("auth.issuers[{index}]"))?);
+            issuers.push(Issuer::load(issuer, config.keys, &format!("auth.issuers[{index}]"))?);
         }
-        Ok(Verifier { leeway: config.leeway, issuers })
+        let most = usize::try_from(config.token_cache.as_u64()).unwrap_or(usize::MAX);
+        let (remembered, verified) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Verifier { leeway: config.leeway, issuers, seen: Seen::new(most), remembered, verified })
+    }
+
+    /// Keeps the keys of all issuers up to date for as long as it is polled.
+    pub async fn keep_fresh(&self) {
+        future::join_all(self.issuers.iter().map(|issuer| issuer.ring.keep_fresh())).await;
+    }
+
+    /// Asks for the keys of all issuers now.
+    ///
+    /// # Errors
+    /// The first issuer whose keys are not to be had, and why.
+    pub async fn fetch_keys(&self) -> Result<(), LoadError> {
+        for (index, issuer) in self.issuers.iter().enumerate() {
+            let asked = issuer.ring.refresh().await;
+            asked.map_err(|what| LoadError::new(format!("auth.issuers[{index}]"), what))?;
+        }
+        Ok(())
+    }
+
+    /// The state of the keys of each issuer, in the order of the configuration.
+    pub fn keys(&self) -> Vec<KeysState> {
+        self.issuers.iter().map(|issuer| issuer.ring.state()).collect()
+    }
+
+    /// How often tokens were verified, and how often that was spared.
+    pub fn verifications(&self) -> Verifications {
+        let (made, spared) = (self.verified.load(Ordering::Relaxed), self.remembered.load(Ordering::Relaxed));
+        Verifications { made, spared }
+    }
+
+    /// Whether tokens can be judged: the keys of every issuer have been there, and those of one at least can be used. A
+    /// provider that goes down later is no reason to turn away the callers of another.
+    pub fn is_ready(&self) -> bool {
+        let states = self.keys();
+        states.iter().all(|state| state.confirmed.is_some())
+            && states.iter().any(|state| state.freshness != Freshness::Unusable)
     }
 
     /// Checks `token` as of `now` and says whose it is. The clock is an argument so that a request is judged by one
@@ -61,23 +121,49 @@ impl Verifier {
     /// well-formed; `exp` is there; `nbf` has come and `exp` has not passed, with the configured leeway. Header members
     /// that bring a key along (`jku`, `jwk`, `x5u`, `x5c`) are ignored.
     ///
+    /// A token that no known key goes with waits until its issuer was asked for newer ones.
+    ///
     /// # Errors
-    /// [`Kind::TokenExpired`](crate::error::Kind::TokenExpired) for a token that was good once: everything but its age
-    /// was checked before. [`Kind::TokenInvalid`](crate::error::Kind::TokenInvalid) for every other token that does not
-    /// hold, with a reason for the log alone. [`Kind::Internal`](crate::error::Kind::Internal) when `now` is before 1970,
-    /// for then no time can be judged.
-    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Principal> {
+    /// [`Kind::TokenExpired`] for a token that was good once: everything but its age was checked before.
+    /// [`Kind::TokenInvalid`] for every other token that does not hold, with a reason for the log alone.
+    /// [`Kind::KeysUnavailable`] when it cannot be told, because the keys of the issuer are not to be had.
+    /// [`Kind::Internal`] when `now` is before 1970, for then no time can be judged.
+    pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Principal> {
         let now = now
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_err(|_| Error::internal("the clock of this machine is before 1970"))?;
-        Ok(self.judge(token, now)?)
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Refusal::new(Check::Form, "the token is longer than 16 KiB").into());
+        }
+        let fingerprint = Fingerprint::of(token);
+        let found = match self.seen.get(&fingerprint).filter(|found| self.stands(found)) {
+            Some(found) => {
+                self.remembered.fetch_add(1, Ordering::Relaxed);
+                found
+            }
+            None => {
+                self.verified.fetch_add(1, Ordering::Relaxed);
+                let found = self.judge(token).await?;
+                found.window.check(now, self.leeway)?;
+                self.seen.insert(fingerprint, found.clone());
+                found
+            }
+        };
+        found.window.check(now, self.leeway)?;
+        Ok(found.principal)
     }
 
-    fn judge(&self, token: &str, now: Duration) -> Result<Principal, Refusal> {
+    /// Whether what was found of a token was found with the keys that its issuer has now.
+    fn stands(&self, found: &Found) -> bool {
+        self.issuers.get(found.issuer).is_some_and(|issuer| {
+            let held = issuer.ring.held();
+            held.generation == found.generation && issuer.ring.is_usable(&held)
+        })
+    }
+
+    /// All that can be said of a token without a clock.
+    async fn judge(&self, token: &str) -> Result<Found> {
         let form = |why| Refusal::new(Check::Form, why);
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(form("the token is longer than 16 KiB"));
-        }
         let parts = Parts::of(token).ok_or(form("the token does not have three parts"))?;
         let header = Members::decode(parts.header).ok_or(form("the token's header is not a JSON object"))?;
         let claims = Members::decode(parts.claims).ok_or(form("the token's claims are not a JSON object"))?;
@@ -85,13 +171,38 @@ impl Verifier {
         // Unverified until the signature is: good for nothing but the choice of keys.
         let name =
             claims.string("iss").ok_or(Refusal::new(Check::Issuer, "the token's iss is missing or no string"))?;
-        let issuer = self.issuers.iter().find(|issuer| issuer.name == name);
-        let issuer = issuer.ok_or(Refusal::new(Check::Issuer, "the token's issuer is not configured"))?;
+        let index = self.issuers.iter().position(|issuer| issuer.name == name);
+        let unknown = Refusal::new(Check::Issuer, "the token's issuer is not configured");
+        let (index, issuer) = index.and_then(|index| Some((index, self.issuers.get(index)?))).ok_or(unknown)?;
         issuer.check_header(&header)?;
-        issuer.check_signature(&header, &parts)?;
+        let generation = self.signed(issuer, &header, &parts).await?;
         let principal = issuer.read(&claims)?;
-        Window::of(&claims)?.check(now, self.leeway)?;
-        Ok(principal)
+        Ok(Found { principal, window: Window::of(&claims)?, issuer: index, generation })
+    }
+
+    /// Looks for a key under which the signature holds, among those that are known, and then among newer ones.
+    async fn signed(&self, issuer: &Issuer, header: &Members, parts: &Parts<'_>) -> Result<u64> {
+        let ring = &issuer.ring;
+        let mark = ring.mark();
+        let mut held = ring.held();
+        loop {
+            let checked = issuer.check_signature(&held.keys, header, parts);
+            let is_usable = ring.is_usable(&held);
+            let refusal = match checked {
+                Ok(()) if is_usable => return Ok(held.generation),
+                Err(Unsigned::Refused(refusal)) => return Err(refusal.into()),
+                Ok(()) => None,
+                Err(Unsigned::Unknown(refusal)) => Some(refusal),
+            };
+            match (ring.newer(&held, mark).await, refusal) {
+                (Ok(newer), _) => held = newer,
+                (Err(NoneNewer::Told), Some(refusal)) if is_usable => return Err(refusal.into()),
+                (Err(_), _) => {
+                    let error = Error::new(Kind::KeysUnavailable);
+                    return Err(error.because(format!("the keys of {} are not to be had", issuer.name)));
+                }
+            }
+        }
     }
 }
 

@@ -185,9 +185,7 @@ impl Config {
         // A key file is named as seen from the file that names it, wherever the process was started.
         let folder = file.parent().unwrap_or(Path::new(""));
         for issuer in &mut config.auth.issuers {
-            for path in
-                [&mut issuer.pem_file, &mut issuer.jwks_file, &mut issuer.hmac_secret_file].into_iter().flatten()
-            {
+            for path in issuer.paths_mut() {
                 *path = folder.join(&*path);
             }
         }

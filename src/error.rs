@@ -30,6 +30,8 @@ pub enum Kind {
     TokenInvalid,
     /// The token was good once.
     TokenExpired,
+    /// The keys that would tell whether the token holds are not to be had.
+    KeysUnavailable,
     /// The caller is known and may not do this.
     Forbidden,
     /// The request breaks a documented rule.
@@ -81,10 +83,11 @@ pub struct Row {
 
 impl Kind {
     /// Every kind, for tests and for the documents that list them.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::TokenMissing,
         Kind::TokenInvalid,
         Kind::TokenExpired,
+        Kind::KeysUnavailable,
         Kind::Forbidden,
         Kind::Invalid,
         Kind::Incomplete,
@@ -118,6 +121,14 @@ impl Kind {
             Kind::TokenExpired => {
                 (Code::Unauthenticated, Http::UNAUTHORIZED, "TOKEN_EXPIRED", AUTH, "JWT token expired", false)
             }
+            Kind::KeysUnavailable => (
+                Code::Unavailable,
+                Http::SERVICE_UNAVAILABLE,
+                "KEYS_UNAVAILABLE",
+                BUSY,
+                "The token cannot be checked now, try again later",
+                true,
+            ),
             Kind::Forbidden => (
                 Code::PermissionDenied,
                 Http::FORBIDDEN,

@@ -63,8 +63,9 @@ async fn serve(
     request: Request,
 ) -> Result<Attachment> {
     let (parts, body) = request.into_parts();
-    let caller =
-        attachments.caller(parts.headers.get_all(http::header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))?;
+    let caller = attachments
+        .caller(parts.headers.get_all(http::header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))
+        .await?;
     let mut header = target(path, parts.uri.query().unwrap_or_default())?;
     header.if_absent = if_absent(&parts.headers)?;
     let admitted = attachments.admit(caller, &header).await?;

@@ -51,9 +51,9 @@ impl Attachments {
     /// Who is calling, by the values of the authorization header or metadata.
     ///
     /// # Errors
-    /// [`Kind::TokenMissing`], [`Kind::TokenInvalid`], [`Kind::TokenExpired`].
-    pub fn caller<'a>(&self, authorization: impl Iterator<Item = &'a [u8]>) -> Result<Principal> {
-        self.verifier.verify(bearer(authorization)?, SystemTime::now())
+    /// [`Kind::TokenMissing`], [`Kind::TokenInvalid`], [`Kind::TokenExpired`], [`Kind::KeysUnavailable`].
+    pub async fn caller<'a>(&self, authorization: impl Iterator<Item = &'a [u8]>) -> Result<Principal> {
+        self.verifier.verify(bearer(authorization)?, SystemTime::now()).await
     }
 
     /// Decides whether the caller may upload what `header` names, before any content is asked for. Looks at the ids and
@@ -197,7 +197,7 @@ impl AttachmentService for Attachments {
     ) -> Result<Response<UploadAttachmentResponse>, Status> {
         let (exit, metadata, messages) = enter("UploadAttachment", request);
         let served = async {
-            let caller = self.caller(authorization(&metadata))?;
+            let caller = self.caller(authorization(&metadata)).await?;
             let mut messages = messages.map(|message| message.map_err(arrival));
             let header = self.header(messages.next()).await?;
             let admitted = self.admit(caller, &header).await?;
@@ -213,7 +213,7 @@ impl AttachmentService for Attachments {
     ) -> Result<Response<RegisterAttachmentResponse>, Status> {
         let (exit, metadata, message) = enter("RegisterAttachment", request);
         let served = async {
-            let caller = self.caller(authorization(&metadata))?;
+            let caller = self.caller(authorization(&metadata)).await?;
             self.register(&caller, &message).await
         };
         leave(exit, served.await)

@@ -68,7 +68,7 @@ pub struct Addresses {
 
 /// Looks at all that a start would look at but the ports, and tries the storage.
 pub async fn check(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
-    Verifier::load(&config.auth)?;
+    Verifier::load(&config.auth)?.fetch_keys().await?;
     Store::open(&config.storage)?.probe().await.map_err(|error| format!("storage: {error}"))?;
     Ok(())
 }
@@ -80,8 +80,8 @@ impl Server {
         let store = Arc::new(Store::open(&config.storage)?);
         let budget = Arc::new(Budget::new(config.budget()));
         let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), config.upload()));
-        let attachments = Attachments::new(verifier, Arc::clone(&uploads));
-        let health = Health { store, uploads, budget, draining: Arc::new(AtomicBool::new(false)) };
+        let attachments = Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads));
+        let health = Health { verifier, store, uploads, budget, draining: Arc::new(AtomicBool::new(false)) };
         let rest = listen("rest", config.rest.listen).await?;
         let grpc = listen("grpc", config.grpc.listen).await?;
         let admin = listen("admin", config.admin.listen).await?;
@@ -103,6 +103,8 @@ impl Server {
         let header_timeout = config.limits.idle_timeout;
         let grace = config.shutdown.grace;
         let (stop, stopped) = watch::channel(false);
+        let verifier = Arc::clone(&health.verifier);
+        let keys = tokio::spawn(async move { verifier.keep_fresh().await });
 
         let routes = edge::around(rest::routes(attachments.clone()), config.edge());
         let rest = tokio::spawn(door::serve(rest, routes, header_timeout, grace, stopped.clone()));
@@ -127,6 +129,7 @@ impl Server {
                 tracing::warn!(uploads = health.uploads.in_flight(), "the grace has passed, uploads were cut off")
             }
         }
+        keys.abort();
         Ok(())
     }
 }

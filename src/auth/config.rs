@@ -1,4 +1,4 @@
-//! What users write about tokens, and what is wrong with it in plain words. This file must not know what a key file
+//! What users write about tokens, and what is wrong with it in plain words. This file must not know what a key source
 //! holds.
 
 use std::fmt;
@@ -6,14 +6,20 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::{Deserialize, Deserializer, de};
 
 use super::claims::Paths;
+use super::fetch::Provider;
+use super::keys::Form;
 use super::principal::{Ids, Rights, Scope, is_subject};
 
 /// The largest clock difference that is forgiven, and the default.
 const MAX_LEEWAY: Duration = Duration::from_secs(60);
+
+/// The most memory that verified tokens may take.
+const MAX_TOKEN_CACHE: ByteSize = ByteSize::gib(1);
 
 /// The names that `algorithms` takes (RFC 7518 §3.1, RFC 8037), for messages.
 const ALGORITHMS: &str = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
@@ -26,13 +32,43 @@ pub struct Config {
     /// from `0s` to `60s`. Default `60s`.
     #[serde(default = "default_leeway", deserialize_with = "duration")]
     pub leeway: Duration,
+    /// The bytes, about, within which tokens are remembered that were found to hold, so that a signature is verified once and
+    /// not for each request: 0, which turns it off, to 1 GiB. A token is forgotten when the keys of its issuer change, and
+    /// judged by the clock each time. Default 4 MiB, some 10,000 tokens.
+    #[serde(default = "default_token_cache")]
+    pub token_cache: ByteSize,
+    /// How keys are kept up to date.
+    #[serde(default)]
+    pub keys: KeysConfig,
     /// The trusted issuers, at least one, each with a name of its own. Default none, with which loading fails.
     #[serde(default)]
     pub issuers: Vec<IssuerConfig>,
 }
 
-/// One `[[auth.issuers]]` table: an issuer, and the keys that prove a token to be its own. Exactly one of `pem_file`,
-/// `jwks_file`, `jwks_url` and `hmac_secret_file` is given.
+/// The `[auth.keys]` table: how the keys of `jwks_url` and `discovery` are kept up to date. Files are looked at each five
+/// seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeysConfig {
+    /// How often a provider is asked again, from `1s` to `24h`. A key that it takes back is in use for this long at most.
+    /// Default `5m`.
+    #[serde(deserialize_with = "duration")]
+    pub refresh: Duration,
+    /// How long keys are used that could not be confirmed, because the provider does not answer or the file cannot be read:
+    /// from `refresh` to `7d`. Past it the issuer's tokens are answered 503 / UNAVAILABLE. Default `1h`.
+    #[serde(deserialize_with = "duration")]
+    pub max_age: Duration,
+    /// How long a provider may take to answer, from `100ms` to `60s`. Default `5s`.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// How soon a provider is asked again when a token names a key that is not known, from `100ms` to `60s`. Such requests
+    /// wait for the answer, up to 256 of them for an issuer. Default `1s`.
+    #[serde(deserialize_with = "duration")]
+    pub cooldown: Duration,
+}
+
+/// One `[[auth.issuers]]` table: an issuer, and the keys that prove a token to be its own. Exactly one of `discovery`,
+/// `jwks_url`, `jwks_file`, `pem_file` and `hmac_secret_file` is given.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
@@ -50,9 +86,25 @@ pub struct IssuerConfig {
     /// A JSON Web Key Set (RFC 7517 §5) of public keys. A token's `kid` selects its key.
     #[serde(default)]
     pub jwks_file: Option<PathBuf>,
-    /// The address of a JSON Web Key Set. Recognised, and not supported by this version.
+    /// The address of a JSON Web Key Set of public keys, https. It is fetched at the start and again and again. Redirects are
+    /// followed within its host.
     #[serde(default)]
     pub jwks_url: Option<String>,
+    /// `true`: the key set is the one that the issuer names in `<issuer>/.well-known/openid-configuration` (OpenID Connect
+    /// Discovery 1.0), where `issuer` must be an https URL. Default `false`.
+    #[serde(default)]
+    pub discovery: bool,
+    /// For `jwks_url` and `discovery`: the certificates in PEM that are trusted to vouch for the provider, in place of those
+    /// that the system trusts. It is read again for each fetch.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// For `jwks_url` and `discovery`: a file with a token that the provider wants to see, sent as `Authorization: Bearer` to
+    /// the host that is configured and to no other. It is read again for each fetch.
+    #[serde(default)]
+    pub bearer_token_file: Option<PathBuf>,
+    /// For `jwks_url` and `discovery`: whether plain http is permitted, and not to this machine alone. Default `false`.
+    #[serde(default)]
+    pub allow_http: bool,
     /// A shared secret, as bytes: at least 32 for HS256, 48 for HS384, 64 for HS512 (RFC 7518 §3.2). One newline at the
     /// very end (LF or CR LF), as editors and `echo` leave it, is not part of the secret; nothing else is trimmed. A
     /// binary secret whose last byte happens to be 0x0A is therefore one byte shorter than its file.
@@ -119,13 +171,18 @@ pub struct LoadError {
 /// Where an issuer's keys are.
 #[derive(Debug)]
 pub(super) enum Source<'a> {
-    Pem(&'a Path),
-    Jwks(&'a Path),
-    Hmac(&'a Path),
+    /// In a file, which stands at this key of the issuer's table.
+    File { path: &'a Path, form: Form, key: &'static str },
+    /// At its provider.
+    Provider(Provider<'a>),
 }
 
 fn default_leeway() -> Duration {
     MAX_LEEWAY
+}
+
+fn default_token_cache() -> ByteSize {
+    ByteSize::mib(4)
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -135,9 +192,21 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 }
 
 impl Default for Config {
-    /// A leeway of 60 seconds and no issuer.
+    /// The defaults of all keys, and no issuer.
     fn default() -> Self {
-        Config { leeway: default_leeway(), issuers: Vec::new() }
+        let (leeway, token_cache) = (default_leeway(), default_token_cache());
+        Config { leeway, token_cache, keys: KeysConfig::default(), issuers: Vec::new() }
+    }
+}
+
+impl Default for KeysConfig {
+    fn default() -> Self {
+        KeysConfig {
+            refresh: Duration::from_secs(5 * 60),
+            max_age: Duration::from_secs(60 * 60),
+            timeout: Duration::from_secs(5),
+            cooldown: Duration::from_secs(1),
+        }
     }
 }
 
@@ -179,9 +248,34 @@ impl fmt::Display for LoadError {
 impl std::error::Error for LoadError {}
 
 impl Source<'_> {
-    /// Whether the keys there have ids, so that a token's `kid` selects among them.
-    pub(super) fn has_key_ids(&self) -> bool {
-        matches!(self, Source::Jwks(_))
+    /// What the source holds.
+    pub(super) fn form(&self) -> Form {
+        match self {
+            Source::File { form, .. } => *form,
+            Source::Provider(_) => Form::Jwks,
+        }
+    }
+}
+
+impl KeysConfig {
+    fn check(&self) -> Result<(), LoadError> {
+        let second = Duration::from_secs(1);
+        let (short, minute) = (Duration::from_millis(100), 60 * second);
+        for (key, value, least, most) in [
+            ("refresh", self.refresh, second, 24 * 60 * minute),
+            ("max_age", self.max_age, self.refresh, 7 * 24 * 60 * minute),
+            ("timeout", self.timeout, short, minute),
+            ("cooldown", self.cooldown, short, minute),
+        ] {
+            if !(least..=most).contains(&value) {
+                let [value, least, most] = [value, least, most].map(humantime::format_duration);
+                return Err(LoadError::new(
+                    format!("auth.keys.{key}"),
+                    format!("{value} is not from {least} to {most}"),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -192,6 +286,13 @@ impl Config {
             let leeway = humantime::format_duration(self.leeway);
             return Err(LoadError::new("auth.leeway", format!("{leeway} is more than 60s")));
         }
+        if self.token_cache > MAX_TOKEN_CACHE {
+            return Err(LoadError::new(
+                "auth.token_cache",
+                format!("{} is more than {MAX_TOKEN_CACHE}", self.token_cache),
+            ));
+        }
+        self.keys.check()?;
         if self.issuers.is_empty() {
             return Err(LoadError::new("auth.issuers", "no issuer is configured, so that no token could be accepted"));
         }
@@ -226,27 +327,43 @@ impl IssuerConfig {
         Ok((source, self.parsed_algorithms(at)?))
     }
 
+    /// The paths of all files that the table names.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let IssuerConfig { pem_file, jwks_file, hmac_secret_file, ca_file, bearer_token_file, .. } = self;
+        [pem_file, jwks_file, hmac_secret_file, ca_file, bearer_token_file].into_iter().flatten()
+    }
+
     fn source(&self, at: &str) -> Result<Source<'_>, LoadError> {
-        let one_of = "exactly one of pem_file, jwks_file, jwks_url and hmac_secret_file";
-        match (&self.pem_file, &self.jwks_file, &self.jwks_url, &self.hmac_secret_file) {
-            (Some(path), None, None, None) => Ok(Source::Pem(path)),
-            (None, Some(path), None, None) => Ok(Source::Jwks(path)),
-            (None, None, None, Some(path)) => Ok(Source::Hmac(path)),
-            (None, None, Some(_), None) => Err(LoadError::new(
-                format!("{at}.jwks_url"),
-                "jwks_url is not supported by this version, use jwks_file",
+        let one_of = "exactly one of discovery, jwks_url, jwks_file, pem_file and hmac_secret_file";
+        let provider = |key, jwks_url| {
+            let (ca_file, bearer_token_file) = (self.ca_file.as_deref(), self.bearer_token_file.as_deref());
+            let IssuerConfig { issuer, allow_http, .. } = self;
+            (key, Source::Provider(Provider { jwks_url, issuer, ca_file, bearer_token_file, allow_http: *allow_http }))
+        };
+        let given = [
+            self.discovery.then(|| provider("discovery", None)),
+            self.jwks_url.as_deref().map(|url| provider("jwks_url", Some(url))),
+            in_file("jwks_file", Form::Jwks, self.jwks_file.as_deref()),
+            in_file("pem_file", Form::Pem, self.pem_file.as_deref()),
+            in_file("hmac_secret_file", Form::Secret, self.hmac_secret_file.as_deref()),
+        ];
+        let mut given = given.into_iter().flatten();
+        let (first, source) = given.next().ok_or_else(|| LoadError::new(at, format!("has no key: give {one_of}")))?;
+        let others: Vec<_> = given.map(|(key, _)| key).collect();
+        if !others.is_empty() {
+            return Err(LoadError::new(at, format!("has {first} and {}: give {one_of}", others.join(" and "))));
+        }
+        let fetching = [
+            ("ca_file", self.ca_file.is_some()),
+            ("bearer_token_file", self.bearer_token_file.is_some()),
+            ("allow_http", self.allow_http),
+        ];
+        match fetching.iter().find(|(_, given)| *given) {
+            Some((key, _)) if !matches!(source, Source::Provider(_)) => Err(LoadError::new(
+                format!("{at}.{key}"),
+                format!("goes with discovery and jwks_url, not with {first}"),
             )),
-            (None, None, None, None) => Err(LoadError::new(at, format!("has no key: give {one_of}"))),
-            _ => {
-                let given = [
-                    ("pem_file", self.pem_file.is_some()),
-                    ("jwks_file", self.jwks_file.is_some()),
-                    ("jwks_url", self.jwks_url.is_some()),
-                    ("hmac_secret_file", self.hmac_secret_file.is_some()),
-                ];
-                let given: Vec<_> = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
-                Err(LoadError::new(at, format!("has {}: give {one_of}", given.join(" and "))))
-            }
+            _ => Ok(source),
         }
     }
 
@@ -266,7 +383,9 @@ impl IssuerConfig {
                 ));
             }
             if !is_hmac && self.hmac_secret_file.is_some() {
-                return wrong(format!("{name} needs a public key (pem_file or jwks_file), not hmac_secret_file"));
+                return wrong(format!(
+                    "{name} needs a public key (discovery, jwks_url, jwks_file or pem_file), not hmac_secret_file"
+                ));
             }
             if !algorithms.contains(&algorithm) {
                 algorithms.push(algorithm);
@@ -277,6 +396,11 @@ impl IssuerConfig {
         }
         Ok(algorithms)
     }
+}
+
+/// A file as a source of keys, with the key of the configuration that names it.
+fn in_file<'a>(key: &'static str, form: Form, path: Option<&'a Path>) -> Option<(&'static str, Source<'a>)> {
+    path.map(|path| (key, Source::File { path, form, key }))
 }
 
 impl Grant {

@@ -2,14 +2,16 @@
 //! must not know the clock.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
 use super::check::{Check, Refusal};
 use super::claims::Paths;
-use super::config::{Grant, IssuerConfig, LoadError};
-use super::keys::{self, Key};
+use super::config::{Grant, IssuerConfig, KeysConfig, LoadError};
+use super::keyring::Keyring;
+use super::keys::Key;
 use super::principal::{Principal, Rights};
 use super::token::{Members, Parts};
 
@@ -26,12 +28,21 @@ pub(super) struct Issuer {
     grants: Vec<Grant>,
     /// Whether `kid` selects among the keys: true of a JWKS, where keys have names.
     named: bool,
-    pub(super) keys: Vec<Key>,
+    pub(super) ring: Arc<Keyring>,
+}
+
+/// Why no key holds.
+#[derive(Debug)]
+pub(super) enum Unsigned {
+    /// No key of this issuer could make it hold.
+    Refused(Refusal),
+    /// None of the keys that are known. It may have been signed with a newer one.
+    Unknown(Refusal),
 }
 
 impl Issuer {
-    /// Reads the keys of one issuer; `at` is the configuration key of its table.
-    pub(super) fn load(config: &IssuerConfig, at: &str) -> Result<Issuer, LoadError> {
+    /// Reads the keys of one issuer, where they are in a file; `at` is the configuration key of its table.
+    pub(super) fn load(config: &IssuerConfig, keys: KeysConfig, at: &str) -> Result<Issuer, LoadError> {
         let (source, algorithms) = config.check(at)?;
         Ok(Issuer {
             name: config.issuer.clone(),
@@ -39,8 +50,8 @@ impl Issuer {
             types: config.types.iter().map(|name| plain_type(name).to_ascii_lowercase()).collect(),
             paths: Paths::parse(&config.claims, &format!("{at}.claims"))?,
             grants: config.grants.clone(),
-            named: source.has_key_ids(),
-            keys: keys::load(&source, &algorithms, at)?,
+            named: source.form().has_key_ids(),
+            ring: Keyring::load(&config.issuer, &source, algorithms, keys, at)?,
         })
     }
 
@@ -58,21 +69,30 @@ impl Issuer {
         Ok(())
     }
 
-    /// Checks the signature, with the keys that are pinned to the header's `alg` and have its `kid`.
-    pub(super) fn check_signature(&self, header: &Members, parts: &Parts<'_>) -> Result<(), Refusal> {
+    /// Checks the signature, with those of `keys` that are pinned to the header's `alg` and have its `kid`.
+    pub(super) fn check_signature(&self, keys: &[Key], header: &Members, parts: &Parts<'_>) -> Result<(), Unsigned> {
+        let refused = |check, why| Err(Unsigned::Refused(Refusal::new(check, why)));
         // `none`, in any spelling, is no `Algorithm` at all.
-        let algorithm = header.string("alg").and_then(|name| Algorithm::from_str(name).ok());
-        let algorithm = algorithm.ok_or(Refusal::new(Check::Key, "the token's alg is missing or unknown"))?;
+        let Some(algorithm) = header.string("alg").and_then(|name| Algorithm::from_str(name).ok()) else {
+            return refused(Check::Key, "the token's alg is missing or unknown");
+        };
+        if !self.ring.algorithms().contains(&algorithm) {
+            return refused(Check::Key, "the token's alg is not configured for its issuer");
+        }
         let kid = match header.get("kid") {
             None => None,
             Some(Value::String(kid)) => Some(kid.as_str()),
-            Some(_) => return Err(Refusal::new(Check::Key, "the token's kid is no string")),
+            Some(_) => return refused(Check::Key, "the token's kid is no string"),
         };
         // An unknown kid selects no key, rather than every key. A single key without a name has nothing to select.
-        let wanted = |key: &&Key| !self.named || kid.is_none() || key.kid.as_deref() == kid;
-        let mut keys = self.keys.iter().filter(wanted).filter(|key| key.algorithms.contains(&algorithm)).peekable();
+        let kid = kid.filter(|_| self.named);
+        let mut named = keys.iter().filter(|key| kid.is_none() || key.kid.as_deref() == kid).peekable();
+        if named.peek().is_none() {
+            return Err(Unsigned::Unknown(Refusal::new(Check::Key, "no key of the issuer has the token's kid")));
+        }
+        let mut keys = named.filter(|key| key.algorithms.contains(&algorithm)).peekable();
         if keys.peek().is_none() {
-            return Err(Refusal::new(Check::Key, "no configured key has the token's alg and kid"));
+            return refused(Check::Key, "no key of the issuer with the token's kid is for its alg");
         }
         // `jsonwebtoken::decode` would read header, claims and clock a second time, by rules laxer than ours, and put
         // what it read into its errors. Only the primitive is used; its errors mean no more than "does not hold".
@@ -80,10 +100,11 @@ impl Issuer {
         let holds = |key: &Key| {
             jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, algorithm).unwrap_or(false)
         };
-        if keys.any(holds) {
-            Ok(())
-        } else {
-            Err(Refusal::new(Check::Signature, "the token's signature does not hold"))
+        let refusal = Refusal::new(Check::Signature, "the token's signature does not hold");
+        match (keys.any(holds), kid) {
+            (true, _) => Ok(()),
+            (false, Some(_)) => Err(Unsigned::Refused(refusal)),
+            (false, None) => Err(Unsigned::Unknown(refusal)),
         }
     }
 

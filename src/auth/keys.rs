@@ -1,4 +1,4 @@
-//! Key files become keys, each pinned to the algorithms it may verify. A key is only ever used with algorithms of its
+//! Bytes become keys, each pinned to the algorithms it may verify. A key is only ever used with algorithms of its
 //! own family and curve. This file must not know tokens or claims.
 
 use std::fs::File;
@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::config::{LoadError, Source};
+use super::config::LoadError;
 
 /// No key file is longer: 1 MiB. A path that names something endless must not hang or fill the memory.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -33,29 +33,41 @@ pub(super) struct Key {
     pub(super) decoding: DecodingKey,
 }
 
-/// Reads the keys of one issuer; at least one. `at` is the configuration key of the issuer's table.
-pub(super) fn load(source: &Source<'_>, algorithms: &[Algorithm], at: &str) -> Result<Vec<Key>, LoadError> {
-    match source {
-        Source::Hmac(path) => {
-            let secret = read_secret(path, algorithms, &format!("{at}.hmac_secret_file"))?;
-            let decoding = DecodingKey::from_secret(&secret);
-            Ok(vec![Key { kid: None, algorithms: algorithms.to_vec(), decoding }])
-        }
-        Source::Pem(path) => {
-            let key = format!("{at}.pem_file");
-            let wrong = |what: String| LoadError::new(&key, format!("{}: {what}", path.display()));
-            let (kind, decoding) = public_key_from_pem(&read(path, &key)?).map_err(wrong)?;
-            match algorithms.iter().find(|algorithm| !kind.takes(**algorithm)) {
-                None => Ok(vec![Key { kid: None, algorithms: algorithms.to_vec(), decoding }]),
-                Some(other) => {
-                    Err(wrong(format!("is an {} key, and {other:?} needs {}", kind.name(), needed_for(*other))))
+/// What the bytes of a key source are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One public key in PEM.
+    Pem,
+    /// A JSON Web Key Set.
+    Jwks,
+    /// A shared secret.
+    Secret,
+}
+
+impl Form {
+    /// Whether the keys there have ids, so that a token's `kid` selects among them.
+    pub(super) fn has_key_ids(self) -> bool {
+        self == Form::Jwks
+    }
+
+    /// The keys in `bytes` that go with `algorithms`; at least one.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes, as the end of a sentence about them. Holds no key material.
+    pub(super) fn parse(self, bytes: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
+        let single = |decoding| vec![Key { kid: None, algorithms: algorithms.to_vec(), decoding }];
+        match self {
+            Form::Jwks => keys_from_jwks(bytes, algorithms),
+            Form::Secret => secret(bytes, algorithms).map(|secret| single(DecodingKey::from_secret(secret))),
+            Form::Pem => {
+                let (kind, decoding) = public_key_from_pem(bytes)?;
+                match algorithms.iter().find(|algorithm| !kind.takes(**algorithm)) {
+                    None => Ok(single(decoding)),
+                    Some(other) => {
+                        Err(format!("is an {} key, and {other:?} needs {}", kind.name(), needed_for(*other)))
+                    }
                 }
             }
-        }
-        Source::Jwks(path) => {
-            let key = format!("{at}.jwks_file");
-            keys_from_jwks(&read(path, &key)?, algorithms)
-                .map_err(|what| LoadError::new(&key, format!("{}: {what}", path.display())))
         }
     }
 }
@@ -72,14 +84,9 @@ pub(super) fn read(path: &Path, key: &str) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
-/// Reads a shared secret, without the one newline that may end its file.
-pub(super) fn read_secret(path: &Path, algorithms: &[Algorithm], key: &str) -> Result<Vec<u8>, LoadError> {
-    let mut secret = read(path, key)?;
-    if secret.ends_with(b"\r\n") {
-        secret.truncate(secret.len() - 2);
-    } else if secret.ends_with(b"\n") {
-        secret.truncate(secret.len() - 1);
-    }
+/// A shared secret, without the one newline that may end its file.
+pub(super) fn secret<'a>(bytes: &'a [u8], algorithms: &[Algorithm]) -> Result<&'a [u8], String> {
+    let secret = bytes.strip_suffix(b"\r\n").or_else(|| bytes.strip_suffix(b"\n")).unwrap_or(bytes);
     // RFC 7518 §3.2: at least as long as the hash.
     for algorithm in algorithms {
         let least = match algorithm {
@@ -88,11 +95,8 @@ pub(super) fn read_secret(path: &Path, algorithms: &[Algorithm], key: &str) -> R
             _ => 32,
         };
         if secret.len() < least {
-            let (path, len) = (path.display(), secret.len());
-            return Err(LoadError::new(
-                key,
-                format!("{path}: the secret has {len} bytes, and {algorithm:?} needs at least {least}"),
-            ));
+            let length = secret.len();
+            return Err(format!("the secret has {length} bytes, and {algorithm:?} needs at least {least}"));
         }
     }
     Ok(secret)

@@ -8,9 +8,9 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
 use serde_json::{Map, Value};
 
 use super::claims::Paths;
-use super::config::{IssuerConfig, LoadError, Source};
+use super::config::{IssuerConfig, KeysConfig, LoadError, Source};
 use super::issuer::Issuer;
-use super::keys;
+use super::keys::{self, Form, Key};
 use super::principal::{Ids, Scope, is_subject};
 use super::token::{MAX_TOKEN_BYTES, Members, Parts};
 use crate::error::{Error, Result};
@@ -58,13 +58,24 @@ impl Minter {
         const PRIVATE: &str = "private key file";
         let at = format!("auth.issuers[{:?}]", issuer.issuer);
         let (source, algorithms) = issuer.check(&at)?;
-        let verifying = Issuer::load(issuer, &at)?;
+        let (path, form) = match source {
+            Source::File { path, form, .. } => (path, form),
+            Source::Provider(_) => {
+                return Err(LoadError::new(at, "has its keys at a provider, which alone makes its tokens"));
+            }
+        };
+        let verifying = Issuer::load(issuer, KeysConfig::default(), &at)?;
+        let held = verifying.ring.held();
         let paths = Paths::parse(&issuer.claims, &format!("{at}.claims"))?;
-        let bytes = match (&source, private_key_file) {
-            (Source::Hmac(_), Some(_)) => {
+        let bytes = match (form, private_key_file) {
+            (Form::Secret, Some(_)) => {
                 return Err(LoadError::new(PRIVATE, "is not needed: the issuer signs with its hmac_secret_file"));
             }
-            (Source::Hmac(path), None) => keys::read_secret(path, &algorithms, &format!("{at}.hmac_secret_file"))?,
+            (Form::Secret, None) => {
+                let key = format!("{at}.hmac_secret_file");
+                let bytes = keys::read(path, &key)?;
+                keys::secret(&bytes, &algorithms).map(<[u8]>::to_vec).map_err(|what| LoadError::new(key, what))?
+            }
             (_, Some(path)) => keys::read(path, PRIVATE)?,
             (_, None) => {
                 return Err(LoadError::new(PRIVATE, "is needed: the configuration has only the issuer's public key"));
@@ -74,7 +85,7 @@ impl Minter {
             Some(path) => LoadError::new(PRIVATE, format!("{}: {what}", path.display())),
             None => LoadError::new(format!("{at}.hmac_secret_file"), what),
         };
-        if !matches!(source, Source::Hmac(_)) {
+        if form != Form::Secret {
             check_private_pem(&bytes).map_err(wrong)?;
         }
 
@@ -82,7 +93,7 @@ impl Minter {
         let mut signs = false;
         for algorithm in algorithms {
             let Some(key) = encoding_key(algorithm, &bytes) else { continue };
-            for candidate in verifying.keys.iter().filter(|key| key.algorithms.contains(&algorithm)) {
+            for candidate in held.keys.iter().filter(|key| key.algorithms.contains(&algorithm)) {
                 let minter = Minter {
                     issuer: issuer.issuer.clone(),
                     audience: verifying.audience.first().cloned().unwrap_or_default(),
@@ -93,7 +104,7 @@ impl Minter {
                 };
                 let Ok(probe) = minter.sign(&Map::new()) else { continue };
                 signs = true;
-                if is_signed(&verifying, &probe) {
+                if is_signed(&verifying, &held.keys, &probe) {
                     return Ok(minter);
                 }
             }
@@ -151,10 +162,10 @@ impl Minter {
     }
 }
 
-/// Whether the signature of `token` holds under the issuer's keys, whatever its claims say.
-fn is_signed(issuer: &Issuer, token: &str) -> bool {
+/// Whether the signature of `token` holds under the issuer's `keys`, whatever its claims say.
+fn is_signed(issuer: &Issuer, keys: &[Key], token: &str) -> bool {
     let Some(parts) = Parts::of(token) else { return false };
-    Members::decode(parts.header).is_some_and(|header| issuer.check_signature(&header, &parts).is_ok())
+    Members::decode(parts.header).is_some_and(|header| issuer.check_signature(keys, &header, &parts).is_ok())
 }
 
 fn ids_claim(ids: &Ids, field: &'static str) -> Result<Value> {

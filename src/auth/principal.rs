@@ -89,6 +89,14 @@ impl Ids {
             Ids::Only(ids) => ids.binary_search(&id).is_ok(),
         }
     }
+
+    /// The bytes that the set takes on the heap.
+    fn weight(&self) -> usize {
+        match self {
+            Ids::All => 0,
+            Ids::Only(ids) => ids.capacity() * size_of::<i64>(),
+        }
+    }
 }
 
 /// As configurations write it: `"*"`, or a list of integers from 1 to 2^63−1.
@@ -201,6 +209,13 @@ impl Principal {
     /// Whether the caller holds the portfolio of this id.
     pub fn holds_portfolio(&self, id: i64) -> bool {
         self.0.rights.portfolios.holds(id)
+    }
+
+    /// The bytes that this principal takes on the heap, about.
+    pub(super) fn weight(&self) -> usize {
+        let Identity { issuer, subject, rights } = &*self.0;
+        let ids = rights.clients.weight() + rights.projects.weight() + rights.portfolios.weight();
+        size_of::<Identity>() + issuer.len() + subject.len() + rights.scopes.len() + ids
     }
 }
 

@@ -119,6 +119,17 @@ impl Files {
     }
 }
 
+thread_local! {
+    static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+}
+
+impl Verifier {
+    /// What is said of a token, for tests that have nothing else to wait for.
+    fn verdict(&self, token: &str, now: SystemTime) -> Result<Principal> {
+        RUNTIME.with(|runtime| runtime.block_on(self.verify(token, now)))
+    }
+}
+
 fn issuer(rest: &str) -> IssuerConfig {
     toml::from_str(&format!("issuer = {ISSUER:?}\naudience = [\"attachd\", \"attachd-2\"]\n{rest}")).unwrap()
 }
@@ -180,17 +191,17 @@ fn kind<T: fmt::Debug>(result: Result<T>) -> Kind {
 
 #[track_caller]
 fn assert_invalid(verifier: &Verifier, token: &str) {
-    assert_eq!(kind(verifier.verify(token, at(NOW))), Kind::TokenInvalid);
+    assert_eq!(kind(verifier.verdict(token, at(NOW))), Kind::TokenInvalid);
 }
 
 /// The claims, once as they are and then with `name` set to each value: all refused.
 #[track_caller]
 fn assert_claim_invalid(name: &str, values: &[Value]) {
     let verifier = hs256();
-    assert!(verifier.verify(&token(&good()), at(NOW)).is_ok());
+    assert!(verifier.verdict(&token(&good()), at(NOW)).is_ok());
     for value in values {
         let claims = with(good(), json!({ name: value }));
-        let error = verifier.verify(&token(&claims), at(NOW)).expect_err(&format!("{name}: {value}"));
+        let error = verifier.verdict(&token(&claims), at(NOW)).expect_err(&format!("{name}: {value}"));
         assert_eq!(error.kind(), Kind::TokenInvalid, "{name}: {value}");
     }
 }
@@ -212,5 +223,6 @@ mod form;
 mod key_files;
 mod minting;
 mod rights;
+mod rotation;
 mod signature;
 mod times;

@@ -69,7 +69,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         storage,
         attachments: Attachments { on_unknown: OnUnknown::Create },
         limits: Limits::default(),
-        auth: auth::Config { leeway: Duration::from_secs(60), issuers: vec![issuer] },
+        auth: auth::Config { issuers: vec![issuer], ..auth::Config::default() },
         log,
         shutdown: Shutdown { grace: Duration::from_secs(5) },
     };

@@ -11,7 +11,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("cli", &["attachment", "auth", "config", "pb", "rest", "server", "store", "telemetry"]),
     ("config", &["auth", "budget", "edge", "store", "telemetry", "upload"]),
     ("server", &["admin", "auth", "budget", "config", "edge", "error", "pb", "rest", "rpc", "store", "upload"]),
-    ("admin", &["budget", "store", "upload"]),
+    ("admin", &["auth", "budget", "store", "upload"]),
     ("edge", &["envelope", "error", "telemetry"]),
     ("rest", &["attachment", "envelope", "error", "multipart", "pb", "rpc"]),
     ("envelope", &["auth", "error"]),

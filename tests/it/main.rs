@@ -20,6 +20,7 @@ mod grpc_limits;
 mod grpc_wire;
 mod house;
 mod http2;
+mod keys;
 mod limits;
 mod load;
 mod memory;

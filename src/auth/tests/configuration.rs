@@ -40,10 +40,10 @@ fn a_leeway_of_60_seconds_is_the_largest() {
     for (leeway, ok) in [(0, true), (59_999, true), (60_000, true), (60_001, false)] {
         let files = Files::new();
         let issuers = vec![files.issuer(&["HS256"], "hmac_secret_file", SECRET)];
-        let config = Config { leeway: Duration::from_millis(leeway), issuers };
+        let config = Config { leeway: Duration::from_millis(leeway), ..config(issuers) };
         assert_eq!(Verifier::load(&config).is_ok(), ok, "{leeway}");
     }
-    assert_load_error(&Config { leeway: Duration::from_secs(61), issuers }, "auth.leeway", "more than 60s");
+    assert_load_error(&Config { leeway: Duration::from_secs(61), ..config(issuers) }, "auth.leeway", "more than 60s");
 }
 
 #[test]
@@ -66,9 +66,17 @@ fn a_wrong_issuer_table_is_named_with_its_key() {
     wrong(|i| i.algorithms = vec!["none".into()], &format!("{at}.algorithms"), "`none` is not one of HS256, HS384");
     wrong(|i| i.algorithms = vec!["hs256".into()], &format!("{at}.algorithms"), "`hs256` is not one of");
     wrong(|i| i.algorithms.push("RS256".into()), &format!("{at}.algorithms"), "RS256 needs a public key");
-    wrong(|i| i.hmac_secret_file = None, at, "has no key: give exactly one of pem_file, jwks_file");
+    wrong(|i| i.hmac_secret_file = None, at, "has no key: give exactly one of discovery, jwks_url, jwks_file");
     wrong(|i| i.pem_file = Some("x".into()), at, "has pem_file and hmac_secret_file: give exactly one");
     wrong(|i| i.jwks_url = Some("x".into()), at, "has jwks_url and hmac_secret_file");
+    wrong(|i| (i.discovery, i.jwks_file) = (true, Some("x".into())), at, "has discovery and jwks_file and hmac_secret");
+    wrong(
+        |i| i.ca_file = Some("x".into()),
+        &format!("{at}.ca_file"),
+        "goes with discovery and jwks_url, not with hmac",
+    );
+    wrong(|i| i.bearer_token_file = Some("x".into()), &format!("{at}.bearer_token_file"), "goes with discovery");
+    wrong(|i| i.allow_http = true, &format!("{at}.allow_http"), "goes with discovery and jwks_url");
     wrong(|i| i.claims.clients.clear(), &format!("{at}.claims.clients"), "empty");
     wrong(|i| i.claims.scopes = "sub".into(), &format!("{at}.claims.scopes"), "`sub` is the name of `subject` already");
     wrong(|i| i.claims.subject = "iss".into(), &format!("{at}.claims.subject"), "`iss` has a meaning of its own");
@@ -95,11 +103,6 @@ fn a_wrong_issuer_table_is_named_with_its_key() {
         vec![grant("a"), grant("b"), grant("a")],
         "auth.issuers[0].grants[2].subject",
         "`a` is the subject of auth.issuers[0].grants[0]",
-    );
-    wrong(
-        |i| (i.hmac_secret_file, i.jwks_url) = (None, Some("https://id.example/jwks".into())),
-        &format!("{at}.jwks_url"),
-        "jwks_url is not supported by this version, use jwks_file",
     );
     wrong(
         |i| (i.hmac_secret_file, i.pem_file) = (None, Some("x".into())),
@@ -132,4 +135,96 @@ fn a_grant_that_cannot_be_read_says_why() {
         assert!(error.contains(what), "{wrong}: {error}");
     }
     assert!(toml::from_str::<Grant>("clients = \"*\"").is_err());
+}
+
+/// An issuer whose keys are at a provider.
+fn provided(rest: &str) -> Result<Verifier, LoadError> {
+    // As the program does first thing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Verifier::load(&config(vec![issuer(&format!("algorithms = [\"RS256\"]\n{rest}"))]))
+}
+
+#[test]
+fn keys_come_over_tls_or_from_this_machine_or_by_leave() {
+    for good in [
+        "jwks_url = \"https://id.example/jwks\"",
+        "jwks_url = \"http://127.0.0.1:1/jwks\"",
+        "jwks_url = \"http://127.9.9.9/jwks\"",
+        "jwks_url = \"http://[::1]:1/jwks\"",
+        "jwks_url = \"http://localhost:1/jwks\"",
+        "jwks_url = \"http://id.example/jwks\"\nallow_http = true",
+        "discovery = true",
+    ] {
+        assert!(provided(good).is_ok(), "{good}: {:?}", provided(good).err());
+    }
+    for (url, what) in [
+        ("http://id.example/jwks", "must be https: whoever is on the way"),
+        ("http://128.0.0.1/jwks", "must be https"),
+        ("http://localhost.example/jwks", "must be https"),
+        ("http://[::2]/jwks", "must be https"),
+        ("ftp://id.example/jwks", "must be https"),
+        ("file:///etc/passwd", "names no host"),
+        ("https://user:password@id.example/jwks", "user name or password"),
+        ("id.example/jwks", "is no URL"),
+        ("", "is no URL"),
+    ] {
+        let error = provided(&format!("jwks_url = {url:?}")).unwrap_err();
+        assert_eq!(error.key(), "auth.issuers[0].jwks_url", "{error}");
+        assert!(error.what().contains(what), "{error}");
+    }
+    let plain =
+        IssuerConfig { issuer: "http://id.example".to_owned(), ..issuer("algorithms = [\"RS256\"]\ndiscovery = true") };
+    assert_load_error(&config(vec![plain.clone()]), "auth.issuers[0].issuer", "must be https");
+    let name = IssuerConfig { issuer: "our issuer".to_owned(), ..plain };
+    assert_load_error(&config(vec![name]), "auth.issuers[0].issuer", "is no URL");
+}
+
+#[test]
+fn files_that_go_along_with_a_provider_are_read_at_the_start() {
+    let files = Files::new();
+    let url = "jwks_url = \"https://id.example/jwks\"";
+    let wrong = |key: &str, path: &Path, what: &str| {
+        let error = provided(&format!("{url}\n{key} = {path:?}")).unwrap_err();
+        assert_eq!(error.key(), format!("auth.issuers[0].{key}"), "{error}");
+        assert!(error.what().contains(what), "{error}");
+    };
+    wrong("ca_file", Path::new("/nowhere/ca.pem"), "cannot read /nowhere/ca.pem");
+    wrong("ca_file", &files.put("empty", ""), "holds no certificate");
+    wrong("ca_file", &files.put("key", &RSA.1.public), "holds no certificate");
+    wrong("bearer_token_file", Path::new("/nowhere/token"), "cannot read /nowhere/token");
+    wrong("bearer_token_file", &files.put("token", "a\nb"), "is no token");
+    assert!(provided(&format!("{url}\nbearer_token_file = {:?}", files.put("token", "a.b.c\n"))).is_ok());
+}
+
+#[test]
+fn times_of_keys_have_their_ranges() {
+    let files = Files::new();
+    let with = |key: &str, value: &str| {
+        let keys = toml::from_str(&format!("{key} = {value:?}")).unwrap();
+        let issuers = vec![files.issuer(&["HS256"], "hmac_secret_file", SECRET)];
+        Verifier::load(&Config { keys, ..config(issuers) })
+    };
+    for (key, wrong, good) in [
+        ("refresh", ["999ms", "24h 1s"], ["1s", "1h"]),
+        ("max_age", ["4m 59s", "7d 1s"], ["5m", "7d"]),
+        ("timeout", ["99ms", "60s 1ms"], ["100ms", "60s"]),
+        ("cooldown", ["99ms", "60s 1ms"], ["100ms", "60s"]),
+    ] {
+        for value in wrong {
+            let error = with(key, value).unwrap_err();
+            assert_eq!(error.key(), format!("auth.keys.{key}"), "{value}: {error}");
+        }
+        for value in good {
+            assert!(with(key, value).is_ok(), "{key} = {value}");
+        }
+    }
+    let most = Config { keys: toml::from_str("refresh = \"24h\"\nmax_age = \"24h\"").unwrap(), ..Config::default() };
+    assert!(
+        Verifier::load(&Config { issuers: vec![files.issuer(&["HS256"], "hmac_secret_file", SECRET)], ..most }).is_ok()
+    );
+    for (bytes, good) in [(0, true), (1 << 30, true), ((1 << 30) + 1, false)] {
+        let issuers = vec![files.issuer(&["HS256"], "hmac_secret_file", SECRET)];
+        let config = Config { token_cache: bytesize::ByteSize::b(bytes), ..config(issuers) };
+        assert_eq!(Verifier::load(&config).is_ok(), good, "{bytes}");
+    }
 }

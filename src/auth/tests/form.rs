@@ -87,7 +87,7 @@ fn a_token_of_16_kib_is_the_longest() {
     for (length, ok) in [(16_383, true), (16_384, true), (16_385, false)] {
         let token = of_length(length);
         assert_eq!(token.len(), length);
-        assert_eq!(verifier.verify(&token, at(NOW)).is_ok(), ok, "{length}");
+        assert_eq!(verifier.verdict(&token, at(NOW)).is_ok(), ok, "{length}");
     }
     assert_invalid(&verifier, &"a".repeat(1 << 20));
 }
@@ -97,7 +97,7 @@ fn a_member_that_comes_twice_is_refused_in_header_and_claims() {
     let claims = good().to_string();
     let twice = |name: &str, value: &str| format!("{{\"{name}\":{value},{}", &claims[1..]);
     let alg = r#"{"alg":"HS256"}"#;
-    assert!(hs256().verify(&sign_hs256_text(alg, &twice("x", "1")), at(NOW)).is_ok());
+    assert!(hs256().verdict(&sign_hs256_text(alg, &twice("x", "1")), at(NOW)).is_ok());
     for (name, value) in
         [("sub", "\"svc-a\""), ("exp", "0"), ("iss", "\"x\""), ("\\u0073ub", "\"root\""), ("scope", "[]")]
     {
@@ -105,7 +105,7 @@ fn a_member_that_comes_twice_is_refused_in_header_and_claims() {
     }
     assert_invalid(&hs256(), &sign_hs256_text(alg, &twice("x", r#"{"a":{"b":1,"b":1}}"#)));
     assert_invalid(&hs256(), &sign_hs256_text(alg, &twice("x", r#"[{"b":1,"b":2}]"#)));
-    assert!(hs256().verify(&sign_hs256_text(alg, &twice("x", r#"[{"b":1},{"b":2},{"sub":3}]"#)), at(NOW)).is_ok());
+    assert!(hs256().verdict(&sign_hs256_text(alg, &twice("x", r#"[{"b":1},{"b":2},{"sub":3}]"#)), at(NOW)).is_ok());
     assert_invalid(&hs256(), &sign_hs256_text(r#"{"alg":"none","alg":"HS256"}"#, &claims));
     assert_invalid(&hs256(), &sign_hs256_text(r#"{"x":1,"alg":"HS256","x":1}"#, &claims));
 }
@@ -125,7 +125,7 @@ fn parts_that_are_not_one_json_object_are_refused() {
 proptest! {
     #[test]
     fn no_text_is_a_token_by_chance(text in "[A-Za-z0-9_.=-]{0,200}|\\PC{0,100}") {
-        prop_assert_eq!(kind(VERIFIER.verify(&text, at(NOW))), Kind::TokenInvalid);
+        prop_assert_eq!(kind(VERIFIER.verdict(&text, at(NOW))), Kind::TokenInvalid);
     }
 
     #[test]
@@ -137,7 +137,7 @@ proptest! {
         ],
         name in prop::sample::select(vec!["iss", "aud", "client_ids", "sub"]),
     ) {
-        prop_assert_eq!(kind(VERIFIER.verify(&token(&with(good(), json!({ name: value }))), at(NOW))), Kind::TokenInvalid);
+        prop_assert_eq!(kind(VERIFIER.verdict(&token(&with(good(), json!({ name: value }))), at(NOW))), Kind::TokenInvalid);
     }
 
     #[test]
@@ -171,7 +171,7 @@ fn no_error_and_no_debug_shows_a_token_or_a_key() {
         token(&with(good(), json!({"exp": 1}))),
     ];
     for token in &tokens {
-        let error = verifier.verify(token, at(NOW)).unwrap_err();
+        let error = verifier.verdict(token, at(NOW)).unwrap_err();
         let shown = format!("{error} {error:?} {:?} {:?}", error.log_source(), error.to_status());
         assert!(!shown.contains("MARKER"), "{shown}");
         for part in token.split('.').filter(|part| part.len() > 5) {

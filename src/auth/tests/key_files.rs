@@ -31,7 +31,7 @@ fn one_newline_ends_a_secret_file_and_everything_else_is_the_secret() {
     let files = Files::new();
     let verifies = |file: &[u8]| {
         let verifier = files.verifier(&["HS256"], "hmac_secret_file", file).unwrap();
-        verifier.verify(&token(&good()), at(NOW)).is_ok()
+        verifier.verdict(&token(&good()), at(NOW)).is_ok()
     };
     let cases: [(&[u8], bool); 6] =
         [(b"", true), (b"\n", true), (b"\r\n", true), (b"\n\n", false), (b" ", false), (b"\r", false)];

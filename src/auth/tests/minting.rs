@@ -13,13 +13,13 @@ fn every_algorithm_verifies_what_it_minted() {
             serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap();
         assert_eq!(header["alg"], signing.algorithms[0].as_str());
         let verifier = Verifier::load(&config(vec![signing])).unwrap();
-        let principal = verifier.verify(&token, at(NOW)).unwrap();
+        let principal = verifier.verdict(&token, at(NOW)).unwrap();
         assert_eq!((principal.subject(), principal.issuer()), ("svc", ISSUER));
         assert!(principal.allows(Scope::Write) && principal.allows(Scope::Read) && !principal.allows(Scope::Manage));
         assert!(principal.holds_client(7) && principal.holds_client(9) && !principal.holds_client(8));
         assert!(principal.holds_project(1) && !principal.holds_portfolio(1));
-        assert!(verifier.verify(&token, at(NOW + 359)).is_ok());
-        assert_eq!(kind(verifier.verify(&token, at(NOW + 360))), Kind::TokenExpired);
+        assert!(verifier.verdict(&token, at(NOW + 359)).is_ok());
+        assert_eq!(kind(verifier.verdict(&token, at(NOW + 360))), Kind::TokenExpired);
     };
     for alg in ["HS256", "HS384", "HS512"] {
         check(files.issuer(&[alg], "hmac_secret_file", &secret), None);
@@ -45,7 +45,7 @@ fn pkcs1_keys_and_text_around_a_key_are_read() {
     let public = pem("RSA PUBLIC KEY", RSA.0.public_key().as_ref());
     let public = format!("Issuer: example\r\n\r\n{}trailing words\n", public.replace('\n', "\r\n"));
     let verifier = files.verifier(&["RS256"], "pem_file", public).unwrap();
-    assert!(verifier.verify(&sign_rs256(&RSA.0, json!({"alg": "RS256"}), &good()), at(NOW)).is_ok());
+    assert!(verifier.verdict(&sign_rs256(&RSA.0, json!({"alg": "RS256"}), &good()), at(NOW)).is_ok());
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_minted_token_names_the_key_of_the_set_that_signed_it() {
         let token = Minter::from_issuer(&signing, Some(&private)).unwrap().mint(&minted("svc")).unwrap();
         let header = Members::decode(token.split('.').next().unwrap()).unwrap();
         assert_eq!(header.string("kid"), Some(kid));
-        assert!(Verifier::load(&config(vec![signing.clone()])).unwrap().verify(&token, at(NOW)).is_ok());
+        assert!(Verifier::load(&config(vec![signing.clone()])).unwrap().verdict(&token, at(NOW)).is_ok());
     }
 }
 
@@ -127,5 +127,5 @@ fn minted_claims_stand_under_the_configured_names() {
         json!({"iss": ISSUER, "aud": "attachd", "iat": NOW, "exp": NOW + 300, "azp": "svc",
             "scp": "attachments:write attachments:read", "c": [9, 7], "p": "*", "f": []})
     );
-    assert!(Verifier::load(&config(vec![signing])).unwrap().verify(&token, at(NOW)).is_ok());
+    assert!(Verifier::load(&config(vec![signing])).unwrap().verdict(&token, at(NOW)).is_ok());
 }

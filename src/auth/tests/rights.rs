@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_good_token_becomes_the_principal_it_describes() {
-    let principal = hs256().verify(&token(&good()), at(NOW)).unwrap();
+    let principal = hs256().verdict(&token(&good()), at(NOW)).unwrap();
     assert_eq!((principal.issuer(), principal.subject()), (ISSUER, "svc-a"));
     assert!(principal.allows(Scope::Write) && !principal.allows(Scope::Read) && !principal.allows(Scope::Manage));
     assert!(principal.holds_client(7) && !principal.holds_client(8));
@@ -16,7 +16,7 @@ fn a_good_token_becomes_the_principal_it_describes() {
 #[test]
 fn an_absent_claim_grants_nothing() {
     let bare = json!({"iss": ISSUER, "aud": "attachd", "sub": "svc-a", "exp": NOW + 300});
-    let principal = hs256().verify(&token(&bare), at(NOW)).unwrap();
+    let principal = hs256().verdict(&token(&bare), at(NOW)).unwrap();
     assert!(Scope::ALL.into_iter().all(|scope| !principal.allows(scope)));
     assert!(!principal.holds_client(1) && !principal.holds_project(1) && !principal.holds_portfolio(1));
 }
@@ -24,7 +24,7 @@ fn an_absent_claim_grants_nothing() {
 #[test]
 fn scopes_are_a_string_or_an_array_and_names_must_match_exactly() {
     let scopes = |claim: Value| {
-        let principal = hs256().verify(&token(&with(good(), json!({ "scope": claim }))), at(NOW)).unwrap();
+        let principal = hs256().verdict(&token(&with(good(), json!({ "scope": claim }))), at(NOW)).unwrap();
         Scope::ALL.into_iter().filter(|scope| principal.allows(*scope)).collect::<Vec<_>>()
     };
     assert_eq!(scopes(json!("attachments:manage attachments:read")), [Scope::Read, Scope::Manage]);
@@ -39,7 +39,7 @@ fn scopes_are_a_string_or_an_array_and_names_must_match_exactly() {
 #[test]
 fn ids_are_integers_or_their_digits_one_or_several_or_a_star() {
     let clients =
-        |claim: Value| hs256().verify(&token(&with(good(), json!({ "client_ids": claim }))), at(NOW)).unwrap();
+        |claim: Value| hs256().verdict(&token(&with(good(), json!({ "client_ids": claim }))), at(NOW)).unwrap();
     for one in [json!([7]), json!(["7"]), json!(7), json!("7"), json!([8, "7"]), json!([7, 7])] {
         assert!(clients(one.clone()).holds_client(7), "{one}");
         assert!(!clients(one).holds_client(1));
@@ -75,7 +75,7 @@ fn claims_are_read_under_their_configured_names_only() {
     ))]))
     .unwrap();
     let claims = with(good(), json!({"azp": "app", "tenants": [5]}));
-    let principal = verifier.verify(&token(&claims), at(NOW)).unwrap();
+    let principal = verifier.verdict(&token(&claims), at(NOW)).unwrap();
     assert_eq!(principal.subject(), "app");
     assert!(principal.holds_client(5) && !principal.holds_client(7) && principal.allows(Scope::Write));
     assert_invalid(&verifier, &token(&good()));
@@ -83,7 +83,7 @@ fn claims_are_read_under_their_configured_names_only() {
 
 #[test]
 fn a_subject_has_1_to_255_bytes_and_no_control_characters() {
-    let subject = |subject: &str| hs256().verify(&token(&with(good(), json!({ "sub": subject }))), at(NOW));
+    let subject = |subject: &str| hs256().verdict(&token(&with(good(), json!({ "sub": subject }))), at(NOW));
     for good in ["a".to_owned(), "é".repeat(127), "a".repeat(254), "a".repeat(255), "auth0|Zoë 🦀".to_owned()] {
         assert_eq!(subject(&good).unwrap().subject(), good);
     }
@@ -111,14 +111,14 @@ fn a_name_that_begins_with_a_slash_points_into_nested_claims() {
         json!({"realm_access": {"roles": ["attachments:manage"]}, "p": [4],
             "ext": {"a/b": {"~c": [[1], ["5", 6]]}, "who": "nested"}}),
     );
-    let principal = verifier.verify(&token(&claims), at(NOW)).unwrap();
+    let principal = verifier.verdict(&token(&claims), at(NOW)).unwrap();
     assert_eq!(principal.subject(), "nested");
     assert!(principal.allows(Scope::Manage) && !principal.allows(Scope::Write));
     assert!(principal.holds_client(5) && principal.holds_client(6) && !principal.holds_client(1));
     assert!(principal.holds_project(4) && !principal.holds_project(1));
     // A way that leads nowhere is an absent claim.
     for nowhere in [json!({"who": "a"}), json!({"who": "a", "a/b": 7}), json!({"who": "a", "a/b": {"~c": [[1]]}})] {
-        let principal = verifier.verify(&token(&with(claims.clone(), json!({"ext": nowhere}))), at(NOW)).unwrap();
+        let principal = verifier.verdict(&token(&with(claims.clone(), json!({"ext": nowhere}))), at(NOW)).unwrap();
         assert!(!principal.holds_client(1) && !principal.holds_client(5));
     }
     assert_invalid(&verifier, &token(&without(claims, "ext")));
@@ -129,14 +129,14 @@ fn an_index_of_a_pointer_has_one_spelling() {
     for (pointer, found) in [("/c/1", true), ("/c/01", false), ("/c/+1", false), ("/c/-", false), ("/c/2", false)] {
         let verifier = named(&format!("[claims]\nclients = {pointer:?}"));
         let claims = with(good(), json!({"c": [[9], [7]]}));
-        assert_eq!(verifier.verify(&token(&claims), at(NOW)).unwrap().holds_client(7), found, "{pointer}");
+        assert_eq!(verifier.verdict(&token(&claims), at(NOW)).unwrap().holds_client(7), found, "{pointer}");
     }
 }
 
 #[test]
 fn a_name_with_slashes_inside_is_a_name() {
     let verifier = named("[claims]\nclients = \"https://attachd.example/clients\"");
-    let principal = verifier.verify(&token(&with(good(), json!({"https://attachd.example/clients": [5]}))), at(NOW));
+    let principal = verifier.verdict(&token(&with(good(), json!({"https://attachd.example/clients": [5]}))), at(NOW));
     assert!(principal.unwrap().holds_client(5));
 }
 
@@ -154,7 +154,7 @@ const GRANTS: &str = r#"
 fn a_grant_gives_its_subject_what_the_configuration_says() {
     let verifier = named(GRANTS);
     let bare = json!({"iss": ISSUER, "aud": "attachd", "sub": "system:serviceaccount:shop:importer", "exp": NOW + 300});
-    let principal = verifier.verify(&token(&bare), at(NOW)).unwrap();
+    let principal = verifier.verdict(&token(&bare), at(NOW)).unwrap();
     assert!(principal.allows(Scope::Write) && principal.allows(Scope::Manage) && !principal.allows(Scope::Read));
     assert!(principal.holds_client(i64::MAX) && principal.holds_project(1) && principal.holds_project(3));
     assert!(!principal.holds_project(2) && !principal.holds_portfolio(1));
@@ -163,11 +163,11 @@ fn a_grant_gives_its_subject_what_the_configuration_says() {
 #[test]
 fn a_grant_stands_in_place_of_claims_and_only_for_its_subject() {
     let verifier = named(GRANTS);
-    let by = |subject: &str| verifier.verify(&token(&with(good(), json!({"sub": subject}))), at(NOW)).unwrap();
+    let by = |subject: &str| verifier.verdict(&token(&with(good(), json!({"sub": subject}))), at(NOW)).unwrap();
     assert!(!by("nobody").allows(Scope::Write) && !by("nobody").holds_client(7));
     // Claims of a granted subject are not looked at, whatever they hold.
     let odd = with(good(), json!({"sub": "nobody", "client_ids": {}, "scope": 7}));
-    assert!(!verifier.verify(&token(&odd), at(NOW)).unwrap().holds_client(7));
+    assert!(!verifier.verdict(&token(&odd), at(NOW)).unwrap().holds_client(7));
     for other in ["svc-a", "nobody2", "Nobody", "system:serviceaccount:shop:*"] {
         assert!(by(other).allows(Scope::Write) && by(other).holds_client(7) && !by(other).holds_client(8), "{other}");
     }

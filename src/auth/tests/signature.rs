@@ -42,7 +42,7 @@ fn an_algorithm_that_is_not_pinned_is_refused_though_the_key_could_verify_it() {
     let signing = files.issuer(&["RS512"], "pem_file", &RSA.1.public);
     let private = files.put("private", &RSA.1.private);
     let token = Minter::from_issuer(&signing, Some(&private)).unwrap().mint(&minted("a")).unwrap();
-    assert!(Verifier::load(&config(vec![signing])).unwrap().verify(&token, at(NOW)).is_ok());
+    assert!(Verifier::load(&config(vec![signing])).unwrap().verdict(&token, at(NOW)).is_ok());
     assert_invalid(&files.verifier(&["RS256", "PS512"], "pem_file", &RSA.1.public).unwrap(), &token);
 }
 
@@ -83,7 +83,7 @@ fn an_ecdsa_signature_of_zeros_is_refused() {
 #[test]
 fn another_key_of_the_same_kind_does_not_verify() {
     let verifier = Files::new().verifier(&["RS256"], "pem_file", &RSA.1.public).unwrap();
-    assert!(verifier.verify(&sign_rs256(&RSA.0, json!({"alg": "RS256"}), &good()), at(NOW)).is_ok());
+    assert!(verifier.verdict(&sign_rs256(&RSA.0, json!({"alg": "RS256"}), &good()), at(NOW)).is_ok());
     assert_invalid(&verifier, &sign_rs256(&OTHER_RSA.0, json!({"alg": "RS256"}), &good()));
 }
 
@@ -98,7 +98,7 @@ fn crit_is_refused_whatever_it_holds() {
 fn keys_that_a_token_brings_along_are_ignored() {
     let header = json!({"alg": "HS256", "jku": "http://127.0.0.1:1/jwks", "x5u": 7, "x5c": ["AAAA"], "typ": "at+jwt",
         "jwk": {"kty": "oct", "k": b64(b"attacker")}});
-    assert!(hs256().verify(&sign_hs256(header, &good()), at(NOW)).is_ok());
+    assert!(hs256().verdict(&sign_hs256(header, &good()), at(NOW)).is_ok());
     let verifier = Files::new().verifier(&["RS256"], "pem_file", &RSA.1.public).unwrap();
     let header = json!({"alg": "RS256", "jwk": OTHER_RSA.1.jwk});
     assert_invalid(&verifier, &sign_rs256(&OTHER_RSA.0, header, &good()));
@@ -109,7 +109,7 @@ fn a_kid_selects_its_key_and_an_unknown_one_selects_none() {
     let keys = [with(RSA.1.jwk.clone(), json!({"kid": "a"})), with(OTHER_RSA.1.jwk.clone(), json!({"kid": "b"}))];
     let verifier = Files::new().verifier(&["RS256"], "jwks_file", jwks(&keys)).unwrap();
     let signed =
-        |pair, kid: Value| verifier.verify(&sign_rs256(pair, json!({"alg": "RS256", "kid": kid}), &good()), at(NOW));
+        |pair, kid: Value| verifier.verdict(&sign_rs256(pair, json!({"alg": "RS256", "kid": kid}), &good()), at(NOW));
     assert!(signed(&RSA.0, json!("a")).is_ok());
     assert!(signed(&OTHER_RSA.0, json!("b")).is_ok());
     assert_eq!(kind(signed(&RSA.0, json!("b"))), Kind::TokenInvalid);
@@ -126,7 +126,7 @@ fn a_kid_selects_its_key_and_an_unknown_one_selects_none() {
     }
     // Without a kid every key of that algorithm is tried.
     for pair in [&RSA.0, &OTHER_RSA.0] {
-        assert!(verifier.verify(&sign_rs256(pair, json!({"alg": "RS256"}), &good()), at(NOW)).is_ok());
+        assert!(verifier.verdict(&sign_rs256(pair, json!({"alg": "RS256"}), &good()), at(NOW)).is_ok());
     }
 }
 
@@ -135,7 +135,7 @@ fn a_kid_matches_no_key_without_one_in_a_set_and_means_nothing_to_a_single_key()
     let files = Files::new();
     let token = sign_rs256(&RSA.0, json!({"alg": "RS256", "kid": "a"}), &good());
     assert_invalid(&files.verifier(&["RS256"], "jwks_file", jwks(std::slice::from_ref(&RSA.1.jwk))).unwrap(), &token);
-    assert!(files.verifier(&["RS256"], "pem_file", &RSA.1.public).unwrap().verify(&token, at(NOW)).is_ok());
+    assert!(files.verifier(&["RS256"], "pem_file", &RSA.1.public).unwrap().verdict(&token, at(NOW)).is_ok());
 }
 
 #[test]
@@ -147,8 +147,8 @@ fn a_rotated_key_verifies_inside_the_overlap_and_not_after_it() {
     let after = files.verifier(&["RS256"], "jwks_file", jwks(&[new])).unwrap();
     let by_old = sign_rs256(&RSA.0, json!({"alg": "RS256", "kid": "old"}), &good());
     let by_new = sign_rs256(&OTHER_RSA.0, json!({"alg": "RS256", "kid": "new"}), &good());
-    assert!(overlap.verify(&by_old, at(NOW)).is_ok() && overlap.verify(&by_new, at(NOW)).is_ok());
-    assert!(after.verify(&by_new, at(NOW)).is_ok());
+    assert!(overlap.verdict(&by_old, at(NOW)).is_ok() && overlap.verdict(&by_new, at(NOW)).is_ok());
+    assert!(after.verdict(&by_new, at(NOW)).is_ok());
     assert_invalid(&after, &by_old);
 }
 
@@ -163,8 +163,8 @@ fn a_type_of_token_that_is_not_configured_is_refused() {
     let with_typ = |typ: Value| sign_hs256(json!({"alg": "HS256", "typ": typ}), &good());
     let access = types(r#"["at+jwt"]"#);
     for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt"] {
-        assert!(access.verify(&with_typ(json!(typ)), at(NOW)).is_ok(), "{typ}");
-        assert!(types(&format!("[\"other\", {typ:?}]")).verify(&with_typ(json!("at+jwt")), at(NOW)).is_ok(), "{typ}");
+        assert!(access.verdict(&with_typ(json!(typ)), at(NOW)).is_ok(), "{typ}");
+        assert!(types(&format!("[\"other\", {typ:?}]")).verdict(&with_typ(json!("at+jwt")), at(NOW)).is_ok(), "{typ}");
     }
     for typ in
         [json!("JWT"), json!("id+jwt"), json!(""), json!("application/"), json!(null), json!(["at+jwt"]), json!(1)]
@@ -173,5 +173,5 @@ fn a_type_of_token_that_is_not_configured_is_refused() {
     }
     assert_invalid(&access, &token(&good()));
     // Where none is configured, the header may say what it likes.
-    assert!(types("[]").verify(&with_typ(json!("id+jwt")), at(NOW)).is_ok());
+    assert!(types("[]").verdict(&with_typ(json!("id+jwt")), at(NOW)).is_ok());
 }

@@ -3,6 +3,7 @@
 mod ask;
 mod grpc;
 mod http;
+mod provider;
 mod raw;
 mod server;
 pub mod storage;
@@ -11,9 +12,10 @@ mod token;
 pub use ask::{Ask, honest};
 pub use grpc::{GrpcRefusal, authorised, chunk, finish, header, request_id};
 pub use http::{BOUNDARY, Connection, Form, Reply};
+pub use provider::{Answer, Provider, SigningKey};
 pub use raw::{RawConnection, framed};
 pub use server::{Server, Setup, run};
-pub use token::{AUDIENCE, ISSUER, SECRET, claims, mint, token};
+pub use token::{AUDIENCE, ISSUER, SECRET, claims, mint, mint_with, token};
 
 /// The largest upload of a server that a test started without saying otherwise, in bytes.
 pub const MAX_UPLOAD: usize = 8 << 20;

@@ -27,6 +27,8 @@ pub struct Setup {
     pub storage: String,
     /// A command, by its words, that runs the program. Default none.
     pub wrapper: Vec<String>,
+    /// The `[auth]` section with all that belongs to it, in place of the one issuer of the harness.
+    pub auth: Option<String>,
     /// Variables of the process.
     pub variables: BTreeMap<&'static str, String>,
     /// Whether content that no record names may lie about, as a process that was killed in the middle of a commit leaves it.
@@ -41,6 +43,7 @@ impl Default for Setup {
             limits: format!("max_upload_size = {}\n", super::MAX_UPLOAD),
             storage: String::new(),
             wrapper: Vec::new(),
+            auth: None,
             variables: BTreeMap::new(),
             garbage: false,
         }
@@ -75,12 +78,17 @@ impl Setup {
             let _ = writeln!(text, "[{port}]\nlisten = \"127.0.0.1:0\"");
         }
         let root = folder.join("root");
+        let ours = || {
+            format!(
+                "[[auth.issuers]]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\nalgorithms = [\"HS256\"]\n\
+                 hmac_secret_file = \"secret\"\n"
+            )
+        };
+        let auth = self.auth.clone().unwrap_or_else(ours);
         let _ = write!(
             text,
             "[storage]\nservice = \"{}\"\n{}\n[storage.options]\nroot = {root:?}\n\
-             [attachments]\non_unknown = \"{}\"\n[limits]\n{}\n\
-             [[auth.issuers]]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\nalgorithms = [\"HS256\"]\n\
-             hmac_secret_file = \"secret\"\n[log]\nformat = \"json\"\nfilter = \"debug\"\n[shutdown]\ngrace = \"5s\"\n",
+             [attachments]\non_unknown = \"{}\"\n[limits]\n{}\n{auth}\n[log]\nformat = \"json\"\nfilter = \"debug\"\n[shutdown]\ngrace = \"5s\"\n",
             self.service, self.storage, self.on_unknown, self.limits,
         );
         fs::write(folder.join("secret"), SECRET).expect("the secret can be written");
