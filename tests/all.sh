@@ -44,6 +44,7 @@ step "clients in ten languages" tests/clients/run.sh "$attachd"
 step "a large file through each door" tests/big.sh "$attachd"
 step "the protos" tests/proto.sh
 step "the manifests" tests/deploy/manifests.sh "$attachd"
+step "backup and restore" tests/deploy/restore.sh "$attachd"
 step "the image" tests/deploy/image.sh "$attachd"
 
 # cargo closes each binary with `test result: ok. N passed; N failed; …`, the scripts with `N passed, N failed`.

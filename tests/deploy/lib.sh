@@ -18,6 +18,18 @@ verdict() {
     if [ -z "$2" ]; then passed=$((passed + 1)); echo "ok $1"; else failed=$((failed + 1)); echo "FAIL $1: $2"; fi
 }
 
+# count: takes the verdicts of another program into the totals, and passes them on.
+count() {
+    local line
+    while IFS= read -r line; do
+        echo "$line"
+        case $line in
+            "ok "*) passed=$((passed + 1)) ;;
+            "FAIL "*) failed=$((failed + 1)) ;;
+        esac
+    done
+}
+
 # abort WHY: nothing can be looked at any further.
 abort() {
     verdict "the run itself" "$1"

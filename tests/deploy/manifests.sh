@@ -58,18 +58,6 @@ for component in deploy/kubernetes/components/*/; do
     esac
 done
 
-# count: takes the verdicts of another program into the totals, and passes them on.
-count() {
-    local line
-    while IFS= read -r line; do
-        echo "$line"
-        case $line in
-            "ok "*) passed=$((passed + 1)) ;;
-            "FAIL "*) failed=$((failed + 1)) ;;
-        esac
-    done
-}
-
 # run NAME COMMAND…: runs a program of verdicts; that it ends well is one more.
 run() {
     local name=$1 why=""
@@ -81,6 +69,23 @@ run() {
 
 run "Kubernetes' schemas" "$python" tests/deploy/schemas/kubernetes.py "$work"/sets/*.yaml
 run "the schemas of custom resources" node "$env_dir/schemas/crds.mjs" "$work/types" "$work"/sets/*.yaml
+
+# ---- the program ----
+version=$("$attachd" --version | cut -d' ' -f2)
+run "the manifests and the program agree" "$python" tests/deploy/agree.py "$attachd" "$version" "$work"/sets/*.yaml
+
+# Those that differ in what the server is told. Each has a network of its own, so they run side by side.
+starts=(dev staging production base+fs)
+for set in "${starts[@]}"; do
+    unshare --net --mount --propagation private "$python" tests/deploy/start.py "$attachd" "$work/sets/$set.yaml" \
+        >"$work/$set.started" 2>&1 &
+done
+wait
+for set in "${starts[@]}"; do
+    why=""
+    grep -q "^ok $set: " "$work/$set.started" || why=$(tail -n 5 "$work/$set.started" | tr '\n' ' ')
+    verdict "$set runs as its pod: probed, measured, asked at its routes, ended" "$why"
+done
 
 # ---- the policy ----
 # What is not asked, and why:
