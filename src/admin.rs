@@ -1,4 +1,4 @@
-//! The admin port: whether the process lives and whether it is ready. It stands apart from the doors because other people
+//! The admin port: whether the process lives, has started and is ready. It stands apart from the doors because other people
 //! may reach it.
 
 use std::sync::Arc;
@@ -29,11 +29,15 @@ pub struct Health {
     pub budget: Arc<Budget>,
     /// Set once the process is to end.
     pub draining: Arc<AtomicBool>,
+    /// Set once the process could have served requests.
+    pub started: Arc<AtomicBool>,
 }
 
 #[derive(Serialize)]
 struct Readiness {
     ready: bool,
+    /// Why not, in words; empty where it is ready.
+    reasons: Vec<&'static str>,
     storage: &'static str,
     keys: Vec<Keys>,
     tokens_verified: u64,
@@ -75,28 +79,64 @@ impl From<KeysState> for Keys {
     }
 }
 
-/// The routes of the admin port: `/livez` says that the process answers, `/readyz` whether it should be sent requests (503
-/// where not), with the reasons.
+/// The routes of the admin port: `/livez` says that the process answers, `/startupz` whether it could serve requests once
+/// since it began, `/readyz` whether it should be sent requests now; the last two with 503 where not, and the reasons.
 pub fn routes(health: Health) -> Router {
-    Router::new().route("/livez", get(async || "ok")).route("/readyz", get(ready)).with_state(health)
+    Router::new()
+        .route("/livez", get(async || "ok"))
+        .route("/startupz", get(started))
+        .route("/readyz", get(ready))
+        .with_state(health)
+}
+
+async fn started(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
+    let readiness = health.readiness().await;
+    let started = health.started.load(Ordering::Relaxed);
+    (if started { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(readiness))
 }
 
 async fn ready(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
-    let storage = health.store.health().await;
-    if let Err(error) = &storage {
-        tracing::warn!(%error, "the storage is not available");
-    }
-    let draining = health.draining.load(Ordering::Relaxed);
-    let verifications = health.verifier.verifications();
-    let readiness = Readiness {
-        ready: storage.is_ok() && health.verifier.is_ready() && !draining,
-        storage: if storage.is_ok() { "available" } else { "unavailable" },
-        keys: health.verifier.keys().into_iter().map(Keys::from).collect(),
-        tokens_verified: verifications.made,
-        tokens_remembered: verifications.spared,
-        draining,
-        uploads_in_flight: health.uploads.in_flight(),
-        budget_used_bytes: health.budget.used_bytes(),
-    };
+    let readiness = health.readiness().await;
     (if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(readiness))
+}
+
+impl Health {
+    /// Looks at all that a request needs.
+    async fn readiness(&self) -> Readiness {
+        let storage = self.store.health().await;
+        if let Err(error) = &storage {
+            tracing::warn!(%error, "the storage is not available");
+        }
+        let draining = self.draining.load(Ordering::Relaxed);
+        let verifications = self.verifier.verifications();
+        let mut reasons = Vec::new();
+        if storage.is_err() {
+            reasons.push("the storage does not answer");
+        }
+        if !self.verifier.is_ready() {
+            reasons.push("the keys of an issuer are not known");
+        }
+        if draining {
+            reasons.push("the process is about to end");
+        }
+        if reasons.is_empty() {
+            self.started.store(true, Ordering::Relaxed);
+        }
+        Readiness {
+            ready: reasons.is_empty(),
+            reasons,
+            storage: if storage.is_ok() { "available" } else { "unavailable" },
+            keys: self.verifier.keys().into_iter().map(Keys::from).collect(),
+            tokens_verified: verifications.made,
+            tokens_remembered: verifications.spared,
+            draining,
+            uploads_in_flight: self.uploads.in_flight(),
+            budget_used_bytes: self.budget.used_bytes(),
+        }
+    }
+
+    /// Whether requests are to be sent here.
+    pub async fn serves(&self) -> bool {
+        self.readiness().await.ready
+    }
 }

@@ -5,6 +5,7 @@
 //! Tokens are JWTs in the compact JWS form (RFC 7515, RFC 7519), checked by the rules of RFC 8725. The token's text, or
 //! any part of it, is in no [`Error`], no `Debug` and no `Display`: the reasons given to the log are fixed sentences.
 
+mod certificate;
 mod check;
 mod claims;
 mod config;
@@ -23,6 +24,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future;
 use serde_json::Value;
 
+pub use certificate::{Certificates, Peer};
 pub use config::{Config, IssuerConfig, LoadError};
 pub use keyring::{Freshness, KeysState};
 pub use mint::{Claims, Minter};

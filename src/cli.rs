@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::server::{self, Server, StartError};
-use crate::{rest, telemetry};
+use crate::{rest, telemetry, tls};
 
 mod dev;
 mod gc;
@@ -81,6 +81,7 @@ pub fn main() -> ExitCode {
     // Whoever speaks TLS finds it here. It fails where there is one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments = Arguments::parse();
+    tls::install_crypto();
     let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::running).and_then(
         |runtime| {
             let done = runtime.block_on(run(arguments.command));
@@ -126,7 +127,7 @@ async fn run(command: Command) -> Result<(), Failure> {
 /// Serves until the process is told to end. `started` is called once the ports are bound.
 async fn serve(config: Config, started: impl FnOnce(server::Addresses) -> Result<(), Failure>) -> Result<(), Failure> {
     let server = Server::bind(config).await.map_err(|error| match error {
-        StartError::Storage(_) | StartError::Keys(_) => Failure::usage(error),
+        StartError::Storage(_) | StartError::Keys(_) | StartError::Certificates(_) => Failure::usage(error),
         StartError::Bind { .. } => Failure::running(error),
     })?;
     started(server.addresses().map_err(Failure::running)?)?;

@@ -12,7 +12,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
-use crate::{auth, budget, edge, store, telemetry, upload};
+use crate::{auth, budget, edge, store, telemetry, tls, upload};
 
 /// What every overriding variable begins with. What stands after it is the path of a key, its parts joined by `__`.
 const PREFIX: &str = "ATTACHD_";
@@ -22,11 +22,11 @@ const PREFIX: &str = "ATTACHD_";
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The REST port. Default `0.0.0.0:8080`.
-    #[serde(default = "Listen::rest")]
-    pub rest: Listen,
+    #[serde(default = "Door::rest")]
+    pub rest: Door,
     /// The gRPC port. Default `0.0.0.0:50051`.
-    #[serde(default = "Listen::grpc")]
-    pub grpc: Listen,
+    #[serde(default = "Door::grpc")]
+    pub grpc: Door,
     /// The admin port. Default `0.0.0.0:9090`.
     #[serde(default = "Listen::admin")]
     pub admin: Listen,
@@ -48,7 +48,33 @@ pub struct Config {
     pub shutdown: Shutdown,
 }
 
-/// A port.
+/// A door.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Door {
+    /// The address to listen on. Port 0 takes a free one, which the log names.
+    pub listen: SocketAddr,
+    /// The certificate. Without it the port speaks plain text.
+    #[serde(default)]
+    pub tls: Option<tls::Config>,
+}
+
+impl Door {
+    /// A door that speaks plain text.
+    pub fn plain(listen: SocketAddr) -> Door {
+        Door { listen, tls: None }
+    }
+
+    fn rest() -> Door {
+        Door::plain(SocketAddr::from(([0, 0, 0, 0], 8080)))
+    }
+
+    fn grpc() -> Door {
+        Door::plain(SocketAddr::from(([0, 0, 0, 0], 50051)))
+    }
+}
+
+/// The admin port, which speaks plain text.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
@@ -57,20 +83,8 @@ pub struct Listen {
 }
 
 impl Listen {
-    fn on(port: u16) -> Listen {
-        Listen { listen: SocketAddr::from(([0, 0, 0, 0], port)) }
-    }
-
-    fn rest() -> Listen {
-        Listen::on(8080)
-    }
-
-    fn grpc() -> Listen {
-        Listen::on(50051)
-    }
-
     fn admin() -> Listen {
-        Listen::on(9090)
+        Listen { listen: SocketAddr::from(([0, 0, 0, 0], 9090)) }
     }
 }
 
@@ -106,6 +120,19 @@ pub struct Limits {
     /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. Default 30 s.
     #[serde(deserialize_with = "duration")]
     pub idle_timeout: Duration,
+    /// The least number of bytes a second that a client must send, over each `min_rate_window` of waiting for it. Below it
+    /// 408 / DEADLINE_EXCEEDED. 0 asks for none. Default 256 B.
+    pub min_rate: ByteSize,
+    /// Over which time the rate is averaged, and which it has at the beginning. Default 30 s.
+    #[serde(deserialize_with = "duration")]
+    pub min_rate_window: Duration,
+    /// How many connections each port may have open, 1 or more. Further ones wait to be accepted. Default 4096.
+    pub max_connections: usize,
+    /// How many TLS handshakes each port may have under way, 1 or more. Further ones wait. Default 256.
+    pub max_handshakes: usize,
+    /// How long a TLS handshake may take, the waiting included. Past it the connection is closed. Default 10 s.
+    #[serde(deserialize_with = "duration")]
+    pub handshake_timeout: Duration,
     /// How long one upload may take. Past it 408 / DEADLINE_EXCEEDED. Default 6 h.
     #[serde(deserialize_with = "duration")]
     pub max_upload_time: Duration,
@@ -125,6 +152,11 @@ impl Default for Limits {
             max_waiting_uploads: 1024,
             idle_timeout: Duration::from_secs(30),
             max_upload_time: Duration::from_secs(6 * 60 * 60),
+            min_rate: ByteSize::b(256),
+            min_rate_window: Duration::from_secs(30),
+            max_connections: 4096,
+            max_handshakes: 256,
+            handshake_timeout: Duration::from_secs(10),
             drain_bytes: ByteSize::mib(256),
             drain_time: Duration::from_secs(30),
         }
@@ -135,14 +167,18 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// How long requests in flight may go on after a SIGTERM. Past it they are cut off. Default 30 s.
+    /// How long all is served still after a SIGTERM, while those who send requests learn to send them elsewhere. Default 5 s.
+    #[serde(deserialize_with = "duration")]
+    pub delay: Duration,
+    /// How long requests in flight may go on after that. Past it they are answered 503 / UNAVAILABLE, for which there are
+    /// 3 s more. Default 30 s.
     #[serde(deserialize_with = "duration")]
     pub grace: Duration,
 }
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Shutdown { grace: Duration::from_secs(30) }
+        Shutdown { delay: Duration::from_secs(5), grace: Duration::from_secs(30) }
     }
 }
 
@@ -153,6 +189,8 @@ impl Config {
             max_upload_size: self.limits.max_upload_size.as_u64(),
             idle_timeout: self.limits.idle_timeout,
             max_upload_time: self.limits.max_upload_time,
+            min_rate: self.limits.min_rate.as_u64(),
+            min_rate_window: self.limits.min_rate_window,
             create_unknown: self.attachments.on_unknown == OnUnknown::Create,
         }
     }
@@ -188,6 +226,9 @@ impl Config {
             for path in issuer.paths_mut() {
                 *path = folder.join(&*path);
             }
+        }
+        for tls in [&mut config.rest.tls, &mut config.grpc.tls].into_iter().flatten() {
+            tls.resolve(folder);
         }
         Ok(config)
     }
@@ -226,9 +267,18 @@ impl Config {
                 "must be at least 1: with 0 every upload is refused".to_owned(),
             ));
         }
+        for (key, count) in
+            [("limits.max_connections", limits.max_connections), ("limits.max_handshakes", limits.max_handshakes)]
+        {
+            if count == 0 {
+                return Err((key, "must be at least 1".to_owned()));
+            }
+        }
         for (key, time) in [
             ("limits.idle_timeout", limits.idle_timeout),
             ("limits.max_upload_time", limits.max_upload_time),
+            ("limits.min_rate_window", limits.min_rate_window),
+            ("limits.handshake_timeout", limits.handshake_timeout),
             ("limits.drain_time", limits.drain_time),
         ] {
             if time.is_zero() {
@@ -236,6 +286,18 @@ impl Config {
             }
         }
         self.log.parse_filter().map_err(|error| ("log.filter", error.to_string()))?;
+        for (section, tls) in [("rest.tls", &self.rest.tls), ("grpc.tls", &self.grpc.tls)] {
+            if let Some(Err((key, why))) = tls.as_ref().map(tls::Config::check) {
+                return Err((section, format!("{key} {why}")));
+            }
+        }
+        let asked = [&self.rest.tls, &self.grpc.tls].into_iter().flatten().any(|tls| tls.client_ca_file.is_some());
+        if !self.auth.certificates.is_empty() && !asked {
+            return Err((
+                "auth.certificates",
+                "no port asks for a certificate: give grpc.tls.client_ca_file".to_owned(),
+            ));
+        }
         Ok(())
     }
 }

@@ -6,6 +6,8 @@ pub mod cli;
 pub mod config;
 pub mod server;
 
+mod tls;
+
 mod admin;
 mod edge;
 mod rest;

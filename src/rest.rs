@@ -12,7 +12,9 @@ use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
@@ -45,6 +47,11 @@ pub fn routes(attachments: Attachments) -> Router {
         .with_state(attachments)
 }
 
+/// What a port that speaks TLS serves to whoever does not: the same refusal of everything.
+pub fn speaks_tls() -> Router {
+    Router::new().fallback(async || envelope::refusal(&Error::invalid("this port speaks TLS")))
+}
+
 async fn upload(
     State(attachments): State<Attachments>,
     path: Result<RawPathParams, RawPathParamsRejection>,
@@ -63,9 +70,8 @@ async fn serve(
     request: Request,
 ) -> Result<Attachment> {
     let (parts, body) = request.into_parts();
-    let caller = attachments
-        .caller(parts.headers.get_all(http::header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))
-        .await?;
+    let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let caller = attachments.caller(authorization, &parts.extensions).await?;
     let mut header = target(path, parts.uri.query().unwrap_or_default())?;
     header.if_absent = if_absent(&parts.headers)?;
     let admitted = attachments.admit(caller, &header).await?;

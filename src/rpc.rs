@@ -9,10 +9,10 @@ use futures_util::{Stream, StreamExt, stream};
 use prost_types::Timestamp;
 use time::OffsetDateTime;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
 use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Target};
-use crate::auth::{Principal, Verifier, bearer};
+use crate::auth::{Peer, Principal, Verifier, bearer};
 use crate::error::{Error, Kind, Result};
 use crate::pb::attachment_service_server::AttachmentService;
 use crate::pb::upload_attachment_request::Message;
@@ -48,11 +48,22 @@ impl Attachments {
         &self.uploads
     }
 
-    /// Who is calling, by the values of the authorization header or metadata.
+    /// Who is calling: by the values of the authorization header or metadata where there are any, else by the certificate
+    /// of the connection. A token that is sent decides alone, also where it does not hold: whoever sends one asks to be
+    /// judged by it.
     ///
     /// # Errors
     /// [`Kind::TokenMissing`], [`Kind::TokenInvalid`], [`Kind::TokenExpired`], [`Kind::KeysUnavailable`].
-    pub async fn caller<'a>(&self, authorization: impl Iterator<Item = &'a [u8]>) -> Result<Principal> {
+    pub async fn caller<'a>(
+        &self,
+        authorization: impl Iterator<Item = &'a [u8]>,
+        extensions: &Extensions,
+    ) -> Result<Principal> {
+        let mut authorization = authorization.peekable();
+        let certified = extensions.get::<Peer>().and_then(|peer| peer.principal.as_ref());
+        if let (None, Some(principal)) = (authorization.peek(), certified) {
+            return Ok(principal.clone());
+        }
         self.verifier.verify(bearer(authorization)?, SystemTime::now()).await
     }
 
@@ -195,9 +206,9 @@ impl AttachmentService for Attachments {
         &self,
         request: Request<Streaming<UploadAttachmentRequest>>,
     ) -> Result<Response<UploadAttachmentResponse>, Status> {
-        let (exit, metadata, messages) = enter("UploadAttachment", request);
+        let (exit, metadata, extensions, messages) = enter("UploadAttachment", request);
         let served = async {
-            let caller = self.caller(authorization(&metadata)).await?;
+            let caller = self.caller(authorization(&metadata), &extensions).await?;
             let mut messages = messages.map(|message| message.map_err(arrival));
             let header = self.header(messages.next()).await?;
             let admitted = self.admit(caller, &header).await?;
@@ -211,19 +222,19 @@ impl AttachmentService for Attachments {
         &self,
         request: Request<RegisterAttachmentRequest>,
     ) -> Result<Response<RegisterAttachmentResponse>, Status> {
-        let (exit, metadata, message) = enter("RegisterAttachment", request);
+        let (exit, metadata, extensions, message) = enter("RegisterAttachment", request);
         let served = async {
-            let caller = self.caller(authorization(&metadata)).await?;
+            let caller = self.caller(authorization(&metadata), &extensions).await?;
             self.register(&caller, &message).await
         };
         leave(exit, served.await)
     }
 }
 
-fn enter<M>(method: &'static str, request: Request<M>) -> (Exit, MetadataMap, M) {
-    let (metadata, _, message) = request.into_parts();
+fn enter<M>(method: &'static str, request: Request<M>) -> (Exit, MetadataMap, Extensions, M) {
+    let (metadata, extensions, message) = request.into_parts();
     let id = RequestId::accept_or_make(metadata.get(REQUEST_ID).map(|value| value.as_bytes()));
-    (Exit::new(Door::Grpc, id, method, method), metadata, message)
+    (Exit::new(Door::Grpc, id, method, method), metadata, extensions, message)
 }
 
 fn leave<M>(exit: Exit, served: Result<M>) -> Result<Response<M>, Status> {

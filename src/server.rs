@@ -3,25 +3,34 @@
 
 mod door;
 mod grpc;
+mod health;
 mod limits;
+mod stage;
+mod stream;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::{fmt, io};
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, Health};
-use crate::auth::Verifier;
+use crate::auth::{Certificates, Verifier};
 use crate::budget::Budget;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::rpc::Attachments;
 use crate::store::{OpenError, Store};
 use crate::upload::Uploads;
-use crate::{auth, edge, rest};
+use crate::{auth, edge, rest, tls};
+use door::{Door, Speaks};
+use health::Serving;
+use limits::{LAST_CALL, PARTING};
+use stage::{Stage, Stages};
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +41,9 @@ pub enum StartError {
     /// A key could not be read.
     #[error(transparent)]
     Keys(#[from] auth::LoadError),
+    /// A certificate could not be read.
+    #[error(transparent)]
+    Certificates(#[from] tls::LoadError),
     /// A port could not be bound.
     #[error("{port}.listen: {address}: {error}")]
     Bind {
@@ -50,9 +62,18 @@ pub struct Server {
     config: Config,
     attachments: Attachments,
     health: Health,
+    certificates: Arc<Certificates>,
+    tls: Tls,
     rest: TcpListener,
     grpc: TcpListener,
     admin: TcpListener,
+}
+
+/// The certificates of the doors.
+#[derive(Debug)]
+struct Tls {
+    rest: Option<Arc<tls::Tls>>,
+    grpc: Option<Arc<tls::Tls>>,
 }
 
 /// The bound addresses.
@@ -69,6 +90,8 @@ pub struct Addresses {
 /// Looks at all that a start would look at but the ports, and tries the storage.
 pub async fn check(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     Verifier::load(&config.auth)?.fetch_keys().await?;
+    Certificates::load(&config.auth.certificates)?;
+    Tls::load(config)?;
     Store::open(&config.storage)?.probe().await.map_err(|error| format!("storage: {error}"))?;
     Ok(())
 }
@@ -77,15 +100,18 @@ impl Server {
     /// Opens everything and binds the ports, in the order in which an operator would want to hear of failures.
     pub async fn bind(config: Config) -> Result<Server, StartError> {
         let verifier = Arc::new(Verifier::load(&config.auth)?);
+        let certificates = Arc::new(Certificates::load(&config.auth.certificates)?);
+        let tls = Tls::load(&config)?;
         let store = Arc::new(Store::open(&config.storage)?);
         let budget = Arc::new(Budget::new(config.budget()));
         let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), config.upload()));
         let attachments = Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads));
-        let health = Health { verifier, store, uploads, budget, draining: Arc::new(AtomicBool::new(false)) };
+        let (draining, started) = (Arc::default(), Arc::default());
+        let health = Health { verifier, store, uploads, budget, draining, started };
         let rest = listen("rest", config.rest.listen).await?;
         let grpc = listen("grpc", config.grpc.listen).await?;
         let admin = listen("admin", config.admin.listen).await?;
-        Ok(Server { config, attachments, health, rest, grpc, admin })
+        Ok(Server { config, attachments, health, certificates, tls, rest, grpc, admin })
     }
 
     /// The addresses that were bound.
@@ -93,44 +119,114 @@ impl Server {
         Ok(Addresses { rest: self.rest.local_addr()?, grpc: self.grpc.local_addr()?, admin: self.admin.local_addr()? })
     }
 
-    /// Serves until `shutdown`, then lets what is in flight finish within the grace.
+    /// Serves until `shutdown`. Then everybody is told that no more requests are to be sent here, and for the delay all are
+    /// served still; then nothing new is accepted, what is in flight may finish within the grace, and what has not is answered
+    /// that it is to be tried again.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let addresses = self.addresses()?;
-        for (port, address) in [("rest", addresses.rest), ("grpc", addresses.grpc), ("admin", addresses.admin)] {
-            tracing::info!(port, %address, "listening");
+        let Server { config, attachments, health, certificates, tls, rest, grpc, admin } = self;
+        let Tls { rest: rest_tls, grpc: grpc_tls } = tls;
+        for (port, address, tls) in
+            [("rest", addresses.rest, rest_tls.is_some()), ("grpc", addresses.grpc, grpc_tls.is_some())]
+        {
+            if !tls {
+                tracing::warn!(port, "the port speaks plain text: whoever is on the way reads tokens and files");
+            }
+            tracing::info!(port, %address, tls, "listening");
         }
-        let Server { config, attachments, health, rest, grpc, admin } = self;
-        let header_timeout = config.limits.idle_timeout;
-        let grace = config.shutdown.grace;
-        let (stop, stopped) = watch::channel(false);
-        let verifier = Arc::clone(&health.verifier);
-        let keys = tokio::spawn(async move { verifier.keep_fresh().await });
+        tracing::info!(port = "admin", address = %addresses.admin, tls = false, "listening");
 
-        let routes = edge::around(rest::routes(attachments.clone()), config.edge());
-        let rest = tokio::spawn(door::serve(rest, routes, header_timeout, grace, stopped.clone()));
-        let grpc = tokio::spawn(grpc::serve(grpc, attachments, header_timeout, stopped.clone()));
-        let admin = door::serve(admin, admin::routes(health.clone()), header_timeout, grace, stopped);
-        let admin = tokio::spawn(admin);
+        let limits = door::Limits {
+            connections: config.limits.max_connections,
+            handshakes: config.limits.max_handshakes,
+            handshake: config.limits.handshake_timeout,
+            idle: config.limits.idle_timeout,
+        };
+        let (stage, stages) = Stages::begin();
+        let (serving, admin_serving) = (Serving::default(), Serving::default());
+        let watches: Vec<_> = [&rest_tls, &grpc_tls]
+            .into_iter()
+            .flatten()
+            .map(|tls| AbortOnDropHandle::new(tokio::spawn(Arc::clone(tls).watch())))
+            .collect();
+        let both = [serving.clone(), admin_serving.clone()];
+        let verifier = Arc::clone(&health.verifier);
+        let keys = AbortOnDropHandle::new(tokio::spawn(async move { verifier.keep_fresh().await }));
+        let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone())));
+
+        let door = |name, listener, tls, speaks, routes, plain| {
+            let certificates = Arc::clone(&certificates);
+            Door { name, listener, tls, certificates, speaks, routes, plain, limits }
+        };
+        let edge = config.edge();
+        let routes = edge::around(rest::routes(attachments.clone()), edge);
+        let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), edge));
+        let rest = door("rest", rest, rest_tls, Speaks::Both, routes, plain);
+        let rest = tokio::spawn(door::serve(rest, stages.clone()));
+        let grpc = door("grpc", grpc, grpc_tls, Speaks::Http2, grpc::routes(attachments, &serving), None);
+        let grpc = tokio::spawn(door::serve(grpc, stages));
+        // Whoever watches the process does so to its end.
+        let (end, admin_stages) = Stages::begin();
+        let routes = admin::routes(health.clone()).merge(admin_serving.routes());
+        let admin = door("admin", admin, None, Speaks::Both, routes, None);
+        let admin = AbortOnDropHandle::new(tokio::spawn(door::serve(admin, admin_stages)));
 
         shutdown.await;
-        tracing::info!(grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX), "draining");
+        let config::Shutdown { delay, grace } = config.shutdown;
+        tracing::info!(delay_ms = milliseconds(delay), grace_ms = milliseconds(grace), "draining");
         health.draining.store(true, Ordering::Relaxed);
-        // The tasks listen for as long as they run, and this is the only word there will be.
-        let _ = stop.send(true);
-        let drained = timeout(grace, async {
-            let (rest, grpc, admin) = tokio::join!(rest, grpc, admin);
+        drop(looks);
+        for serving in &both {
+            serving.set(false).await;
+        }
+        // The doors listen for as long as they are open, and nobody else need be told.
+        let _ = stage.send(Stage::Leaving);
+        tokio::time::sleep(delay).await;
+        let _ = stage.send(Stage::Closing);
+        serving.end().await;
+
+        let drained = async {
+            let (rest, grpc) = tokio::join!(rest, grpc);
             health.uploads.settle().await;
-            rest.and(grpc).and(admin)
-        });
-        match drained.await {
+            rest.and(grpc)
+        };
+        let mut drained = pin!(drained);
+        let done = match timeout(grace, drained.as_mut()).await {
+            Ok(done) => Ok(done),
+            Err(_) => {
+                tracing::warn!(uploads = health.uploads.in_flight(), "the grace has passed, uploads are cut off");
+                health.uploads.end();
+                timeout(PARTING, drained).await
+            }
+        };
+        drop((watches, keys));
+        let _ = end.send(Stage::Closing);
+        match done {
             Ok(Ok(())) => tracing::info!("drained"),
             Ok(Err(panic)) => return Err(io::Error::other(panic)),
             Err(_) => {
-                tracing::warn!(uploads = health.uploads.in_flight(), "the grace has passed, uploads were cut off")
+                tracing::warn!(uploads = health.uploads.in_flight(), "connections are still open and are cut off")
             }
         }
-        keys.abort();
+        // A probe that is being answered is; one that holds its connection open is not waited for.
+        let _ = timeout(LAST_CALL, admin).await;
         Ok(())
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Tls {
+    fn load(config: &Config) -> Result<Tls, tls::LoadError> {
+        let load = |section, config: &Option<tls::Config>, protocols| {
+            config.as_ref().map(|config| tls::Tls::load(section, config, protocols).map(Arc::new)).transpose()
+        };
+        Ok(Tls {
+            rest: load("rest.tls", &config.rest.tls, tls::HTTP)?,
+            grpc: load("grpc.tls", &config.grpc.tls, tls::HTTP2)?,
+        })
     }
 }
 

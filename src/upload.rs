@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
@@ -40,6 +41,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long one upload may take altogether.
     pub max_upload_time: Duration,
+    /// Bytes a second, at least, that a caller must send over each window of waiting for it. 0 asks for none.
+    pub min_rate: u64,
+    /// The window.
+    pub min_rate_window: Duration,
     /// Whether an upload makes an unknown attachment known.
     pub create_unknown: bool,
 }
@@ -95,12 +100,13 @@ pub struct Uploads {
     budget: Arc<Budget>,
     config: Config,
     tasks: TaskTracker,
+    ended: CancellationToken,
 }
 
 impl Uploads {
     /// Uploads into `store` with the memory of `budget`.
     pub fn new(store: Arc<Store>, budget: Arc<Budget>, config: Config) -> Self {
-        Uploads { store, budget, config, tasks: TaskTracker::new() }
+        Uploads { store, budget, config, tasks: TaskTracker::new(), ended: CancellationToken::new() }
     }
 
     /// The limits in force.
@@ -118,6 +124,11 @@ impl Uploads {
         self.tasks.close();
         self.tasks.wait().await;
         self.store.settle().await;
+    }
+
+    /// Takes no more content from now on: uploads that are not at their commit yet are refused and taken back.
+    pub fn end(&self) {
+        self.ended.cancel();
     }
 
     /// Decides whether `principal` may upload to `target`, before any content is asked for.
@@ -168,14 +179,20 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Kind::Incomplete`] where `pieces` ends without a finish, what `pieces` raises, [`Kind::TooLarge`],
-    /// [`Kind::SizeMismatch`], [`Kind::DigestMismatch`], [`Kind::ClientTooSlow`], and what storage raises.
+    /// [`Kind::SizeMismatch`], [`Kind::DigestMismatch`], [`Kind::ClientTooSlow`], [`Kind::Draining`], and what storage raises.
     pub async fn receive<S>(&self, admitted: Admitted, header: Header, pieces: S) -> Result<Receipt>
     where
         S: Stream<Item = Result<Piece>>,
     {
         self.fits(header.declared.size)?;
         let mut upload = Upload::begin(self, admitted.target, header.declared);
-        match upload.pump(pin!(pieces)).await {
+        let pieces = pin!(pieces);
+        let pumped = tokio::select! {
+            biased;
+            () = self.ended.cancelled() => Err(Error::new(Kind::Draining)),
+            pumped = upload.pump(pieces) => pumped,
+        };
+        match pumped {
             Ok(declared) => upload.finish(Commit { config: self.config, admitted, header, declared }).await,
             Err(error) => Err(upload.abort(error).await),
         }
@@ -228,6 +245,7 @@ struct Upload<'a> {
     batch: Vec<Bytes>,
     batch_bytes: usize,
     reservation: Reservation,
+    pace: Pace,
 }
 
 /// What the writing task is told.
@@ -260,6 +278,7 @@ impl<'a> Upload<'a> {
             batch: Vec::new(),
             batch_bytes: 0,
             reservation: Reservation::none(),
+            pace: Pace::default(),
         }
     }
 
@@ -284,7 +303,25 @@ impl<'a> Upload<'a> {
         }
     }
 
-    async fn next<S>(&mut self, mut pieces: Pin<&mut S>, deadline: Instant) -> Result<Option<Piece>>
+    /// The next piece, from a caller that keeps up. Only the time in which it is waited for counts: what the storage or the
+    /// budget takes is not the caller's.
+    async fn next<S>(&mut self, pieces: Pin<&mut S>, deadline: Instant) -> Result<Option<Piece>>
+    where
+        S: Stream<Item = Result<Piece>>,
+    {
+        let asked = Instant::now();
+        let piece = self.arrival(pieces, deadline).await?;
+        let bytes = if let Some(Piece::Chunk(bytes)) = &piece { bytes.len() as u64 } else { 0 };
+        let Config { min_rate, min_rate_window, .. } = self.uploads.config;
+        if !self.pace.keeps_up(asked.elapsed(), bytes, min_rate, min_rate_window) {
+            return Err(
+                Error::new(Kind::ClientTooSlow).detail(format!("at least {min_rate} bytes a second must arrive"))
+            );
+        }
+        Ok(piece)
+    }
+
+    async fn arrival<S>(&mut self, mut pieces: Pin<&mut S>, deadline: Instant) -> Result<Option<Piece>>
     where
         S: Stream<Item = Result<Piece>>,
     {
@@ -370,6 +407,26 @@ impl<'a> Upload<'a> {
     }
 }
 
+/// How fast a caller has sent since the window began.
+#[derive(Debug, Default)]
+struct Pace {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Counts `bytes` that were waited for, and at the end of each window of waiting says whether they are enough.
+    fn keeps_up(&mut self, waited: Duration, bytes: u64, rate: u64, window: Duration) -> bool {
+        self.waited += waited;
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.waited < window {
+            return true;
+        }
+        let Pace { waited, bytes } = std::mem::take(self);
+        u128::from(bytes) * 1000 >= u128::from(rate) * waited.as_millis()
+    }
+}
+
 /// The writing task: hashes and writes what it is handed, and commits when it is told to. When the channel closes without
 /// that, the request has failed or gone away, and all is taken back.
 async fn write(
@@ -450,4 +507,24 @@ impl Commit {
 
 fn size_mismatch(declared: u64, arrived: &str) -> Error {
     Error::new(Kind::SizeMismatch).detail(format!("{declared} bytes were declared and {arrived} arrived"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_too_slow_where_a_window_brings_less_than_the_rate() {
+        const WINDOW: Duration = Duration::from_secs(10);
+        let judged = |bytes| Pace::default().keeps_up(WINDOW, bytes, 100, WINDOW);
+        assert!(!judged(999));
+        assert!(judged(1000));
+        assert!(judged(1001));
+        // Before the window is over nothing is said, and what came in one does not count in the next.
+        let mut pace = Pace::default();
+        assert!(pace.keeps_up(WINDOW / 2, 0, 100, WINDOW));
+        assert!(pace.keeps_up(WINDOW / 2, 1 << 30, 100, WINDOW));
+        assert!(!pace.keeps_up(WINDOW, 1, 100, WINDOW));
+        assert!(Pace::default().keeps_up(WINDOW, 0, 0, WINDOW));
+    }
 }

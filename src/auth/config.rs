@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::{Deserialize, Deserializer, de};
 
+use super::certificate::CertificateConfig;
 use super::claims::Paths;
 use super::fetch::Provider;
 use super::keys::Form;
@@ -43,6 +44,9 @@ pub struct Config {
     /// The trusted issuers, at least one, each with a name of its own. Default none, with which loading fails.
     #[serde(default)]
     pub issuers: Vec<IssuerConfig>,
+    /// Whom client certificates speak for, where a port asks for them. Default nobody.
+    #[serde(default)]
+    pub certificates: Vec<CertificateConfig>,
 }
 
 /// The `[auth.keys]` table: how the keys of `jwks_url` and `discovery` are kept up to date. Files are looked at each five
@@ -195,7 +199,7 @@ impl Default for Config {
     /// The defaults of all keys, and no issuer.
     fn default() -> Self {
         let (leeway, token_cache) = (default_leeway(), default_token_cache());
-        Config { leeway, token_cache, keys: KeysConfig::default(), issuers: Vec::new() }
+        Config { leeway, token_cache, keys: KeysConfig::default(), issuers: Vec::new(), certificates: Vec::new() }
     }
 }
 

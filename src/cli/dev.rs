@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::Failure;
 use crate::auth::{self, Claims, IssuerConfig, Minter, Scope};
-use crate::config::{Attachments, Config, Limits, Listen, OnUnknown, Shutdown};
+use crate::config::{Attachments, Config, Door, Limits, Listen, OnUnknown, Shutdown};
 use crate::server::Addresses;
 use crate::{store, telemetry};
 
@@ -63,15 +63,15 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let log = telemetry::Config::default();
     telemetry::start(&log).map_err(Failure::running)?;
     let config = Config {
-        rest: Listen { listen: rest },
-        grpc: Listen { listen: grpc },
+        rest: Door::plain(rest),
+        grpc: Door::plain(grpc),
         admin: Listen { listen: admin },
         storage,
         attachments: Attachments { on_unknown: OnUnknown::Create },
         limits: Limits::default(),
         auth: auth::Config { issuers: vec![issuer], ..auth::Config::default() },
         log,
-        shutdown: Shutdown { grace: Duration::from_secs(5) },
+        shutdown: Shutdown { delay: Duration::ZERO, grace: Duration::from_secs(5) },
     };
     super::serve(config, |addresses| announce(addresses, &data, &token, &token_file).map_err(Failure::running)).await
 }

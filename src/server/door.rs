@@ -1,112 +1,292 @@
-//! The accept loop of the REST and admin ports: a connection that speaks HTTP/1.1 or HTTP/2 is handed to hyper with the limits
-//! of the doors. It knows no route.
+//! The accept loop of a port: which connections are taken, the handshake of those that speak TLS, which version of HTTP each
+//! speaks, and how it is told to go elsewhere at the end. It knows no route.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use super::limits::{
-    ACCEPT_PAUSE, CONNECTION_WINDOW, HTTP1_BUFFER, MAX_FRAME, MAX_PENDING_RESETS, MAX_STREAMS, STREAM_WINDOW,
+    ACCEPT_PAUSE, CONNECTION_WINDOW, HTTP1_BUFFER, LAST_CALL, MAX_FRAME, MAX_PENDING_RESETS, MAX_STREAMS, STREAM_WINDOW,
 };
+use super::stage::{Stage, Stages};
+use super::stream::Stream;
+use crate::auth::{Certificates, Peer};
+use crate::tls::Tls;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long to wait for the rest of a preface before looking again.
-const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 
-/// Serves HTTP/1.1 and HTTP/2 without TLS. axum's own loop sets none of these limits.
-pub(super) async fn serve(
-    listener: TcpListener,
+/// The first byte of every TLS connection: a record of the handshake (RFC 8446 §5.1).
+const HANDSHAKE: u8 = 22;
+
+/// Which versions of HTTP a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// HTTP/1.1 and HTTP/2.
+    Both,
+    /// HTTP/2 alone, as gRPC does.
+    Http2,
+}
+
+/// What connections may do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// How many there may be. Further ones wait to be accepted.
+    pub(super) connections: usize,
+    /// How many handshakes may be under way. Further ones wait for as long as a handshake may take.
+    pub(super) handshakes: usize,
+    /// How long a handshake may take.
+    pub(super) handshake: Duration,
+    /// How long a client may say nothing.
+    pub(super) idle: Duration,
+}
+
+/// A port that is bound.
+pub(super) struct Door {
+    /// What the log calls it.
+    pub(super) name: &'static str,
+    /// Where connections come from.
+    pub(super) listener: TcpListener,
+    /// Its certificate; without it the port speaks plain text.
+    pub(super) tls: Option<Arc<Tls>>,
+    /// Whom the certificates of clients speak for.
+    pub(super) certificates: Arc<Certificates>,
+    /// Which versions of HTTP it speaks.
+    pub(super) speaks: Speaks,
+    /// What it serves.
+    pub(super) routes: Router,
+    /// What it serves to a client that does not speak TLS where it should; without it that client is hung up on.
+    pub(super) plain: Option<Router>,
+    /// What connections may do.
+    pub(super) limits: Limits,
+}
+
+/// What every connection to a port needs.
+struct Connections {
+    tls: Option<Arc<Tls>>,
+    certificates: Arc<Certificates>,
+    speaks: Speaks,
     routes: Router,
-    header_timeout: Duration,
-    grace: Duration,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
+    plain: Option<Router>,
+    limits: Limits,
+    handshakes: Semaphore,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+/// Serves a port until the stage of closing, and returns when its last connection has ended.
+pub(super) async fn serve(door: Door, stages: Stages) {
+    let Door { name, listener, tls, certificates, speaks, routes, plain, limits } = door;
+    let mut http1 = http1::Builder::new();
+    http1
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        .header_read_timeout(limits.idle)
         .max_buf_size(HTTP1_BUFFER)
         // A client may say that it has sent all, and wait for the reply. One that is cut off in its body is noticed there.
         .half_close(true);
-    builder
-        .http2()
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .keep_alive_interval(header_timeout);
-    let builder = Arc::new(builder);
-    let graceful = Arc::new(GracefulShutdown::new());
-    let stopping = stopped.clone();
-    let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = &mut stop => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let service = TowerToHyperService::new(routes.clone());
-        let (builder, watcher, mut stopping) = (Arc::clone(&builder), graceful.watcher(), stopping.clone());
-        tokio::spawn(async move {
-            // Whoever has asked for nothing yet is not waited for at the end.
-            let speaks = tokio::select! {
-                biased;
-                speaks = speaks(&stream, header_timeout) => speaks,
-                _ = stopping.wait_for(|stopped| *stopped) => false,
-            };
-            if !speaks {
-                return;
-            }
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-            if let Err(error) = watcher.watch(connection).await {
-                tracing::debug!(error, "a connection ended badly");
-            }
+        .keep_alive_interval(limits.idle);
+    let handshakes = Semaphore::new(limits.handshakes);
+    let connections =
+        Arc::new(Connections { tls, certificates, speaks, routes, plain, limits, handshakes, http1, http2 });
+
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let open = TaskTracker::new();
+    let take = |stream: TcpStream, address: SocketAddr, place| {
+        let (connections, stages) = (Arc::clone(&connections), stages.clone());
+        open.spawn(async move {
+            connections.serve(stream, address, stages).await;
+            drop(place);
         });
+    };
+    let mut closing = stages.clone();
+    let mut closing = pin!(closing.reach(Stage::Closing));
+    let mut full = false;
+    loop {
+        let was_full = std::mem::replace(&mut full, room.available_permits() == 0);
+        if full && !was_full {
+            tracing::warn!(port = name, connections = limits.connections, "no more connections, new ones wait");
+        }
+        let accept = async {
+            // It fails only where it was closed, which it never is.
+            let place = Arc::clone(&room).acquire_owned().await.ok();
+            (listener.accept().await, place)
+        };
+        let accepted = tokio::select! {
+            accepted = accept => accepted,
+            () = &mut closing => break,
+        };
+        match accepted {
+            (Ok((stream, address)), place) => take(stream, address, place),
+            (Err(error), _) => {
+                tracing::warn!(port = name, %error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
-    drop(listener);
-    if let Some(graceful) = Arc::into_inner(graceful)
-        && timeout(grace, graceful.shutdown()).await.is_err()
-    {
-        tracing::debug!("connections were still open at the end of the grace");
+    // Clients whom the system has connected already have no reason to think that they will not be served.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, address)) = listener.accept() {
+            if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                take(stream, address, Arc::clone(&room).try_acquire_owned().ok());
+            }
+        }
+    }
+    open.close();
+    open.wait().await;
+}
+
+/// What a client wants, as far as its first words tell.
+enum Opening {
+    /// A version of HTTP.
+    Http(Stream, Version),
+    /// HTTP without TLS where TLS is spoken.
+    Unencrypted(Stream, Version),
+}
+
+impl Connections {
+    /// Serves one connection to its end.
+    async fn serve(&self, stream: TcpStream, address: SocketAddr, stages: Stages) {
+        // A connection without TCP_NODELAY is slower and otherwise the same.
+        let _ = stream.set_nodelay(true);
+        let mut closing = stages.clone();
+        let last_call = async {
+            closing.reach(Stage::Closing).await;
+            tokio::time::sleep(LAST_CALL).await;
+        };
+        // Whoever has asked for nothing is not waited for at the end.
+        let opening = tokio::select! {
+            biased;
+            opening = self.open(stream) => opening,
+            () = last_call => None,
+        };
+        match opening {
+            Some(Opening::Http(stream, version)) => {
+                let certificate = stream.client_certificate();
+                let principal = certificate.and_then(|certificate| self.certificates.principal(certificate));
+                self.speak(stream, version, &self.routes, Peer { address, principal }, stages).await;
+            }
+            Some(Opening::Unencrypted(stream, version)) => {
+                if let Some(routes) = &self.plain {
+                    self.speak(stream, version, routes, Peer { address, principal: None }, stages).await;
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Waits for the handshake, where there is one, and for the first words of a client, each for a bounded time. None where
+    /// they do not come. hyper's own timers start once it knows the version.
+    async fn open(&self, stream: TcpStream) -> Option<Opening> {
+        let mut unencrypted = false;
+        let mut stream = match &self.tls {
+            None => Stream::from(stream),
+            Some(tls) => {
+                let handshake = timeout(self.limits.handshake, async {
+                    let mut first = [0];
+                    if stream.peek(&mut first).await.ok()? > 0 && first[0] != HANDSHAKE {
+                        return Some(Err(stream));
+                    }
+                    let _place = self.handshakes.acquire().await.ok()?;
+                    match tls.acceptor().accept(stream).await {
+                        Ok(stream) => Some(Ok(stream)),
+                        Err(error) => {
+                            tracing::debug!(%error, "a handshake failed");
+                            None
+                        }
+                    }
+                });
+                match handshake.await {
+                    Ok(Some(Ok(stream))) => Stream::from(stream),
+                    Ok(Some(Err(stream))) => {
+                        unencrypted = true;
+                        Stream::from(stream)
+                    }
+                    Ok(None) => return None,
+                    Err(_) => {
+                        tracing::debug!("a handshake took too long");
+                        return None;
+                    }
+                }
+            }
+        };
+        let words = timeout(self.limits.idle, stream.begins_with(PREFACE)).await.ok()?.ok()??;
+        let version = if words || self.speaks == Speaks::Http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        Some(if unencrypted { Opening::Unencrypted(stream, version) } else { Opening::Http(stream, version) })
+    }
+
+    /// Speaks HTTP until the client has no more to ask, or the process is to end.
+    async fn speak(&self, stream: Stream, version: Version, routes: &Router, peer: Peer, stages: Stages) {
+        let mut closing = stages.clone();
+        let mut closing = pin!(closing.reach(Stage::Closing));
+        let service = hyper::service::service_fn(|request| answer(routes, &peer, &stages, request));
+        let stream = TokioIo::new(stream);
+        // The connection comes first, so that what it has received is looked at before it is told to end.
+        let ended = if version == Version::HTTP_2 {
+            let mut connection = pin!(self.http2.serve_connection(stream, service));
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => ended,
+                () = &mut closing => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        } else {
+            let mut connection = pin!(self.http1.serve_connection(stream, service));
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => ended,
+                () = &mut closing => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(address = %peer.address, %error, "a connection ended badly");
+        }
     }
 }
 
-/// Whether a client says in time which version of HTTP it speaks. hyper's own timers start once it knows that.
-async fn speaks(stream: &TcpStream, within: Duration) -> bool {
-    // A connection without TCP_NODELAY is slower and otherwise the same.
-    let _ = stream.set_nodelay(true);
-    let said = async {
-        let mut said = [0; PREFACE.len()];
-        loop {
-            match stream.peek(&mut said).await {
-                Ok(0) | Err(_) => return false,
-                // What was said already can be seen again at once, so that more of it has to be waited for.
-                Ok(length) if length < PREFACE.len() && PREFACE.starts_with(&said[..length]) => {
-                    tokio::time::sleep(PREFACE_PAUSE).await;
-                }
-                Ok(_) => return true,
-            }
+/// Hands a request to the routes. On the way to the end of the process, an HTTP/1.1 client is told that its connection ends
+/// with this reply, so that its next request goes elsewhere; HTTP/2 says so by GOAWAY, when the port closes.
+fn answer(
+    routes: &Router,
+    peer: &Peer,
+    stages: &Stages,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+    let stages = (request.version() < Version::HTTP_2).then(|| stages.clone());
+    request.extensions_mut().insert(peer.clone());
+    let reply = routes.clone().oneshot(request.map(Body::new));
+    async move {
+        let mut reply = reply.await?;
+        if stages.is_some_and(|stages| stages.now() > Stage::Serving) {
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-    };
-    timeout(within, said).await.unwrap_or(false)
+        Ok(reply)
+    }
 }

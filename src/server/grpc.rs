@@ -1,37 +1,36 @@
-//! The gRPC port: the operations with reflection and health beside them, under the limits of the doors. It knows no
-//! operation.
+//! The routes of the gRPC port: the operations, with reflection and health beside them, and what every call passes through.
+//! It knows no operation.
 
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use http::HeaderMap;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::limits::{CONNECTION_WINDOW, MAX_FRAME, MAX_PENDING_RESETS, MAX_STREAMS, STREAM_WINDOW};
-use crate::error::Error;
+use super::health::Serving;
+use crate::error::{Error, Kind};
 use crate::pb::attachment_service_server::AttachmentServiceServer;
 use crate::pb::{self};
 use crate::rpc::{Attachments, MAX_MESSAGE};
 
-/// Serves the operations, their descriptors and the standard health service over HTTP/2 without TLS.
-pub(super) async fn serve(
-    listener: TcpListener,
-    attachments: Attachments,
-    keep_alive: Duration,
-    mut stopped: watch::Receiver<bool>,
-) {
+/// How long a client will wait for the end of its call.
+const DEADLINE: &str = "grpc-timeout";
+
+/// The routes of the gRPC port.
+pub(super) fn routes(attachments: Attachments, serving: &Serving) -> Router {
     let service = AttachmentServiceServer::new(attachments).max_decoding_message_size(MAX_MESSAGE);
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<AttachmentServiceServer<Attachments>>().await;
     let reflection = |version: &str| tracing::error!(version, "the descriptors cannot be reflected");
     let described = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let mut routes = Routes::new(service).add_service(health);
+    let mut routes = Routes::new(service).add_service(serving.service());
     match described().build_v1() {
         Ok(service) => routes = routes.add_service(service),
         Err(_) => reflection("v1"),
@@ -40,27 +39,74 @@ pub(super) async fn serve(
         Ok(service) => routes = routes.add_service(service),
         Err(_) => reflection("v1alpha"),
     }
-    let mut server = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(MAX_FRAME)
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
-        .http2_keepalive_interval(Some(keep_alive))
-        .layer(CatchPanicLayer::custom(panicked));
-    let stop = async move {
-        // An error means that the server itself is gone, which is a stop as well.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    };
-    let served = server.add_routes(routes).serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the gRPC port ended");
-    }
+    routes
+        .prepare()
+        .into_axum_router()
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(within_the_deadline))
 }
 
-fn panicked(_: Box<dyn std::any::Any + Send>) -> http::Response<tonic::body::Body> {
+fn panicked(_: Box<dyn std::any::Any + Send>) -> http::Response<Body> {
     let error = Error::internal("a panic");
     tracing::error!(%error, "a panic in a gRPC request");
     error.to_status().into_http()
+}
+
+/// Ends a call whose client has stopped waiting for it. A deadline that is none is passed over.
+async fn within_the_deadline(request: Request, next: Next) -> Response {
+    let Some(deadline) = deadline(request.headers()) else {
+        return next.run(request).await;
+    };
+    match tokio::time::timeout(deadline, next.run(request)).await {
+        Ok(reply) => reply,
+        Err(_) => {
+            let error = Error::new(Kind::ClientTooSlow).detail("the deadline of the call has passed");
+            error.to_status().into_http::<axum::body::Body>()
+        }
+    }
+}
+
+/// The deadline of a call: up to eight digits and a unit.
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(DEADLINE)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn a_deadline_is_up_to_eight_digits_and_a_unit() {
+        let read = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(DEADLINE, HeaderValue::from_static(text));
+            deadline(&headers)
+        };
+        assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
+        assert_eq!(read("2M"), Some(Duration::from_secs(120)));
+        assert_eq!(read("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(read("4m"), Some(Duration::from_millis(4)));
+        assert_eq!(read("5u"), Some(Duration::from_micros(5)));
+        assert_eq!(read("6n"), Some(Duration::from_nanos(6)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for text in ["", "1", "H", "123456789S", "-1S", "+1S", "1s", "1 S", "1.5S"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+        assert_eq!(deadline(&HeaderMap::new()), None);
+    }
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which modules each module may import from. Who is not here is not part of the house.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("main", &[]),
-    ("cli", &["attachment", "auth", "config", "pb", "rest", "server", "store", "telemetry"]),
-    ("config", &["auth", "budget", "edge", "store", "telemetry", "upload"]),
-    ("server", &["admin", "auth", "budget", "config", "edge", "error", "pb", "rest", "rpc", "store", "upload"]),
+    ("cli", &["attachment", "auth", "config", "pb", "rest", "server", "store", "telemetry", "tls"]),
+    ("config", &["auth", "budget", "edge", "store", "telemetry", "tls", "upload"]),
+    ("server", &["admin", "auth", "budget", "config", "edge", "error", "pb", "rest", "rpc", "store", "tls", "upload"]),
+    ("tls", &[]),
     ("admin", &["auth", "budget", "store", "upload"]),
     ("edge", &["envelope", "error", "telemetry"]),
     ("rest", &["attachment", "envelope", "error", "multipart", "pb", "rpc"]),
@@ -30,12 +31,15 @@ const ARROWS: [(&str, &[&str]); 20] = [
 ];
 
 /// Which modules may name each library. A library that is not here may be named anywhere.
-const FENCES: [(&str, &[&str]); 6] = [
+const FENCES: [(&str, &[&str]); 9] = [
     ("opendal", &["store"]),
     ("jsonwebtoken", &["auth"]),
     ("axum", &["rest", "edge", "envelope", "admin", "server"]),
     ("tonic", &["rpc", "server", "error", "pb", "cli/upload"]),
     ("hyper", &["server"]),
+    ("rustls", &["tls"]),
+    ("tokio_rustls", &["tls", "server"]),
+    ("x509_parser", &["auth", "tls"]),
     ("http", &["rest", "edge", "envelope", "error", "server"]),
 ];
 

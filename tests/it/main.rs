@@ -32,5 +32,6 @@ mod register;
 mod rest;
 mod serve;
 mod storage;
+mod tls;
 mod two_processes;
 mod verify;

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request};
 
-use crate::harness::{Connection, Form, Server, Setup, chunk, eventually, finish, header, noise, token};
+use crate::harness::{Connection, Form, GrpcRefusal, Server, Setup, chunk, eventually, finish, header, noise, token};
 
 /// A server whose grace passes soon.
 fn impatient() -> Server {
@@ -42,16 +42,18 @@ fn half_sent(server: &Server, form: &Form) -> (Connection, Vec<u8>) {
     (connection, rest)
 }
 
+/// How an upload over gRPC will end.
+type Ending = JoinHandle<Result<(), GrpcRefusal>>;
+
 /// An upload over gRPC that has sent its first chunk, which the server has begun to receive; and how it will end.
-async fn begun_over_grpc(server: &Server, first: &[u8]) -> (mpsc::Sender<Message>, JoinHandle<Code>) {
+async fn begun_over_grpc(server: &Server, first: &[u8]) -> (mpsc::Sender<Message>, Ending) {
     let (send, messages) = mpsc::channel(8);
     let messages = ReceiverStream::new(messages).map(|message| UploadAttachmentRequest { message: Some(message) });
     let mut request = Request::new(messages);
     request.metadata_mut().insert("authorization", format!("Bearer {}", token(&[1])).parse().unwrap());
     let mut client = server.channel().await;
-    let upload = tokio::spawn(async move {
-        client.upload_attachment(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
-    });
+    let upload =
+        tokio::spawn(async move { client.upload_attachment(request).await.map(|_| ()).map_err(GrpcRefusal::from) });
     send.send(Message::Header(header(1, 2))).await.unwrap();
     send.send(chunk(first.to_vec())).await.unwrap();
     eventually("the upload is in flight", || server.readiness()["uploads_in_flight"] == 1);
@@ -97,9 +99,9 @@ fn an_upload_over_rest_that_is_in_flight_at_the_end_is_finished_and_stored() {
     let bytes = noise(3 << 20, 1);
     let (mut connection, rest) = half_sent(&server, &Form::file(&bytes));
     server.signal("TERM");
-    eventually("new connections are refused", || {
-        refuses_connections(server.rest) && refuses_connections(server.grpc) && refuses_connections(server.admin)
-    });
+    eventually("new connections are refused", || refuses_connections(server.rest) && refuses_connections(server.grpc));
+    // Whoever watches the process does so to its end.
+    assert_eq!(server.readiness()["reasons"], serde_json::json!(["the process is about to end"]));
     connection.send(&rest).unwrap();
     assert_eq!(connection.reply().expect("a reply").status, 201);
     assert!(connection.closed());
@@ -117,7 +119,7 @@ async fn an_upload_over_grpc_that_is_in_flight_at_the_end_is_finished_and_stored
     send.send(chunk(bytes[1 << 20..].to_vec())).await.unwrap();
     send.send(finish()).await.unwrap();
     drop(send);
-    assert_eq!(upload.await.unwrap(), Code::Ok);
+    upload.await.unwrap().expect("it is stored");
     assert_eq!(server.wait(), Some(0));
     assert_eq!(server.stored(1, 2).unwrap(), bytes);
 }
@@ -127,7 +129,10 @@ fn an_upload_over_rest_that_outlives_the_grace_is_cut_off_and_nothing_of_it_is_s
     let mut server = impatient();
     let (mut connection, _rest) = half_sent(&server, &Form::file(&noise(3 << 20, 1)));
     server.signal("TERM");
-    assert!(connection.reply().is_none_or(|reply| reply.status != 201));
+    let reply = connection.reply().expect("it is told so");
+    reply.assert_refusal(503, "The service is shutting down, try again");
+    assert_eq!((reply.header("retry-after"), reply.header("connection")), ("1", "close"));
+    drop(connection);
     assert_eq!(server.wait(), Some(0));
     let server = again(server);
     assert!(server.record(1, 2).is_none());
@@ -139,7 +144,9 @@ async fn an_upload_over_grpc_that_outlives_the_grace_is_cut_off_and_nothing_of_i
     let mut server = impatient();
     let (send, upload) = begun_over_grpc(&server, &noise(1 << 20, 1)).await;
     server.signal("TERM");
-    assert_ne!(upload.await.unwrap(), Code::Ok);
+    let refusal = upload.await.unwrap().expect_err("it is told so");
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Unavailable, "DRAINING"));
+    assert!(refusal.retry_after.is_some(), "{refusal:?}");
     drop(send);
     assert_eq!(server.wait(), Some(0));
     assert!(again(server).record(1, 2).is_none());
@@ -174,7 +181,8 @@ fn the_admin_port_says_whether_the_process_is_ready_and_what_it_is_at() {
     let reply = ready();
     assert_eq!(reply.status, 200);
     let idle = serde_json::json!({
-        "ready": true, "storage": "available", "draining": false, "uploads_in_flight": 0, "budget_used_bytes": 0
+        "ready": true, "reasons": [], "storage": "available", "draining": false,
+        "uploads_in_flight": 0, "budget_used_bytes": 0
     });
     let is_idle = |body: &serde_json::Value| idle.as_object().unwrap().iter().all(|(name, value)| body[name] == *value);
     assert!(is_idle(&reply.body), "{}", reply.body);
@@ -196,6 +204,7 @@ fn a_server_whose_storage_is_gone_is_not_ready_until_it_is_back() {
     let reply = ready();
     assert_eq!(reply.status, 503);
     assert_eq!((&reply.body["ready"], &reply.body["storage"]), (&false.into(), &"unavailable".into()));
+    assert_eq!(reply.body["reasons"], serde_json::json!(["the storage does not answer"]));
     assert!(!reply.body.to_string().contains("root"), "{reply:?}");
     std::fs::rename(&away, server.root()).unwrap();
     assert_eq!(ready().status, 200);

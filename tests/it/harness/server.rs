@@ -25,6 +25,8 @@ pub struct Setup {
     pub limits: String,
     /// More lines of the `[storage]` section. Default none.
     pub storage: String,
+    /// More tables, at the end. Default none.
+    pub more: String,
     /// A command, by its words, that runs the program. Default none.
     pub wrapper: Vec<String>,
     /// The `[auth]` section with all that belongs to it, in place of the one issuer of the harness.
@@ -42,6 +44,7 @@ impl Default for Setup {
             on_unknown: "create",
             limits: format!("max_upload_size = {}\n", super::MAX_UPLOAD),
             storage: String::new(),
+            more: String::new(),
             wrapper: Vec::new(),
             auth: None,
             variables: BTreeMap::new(),
@@ -88,9 +91,11 @@ impl Setup {
         let _ = write!(
             text,
             "[storage]\nservice = \"{}\"\n{}\n[storage.options]\nroot = {root:?}\n\
-             [attachments]\non_unknown = \"{}\"\n[limits]\n{}\n{auth}\n[log]\nformat = \"json\"\nfilter = \"debug\"\n[shutdown]\ngrace = \"5s\"\n",
+             [attachments]\non_unknown = \"{}\"\n[limits]\n{}\n{auth}\n[log]\nformat = \"json\"\nfilter = \"debug\"\n\
+             [shutdown]\ndelay = \"0s\"\ngrace = \"5s\"\n",
             self.service, self.storage, self.on_unknown, self.limits,
         );
+        text.push_str(&self.more);
         fs::write(folder.join("secret"), SECRET).expect("the secret can be written");
         let path = folder.join("attachd.toml");
         fs::write(&path, text).expect("the configuration can be written");
@@ -164,6 +169,11 @@ impl Server {
     /// A new connection to the REST port.
     pub fn connect(&self) -> Connection {
         Connection::open(self.rest)
+    }
+
+    /// The folder of the configuration and of what it names.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The process id.

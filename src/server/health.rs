@@ -1,0 +1,66 @@
+//! Whether requests are to be sent here, in the words of the gRPC health protocol (grpc.health.v1): for the process as a
+//! whole, under the empty name, and for each service. It knows neither why nor what the services do.
+
+use axum::Router;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use super::limits::HEALTH_PAUSE;
+use crate::admin::Health;
+use crate::pb::attachment_service_server::AttachmentServiceServer;
+use crate::rpc::Attachments;
+
+/// The names that are asked for.
+const NAMES: [&str; 2] = ["", <AttachmentServiceServer<Attachments> as NamedService>::NAME];
+
+/// The health that one port tells of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Serving(HealthReporter);
+
+impl Serving {
+    /// The service that tells of it.
+    pub(super) fn service(&self) -> HealthServer<HealthService> {
+        HealthServer::new(HealthService::from_health_reporter(self.0.clone()))
+    }
+
+    /// The service alone, for a port that has routes of its own.
+    pub(super) fn routes(&self) -> Router {
+        let mut routes = Routes::new(self.service()).into_axum_router();
+        routes = routes.reset_fallback();
+        routes
+    }
+
+    /// Tells whether requests are served from now on. Watchers are told of changes.
+    pub(super) async fn set(&self, serves: bool) {
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in NAMES {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+
+    /// Ends the calls of those who watch, which would go on for ever.
+    pub(super) async fn end(&self) {
+        let mut reporter = self.0.clone();
+        for name in NAMES {
+            reporter.clear_service_status(name).await;
+        }
+    }
+}
+
+/// Looks at the storage again and again, and tells of what has changed.
+pub(super) async fn watch(ports: [Serving; 2], health: Health) {
+    let mut told = None;
+    loop {
+        let serves = health.serves().await;
+        if told != Some(serves) {
+            for port in &ports {
+                port.set(serves).await;
+            }
+            told = Some(serves);
+        }
+        tokio::time::sleep(HEALTH_PAUSE).await;
+    }
+}

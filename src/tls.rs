@@ -1,0 +1,271 @@
+//! The certificates of the doors: files become what a handshake needs, are read again when they change, and the ones in use
+//! stay where the new ones are bad. TLS 1.2 and 1.3, no older. This module must not know what is served.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use serde::Deserialize;
+use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The protocols that a port offers (RFC 7301), the preferred one first.
+pub type Protocols = &'static [&'static [u8]];
+
+/// HTTP/2 or HTTP/1.1, as the client prefers.
+pub const HTTP: Protocols = &[b"h2", b"http/1.1"];
+
+/// HTTP/2 alone, which is what gRPC runs on.
+pub const HTTP2: Protocols = &[b"h2"];
+
+/// The `[rest.tls]` and `[grpc.tls]` tables: with one of them a port speaks TLS, and nothing else.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The certificate in PEM, with those between it and the root after it.
+    pub cert_file: PathBuf,
+    /// Its private key in PEM: PKCS#8, PKCS#1 or SEC1.
+    pub key_file: PathBuf,
+    /// The authorities, in PEM, that vouch for clients: with it, clients are asked for a certificate. Default none.
+    #[serde(default)]
+    pub client_ca_file: Option<PathBuf>,
+    /// What becomes of a client without a certificate, where one is asked for. Default `required`.
+    #[serde(default)]
+    pub client_auth: ClientAuth,
+    /// How often the files are looked at, from 100 ms to 1 h. Default 10 s.
+    #[serde(default = "reload_interval", deserialize_with = "duration")]
+    pub reload_interval: Duration,
+}
+
+/// What becomes of a client without a certificate, where one is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// Its handshake fails.
+    #[default]
+    Required,
+    /// It is served, and proves who it is by a token.
+    Optional,
+}
+
+fn reload_interval() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text)
+        .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a time: {error}")))
+}
+
+/// Why a port cannot speak TLS: which key of the configuration, and what is wrong. Holds no key material.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {what}")]
+pub struct LoadError {
+    key: String,
+    what: String,
+}
+
+/// The certificate of a port, as it stands now.
+#[derive(Debug)]
+pub struct Tls {
+    section: &'static str,
+    config: Config,
+    protocols: Protocols,
+    current: ArcSwap<ServerConfig>,
+}
+
+/// What the files hold.
+#[derive(Clone, PartialEq, Eq)]
+struct Files {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+/// Makes aws-lc-rs the one crypto library of the process. To be called before anything speaks TLS.
+pub fn install_crypto() {
+    // It fails where it was done before, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+impl Config {
+    /// The paths, as seen from the folder of the configuration.
+    pub fn resolve(&mut self, folder: &Path) {
+        let files = [&mut self.cert_file, &mut self.key_file].into_iter().chain(&mut self.client_ca_file);
+        for path in files {
+            *path = folder.join(&*path);
+        }
+    }
+
+    /// What a type cannot express: the key, and what is wrong with it.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.reload_interval) {
+            return Err(("reload_interval", "must be from 100ms to 1h".to_owned()));
+        }
+        if self.client_auth == ClientAuth::Optional && self.client_ca_file.is_none() {
+            return Err(("client_auth", "asks for no certificate without client_ca_file".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Tls {
+    /// Reads the files of a port; `section` is the configuration key of its table, such as `rest.tls`.
+    ///
+    /// # Errors
+    /// A [`LoadError`] names the key that is wrong: a file that cannot be read or holds something else, a key that is not
+    /// that of the certificate.
+    pub fn load(section: &'static str, config: &Config, protocols: Protocols) -> Result<Tls, LoadError> {
+        let files = Files::read(section, config)?;
+        let made = files.assemble(section, config, protocols)?;
+        if let Err(what) = files.holds_now() {
+            tracing::warn!(section, what, "the certificate does not hold now");
+        }
+        Ok(Tls { section, config: config.clone(), protocols, current: ArcSwap::from_pointee(made) })
+    }
+
+    /// What a handshake that begins now is to use.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current.load_full())
+    }
+
+    /// Looks at the files again and again. What changed is used by the handshakes that begin after; connections that are
+    /// open keep what they began with. What is bad is said once, and the certificate in use stays.
+    pub async fn watch(self: Arc<Self>) {
+        let mut pause = tokio::time::interval(self.config.reload_interval);
+        pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // What was seen last, good or bad: as a digest, so that a private key is not kept for this.
+        let mut seen = None;
+        loop {
+            pause.tick().await;
+            let tls = Arc::clone(&self);
+            let before = seen;
+            match tokio::task::spawn_blocking(move || tls.look(before)).await {
+                Ok(now) => seen = now,
+                Err(error) => tracing::error!(%error, "the certificate files could not be looked at"),
+            }
+        }
+    }
+
+    /// Reads the files, takes them into use if they are others than `before`, and returns their digest; none where they
+    /// cannot be read.
+    fn look(&self, before: Option<[u8; 32]>) -> Option<[u8; 32]> {
+        let section = self.section;
+        let files = match Files::read(section, &self.config) {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::warn!(section, %error, "the certificate files cannot be read, the ones in use stay");
+                return before;
+            }
+        };
+        let now = files.digest();
+        // At the first look they are those of the start, unless they have changed since.
+        if before == Some(now) {
+            return before;
+        }
+        let made = files.assemble(section, &self.config, self.protocols).map_err(|error| error.to_string());
+        match made.and_then(|made| files.holds_now().map(|until| (made, until))) {
+            Ok((made, until)) => {
+                self.current.store(Arc::new(made));
+                tracing::info!(section, until, "the certificate is in use");
+            }
+            Err(error) => tracing::warn!(section, error, "the new certificate is bad, the one in use stays"),
+        }
+        Some(now)
+    }
+}
+
+impl Files {
+    fn read(section: &str, config: &Config) -> Result<Files, LoadError> {
+        let read = |key: &str, path: &Path| {
+            fs::read(path).map_err(|error: io::Error| LoadError {
+                key: format!("{section}.{key}"),
+                what: format!("{}: {error}", path.display()),
+            })
+        };
+        Ok(Files {
+            certificate: read("cert_file", &config.cert_file)?,
+            key: read("key_file", &config.key_file)?,
+            client_ca: config.client_ca_file.as_deref().map(|path| read("client_ca_file", path)).transpose()?,
+        })
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let parts = [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()];
+        let each: Vec<u8> =
+            parts.into_iter().flatten().flat_map(|part| digest(&SHA256, part).as_ref().to_vec()).collect();
+        let mut whole = [0; 32];
+        whole.copy_from_slice(digest(&SHA256, &each).as_ref());
+        whole
+    }
+
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        certificates(&self.certificate)
+    }
+
+    /// Puts together what a handshake needs.
+    fn assemble(&self, section: &str, config: &Config, protocols: Protocols) -> Result<ServerConfig, LoadError> {
+        let wrong = |key: &str, path: &Path, what: String| LoadError {
+            key: format!("{section}.{key}"),
+            what: format!("{}: {what}", path.display()),
+        };
+        let chain = self.chain().map_err(|what| wrong("cert_file", &config.cert_file, what))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|_| wrong("key_file", &config.key_file, "holds no private key in PEM".to_owned()))?;
+        let builder = ServerConfig::builder();
+        let builder = match (&self.client_ca, &config.client_ca_file) {
+            (Some(pem), Some(path)) => {
+                let wrong = |what: String| wrong("client_ca_file", path, what);
+                let mut roots = RootCertStore::empty();
+                for root in certificates(pem).map_err(wrong)? {
+                    roots.add(root).map_err(|error| wrong(error.to_string()))?;
+                }
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots));
+                let verifier = match config.client_auth {
+                    ClientAuth::Required => verifier,
+                    ClientAuth::Optional => verifier.allow_unauthenticated(),
+                };
+                builder.with_client_cert_verifier(verifier.build().map_err(|error| wrong(error.to_string()))?)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let mut made = builder.with_single_cert(chain, key).map_err(|error| {
+            wrong("key_file", &config.key_file, format!("does not go with the certificate: {error}"))
+        })?;
+        made.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(made)
+    }
+
+    /// Until when the certificate holds, or why it does not hold now: clients would refuse it.
+    fn holds_now(&self) -> Result<String, String> {
+        let chain = self.chain()?;
+        let leaf = chain.first().ok_or("holds no certificate")?;
+        let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| error.to_string())?;
+        let now = UnixTime::since_unix_epoch(SystemTime::UNIX_EPOCH.elapsed().map_err(|error| error.to_string())?);
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let validity = leaf.validity();
+        if now < validity.not_before.timestamp() {
+            return Err(format!("the certificate holds from {}", validity.not_before));
+        }
+        if now > validity.not_after.timestamp() {
+            return Err(format!("the certificate held until {}", validity.not_after));
+        }
+        Ok(validity.not_after.to_string())
+    }
+}
+
+/// The certificates of a PEM file, at least one.
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    if all.is_empty() { Err("holds no certificate in PEM".to_owned()) } else { Ok(all) }
+}
