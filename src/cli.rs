@@ -78,10 +78,8 @@ impl Failure {
 
 /// Reads the arguments of the process and does what they say.
 pub fn main() -> ExitCode {
-    // Whoever speaks TLS finds it here. It fails where there is one already, which is as good.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let arguments = Arguments::parse();
     tls::install_crypto();
+    let arguments = Arguments::parse();
     let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::running).and_then(
         |runtime| {
             let done = runtime.block_on(run(arguments.command));
