@@ -195,13 +195,12 @@ def figures(of):
 def proxies(of, config):
     """No proxy gives up before attachd does."""
     operation = seconds(config["storage"]["timeout"])
-    longest = seconds(config["limits"]["max_upload_time"])
     for ingress in of.all("Ingress"):
         name, notes = ingress["metadata"]["name"], ingress["metadata"]["annotations"]
         note = {key.removeprefix("nginx.ingress.kubernetes.io/"): value for key, value in notes.items()}
         grpc = note["backend-protocol"].startswith("GRPC")
-        # After the last byte over REST: the commit, whose operations have their time each, and the wait for its lock.
-        if int(note["proxy-read-timeout"]) < (longest if grpc else 8 * operation):
+        # From the last byte on: the commit, whose operations have their time each, and the wait for its lock.
+        if int(note["proxy-read-timeout"]) < 8 * operation:
             yield f"{name}: proxy-read-timeout is shorter than an answer may take"
         if note["proxy-body-size"] != "0" or (not grpc and note["proxy-request-buffering"] != "off"):
             yield f"{name}: nginx limits or holds back bodies"

@@ -10,6 +10,8 @@ mkdir -p "$cache" "$env_dir"
 
 # Nothing of the caller's surroundings may change what is asked of a server, or what it is told.
 export LC_ALL=C.UTF-8
+# Where Debian puts servers.
+export PATH=$PATH:/usr/sbin
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY grpc_proxy
 unset "${!ATTACHD_@}"
 

@@ -13,6 +13,8 @@ need go golang-go
 need node nodejs
 need npm npm
 need openssl openssl
+need curl curl
+need nginx nginx-light
 tool kustomize sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
 tool kube-score github.com/zegl/kube-score/cmd/kube-score@v1.20.0
 python_packages
@@ -86,6 +88,9 @@ for set in "${starts[@]}"; do
     grep -q "^ok $set: " "$work/$set.started" || why=$(tail -n 5 "$work/$set.started" | tr '\n' ' ')
     verdict "$set runs as its pod: probed, measured, asked at its routes, ended" "$why"
 done
+
+run "uploads through nginx" "$python" tests/deploy/proxy.py "$attachd" "$(command -v nginx)" \
+    "$work/sets/base+ingress-nginx.yaml" "$work/nginx"
 
 # ---- the policy ----
 # What is not asked, and why:
