@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::contestant::{Contestant, Door};
+use crate::contestant::{Contestant, Door, Program};
 
 /// Where the content is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Medium {
     Disk,
     /// A file system in memory.
     Tmpfs,
+    /// An S3 engine on the disk.
+    S3,
 }
 
 /// What clients do.
@@ -50,7 +52,7 @@ pub enum Load {
 /// A load and where it is stored.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    name: &'static str,
+    name: String,
     /// What it is, for people.
     pub title: String,
     /// Where it is stored.
@@ -67,6 +69,7 @@ impl Cell {
         let medium = match self.medium {
             Medium::Disk => "disk",
             Medium::Tmpfs => "tmpfs",
+            Medium::S3 => "s3",
         };
         format!("{}/{medium}", self.name)
     }
@@ -79,6 +82,10 @@ impl Cell {
     /// Whether the contestant is measured under it: the door differs only where it is used, the size of messages only where
     /// there are many.
     pub fn takes(&self, contestant: &Contestant) -> bool {
+        let (s3, copies) = (self.medium == Medium::S3, contestant.door == Door::Copy);
+        if copies || s3 {
+            return s3 && (copies || matches!(contestant.program, Program::Attachd(_)));
+        }
         match (self.load, contestant.door) {
             (Load::Idle(_), door) => !matches!(door, Door::Grpc { .. }),
             (Load::Paced { .. } | Load::Small { .. }, Door::Grpc { message }) => {
@@ -89,18 +96,21 @@ impl Cell {
     }
 }
 
-/// All of them. `smoke` is for seeing that they work.
-pub fn all(smoke: bool) -> Vec<Cell> {
+/// All of them, with those on S3 if there is an engine. `smoke` is for seeing that they work.
+pub fn all(smoke: bool, s3: bool) -> Vec<Cell> {
     let mut cells = Vec::new();
     let scale = if smoke { 64 } else { 1 };
-    for medium in [Medium::Disk, Medium::Tmpfs] {
-        let mut add = |name, title: &str, load, budget| {
-            cells.push(Cell { name, title: title.to_owned(), medium, load, budget });
+    for medium in [Medium::Disk, Medium::Tmpfs, Medium::S3].into_iter().filter(|medium| s3 || *medium != Medium::S3) {
+        let mut add = |name: &str, title: &str, load, budget| {
+            cells.push(Cell { name: name.to_owned(), title: title.to_owned(), medium, load, budget });
         };
         add("large-1", "1 × 1 GiB", Load::Bulk { uploads: 1, size: (1 << 30) / scale }, None);
         add("large-4", "4 × 256 MiB", Load::Bulk { uploads: 4, size: (256 << 20) / scale }, None);
         let many = if smoke { 32 } else { 256 };
         add("many", "256 × 4 MiB", Load::Bulk { uploads: many, size: (4 << 20) / scale }, Some("32MiB"));
+        if medium == Medium::S3 {
+            continue;
+        }
         let pieces = if smoke { 4 } else { 64 };
         let slow = Load::Paced { uploads: many, pieces, piece: 64 << 10, every: Duration::from_micros(62_500) };
         add("slow", "256 at 1 MiB/s", slow, Some("32MiB"));
@@ -113,6 +123,28 @@ pub fn all(smoke: bool) -> Vec<Cell> {
         }
         let time = Duration::from_millis(if smoke { 100 } else { 2000 });
         add("small", "4 KiB × 32 connections", Load::Small { connections: 32, size: 4 << 10, time }, None);
+    }
+    cells
+}
+
+/// How the cost of an upload grows with its size and with the number of connections. Those of `size-` go through one
+/// connection; those of `connections-` hold each connection open for four seconds.
+pub fn growth() -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for medium in [Medium::Disk, Medium::Tmpfs] {
+        let mut add = |name: String, load, budget| cells.push(Cell { title: name.clone(), name, medium, load, budget });
+        for (size, name) in [(4 << 10, "4KiB"), (64 << 10, "64KiB"), (1 << 20, "1MiB"), (16 << 20, "16MiB")] {
+            let time = Duration::from_secs(1);
+            add(format!("size-{name}"), Load::Small { connections: 1, size, time }, None);
+        }
+        for (size, name) in [(256 << 20, "256MiB"), (1 << 30, "1GiB"), (8 << 30, "8GiB")] {
+            add(format!("size-{name}"), Load::Bulk { uploads: 1, size }, None);
+        }
+        for uploads in [1, 10, 100, 1000, 10_000] {
+            let every = Duration::from_millis(500);
+            let load = Load::Paced { uploads, pieces: 8, piece: 64, every };
+            add(format!("connections-{uploads}"), load, Some("32MiB"));
+        }
     }
     cells
 }

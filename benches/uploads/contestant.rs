@@ -30,6 +30,8 @@ pub enum Program {
     Floor(Floor),
     /// A server as it is written in an afternoon.
     Plain(Plain),
+    /// A copy by OpenDAL, with nobody who uploads.
+    Copy,
     /// nginx with its DAV module.
     Nginx,
     /// miniserve.
@@ -47,6 +49,8 @@ pub enum Door {
     Form,
     /// `POST` of a form to miniserve's route.
     MiniserveForm,
+    /// By a word to the process, which has the content already.
+    Copy,
     /// attachd's RPC.
     Grpc {
         /// With how many bytes of content in a message.
@@ -65,6 +69,7 @@ pub fn all(peers: Option<&[String]>, attachd: &Path, against: Option<&Path>) -> 
         Contestant { name: "attachd gRPC 1 MiB", program: attachd(), door: Door::Grpc { message: LARGE_MESSAGE } },
         Contestant { name: "attachd gRPC 64 KiB", program: attachd(), door: Door::Grpc { message: SMALL_MESSAGE } },
     ];
+    all.push(Contestant { name: "OpenDAL copy", program: Program::Copy, door: Door::Copy });
     if let Some(path) = against {
         let before = || Program::Attachd(path.to_owned());
         all.push(Contestant { name: "before REST", program: before(), door: Door::Form });

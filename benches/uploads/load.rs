@@ -18,7 +18,7 @@ use crate::server::Server;
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// How many attachments a connection may fill before its ids meet those of the next.
-const IDS: u64 = 1 << 32;
+pub const IDS: u64 = 1 << 28;
 
 /// What came of a load.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,16 @@ pub struct Outcome {
 /// Puts a server under a load. Every upload must be accepted.
 pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Outcome> {
     let mut outcome = match (cell.load, contestant.door) {
+        (Load::Bulk { uploads, size }, Door::Copy) => {
+            let begun = std::time::Instant::now();
+            server.copy(uploads, size)?;
+            Outcome {
+                time: begun.elapsed(),
+                uploads: uploads as u64,
+                bytes: size * uploads as u64,
+                latencies: Vec::new(),
+            }
+        }
         (Load::Idle(time), _) => {
             std::thread::sleep(time);
             Outcome { time: server.ready, ..Outcome::default() }
@@ -58,7 +68,7 @@ fn asynchronous(load: impl Future<Output = Result<Outcome>>) -> Result<Outcome> 
 }
 
 /// Bytes that look like nothing in particular.
-fn noise(length: usize) -> Bytes {
+pub fn noise(length: usize) -> Bytes {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -93,6 +103,7 @@ fn envelope(door: Door, server: &Server, id: u64, size: u64) -> (String, &'stati
             format!("Authorization: Bearer {}\r\n", server.token),
             "file",
         ),
+        Door::Copy => (String::new(), ""),
         Door::MiniserveForm => form("/upload?path=/".to_owned(), String::new(), "path"),
         Door::Put => (format!("PUT /{id} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {size}\r\n\r\n"), ""),
     }

@@ -10,9 +10,12 @@
 
 mod cell;
 mod contestant;
+mod engine;
+mod flame;
 mod floor;
 mod load;
 mod plain;
+mod plant;
 mod plot;
 mod process;
 mod report;
@@ -27,8 +30,9 @@ use clap::{Parser, Subcommand};
 
 use cell::{Cell, Load, Medium};
 use contestant::{Contestant, Door, Program};
+use engine::Engine;
 use report::{Row, Run};
-use server::Server;
+use server::{Place, Server};
 
 /// What the functions of a benchmark return.
 type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -39,7 +43,8 @@ const REST: Duration = Duration::from_secs(1);
 #[derive(Debug, Parser)]
 #[command(name = "uploads", about = "Measures uploads: attachd, bare floors, other servers, in turns")]
 struct Arguments {
-    /// Which cells, by the beginnings of their names [default: all]
+    /// Which cells, by the beginnings of their names: large-1, large-4, many, slow, drip, idle, small, each with /disk or
+    /// /tmpfs [default: these]; size- and connections- show how the cost grows
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     cells: Vec<String>,
     /// Which servers beside attachd and the floors: nginx, axum, tonic, miniserve, dufs, or none [default: axum, tonic, and
@@ -61,6 +66,12 @@ struct Arguments {
     /// Another build of attachd, to be compared with it
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
+    /// A MinIO: large-1, large-4 and many are run on S3 as well, beside a copy by OpenDAL
+    #[arg(long, value_name = "FILE")]
+    minio: Option<PathBuf>,
+    /// A storage root of attachd's that is used as it stands instead of a fresh one, such as `plant` makes
+    #[arg(long, value_name = "DIR")]
+    stored: Option<PathBuf>,
     /// A folder on a disk [default: in the build's own folder]
     #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"), hide_default_value = true)]
     disk: PathBuf,
@@ -85,6 +96,13 @@ enum Command {
     /// Is a plain server, likewise
     #[command(hide = true)]
     Plain { plain: plain::Plain, root: PathBuf },
+    /// Copies into S3 what it is told to
+    #[command(hide = true)]
+    Copy { options: Vec<String> },
+    /// Reads what `perf script` writes, and writes a picture of where the time goes
+    Flame,
+    /// Fills a storage root with attachments of one client
+    Plant { root: PathBuf, attachments: u64 },
 }
 
 fn main() -> Result {
@@ -92,14 +110,23 @@ fn main() -> Result {
     match &arguments.command {
         Some(Command::Floor { floor, root }) => floor::serve(*floor, root),
         Some(Command::Plain { plain, root }) => plain::serve(*plain, root),
+        Some(Command::Copy { options }) => engine::copy(options),
+        Some(Command::Flame) => {
+            print!("{}", flame::draw(std::io::stdin().lock())?);
+            Ok(())
+        }
+        Some(Command::Plant { root, attachments }) => plant::attachments(root, *attachments),
         None => measure(&arguments),
     }
 }
 
 fn measure(arguments: &Arguments) -> Result {
     let rounds = if arguments.smoke { 1 } else { arguments.rounds };
-    let cells: Vec<Cell> =
-        cell::all(arguments.smoke).into_iter().filter(|cell| picked(&arguments.cells, &cell.name())).collect();
+    let mut cells = cell::all(arguments.smoke, arguments.minio.is_some());
+    if !arguments.cells.is_empty() {
+        cells.extend(cell::growth());
+        cells.retain(|cell| picked(&arguments.cells, &cell.name()));
+    }
     let mut contestants =
         contestant::all(arguments.peers.as_deref(), &arguments.attachd, arguments.against.as_deref())?;
     contestants.retain(|contestant| picked(&arguments.only, contestant.name));
@@ -109,10 +136,10 @@ fn measure(arguments: &Arguments) -> Result {
     let mut rows = Vec::new();
     for cell in &cells {
         let folder = match cell.medium {
-            Medium::Disk => &arguments.disk,
+            Medium::Disk | Medium::S3 => &arguments.disk,
             Medium::Tmpfs => &arguments.tmpfs,
         };
-        rows.extend(turns(cell, &contestants, rounds, folder)?);
+        rows.extend(turns(cell, &contestants, rounds, folder, arguments)?);
     }
     fs::create_dir_all(&arguments.out)?;
     fs::write(arguments.out.join("uploads.csv"), report::csv(&rows))?;
@@ -130,7 +157,13 @@ fn picked(names: &[String], name: &str) -> bool {
 }
 
 /// Runs every contestant once in each round, since the speed of a machine drifts, and prints the table of the cell.
-fn turns(cell: &Cell, contestants: &[Contestant], rounds: usize, folder: &Path) -> Result<Vec<Row>> {
+fn turns(
+    cell: &Cell,
+    contestants: &[Contestant],
+    rounds: usize,
+    folder: &Path,
+    arguments: &Arguments,
+) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = contestants
         .iter()
         .filter(|c| cell.takes(c))
@@ -145,11 +178,18 @@ fn turns(cell: &Cell, contestants: &[Contestant], rounds: usize, folder: &Path) 
             let contestant = rows[row].contestant.clone();
             let data = tempfile::Builder::new().prefix("uploads-").tempdir_in(folder)?;
             process::flush(data.path())?;
-            let run = run(cell, &contestant, data.path())
+            let minio = arguments.minio.as_deref().filter(|_| cell.medium == Medium::S3);
+            let engine = minio.map(|minio| Engine::start(minio, data.path())).transpose()?;
+            let mut place =
+                Place { folder: data.path(), root: arguments.stored.as_deref(), engine: engine.as_ref(), ids: 0 };
+            if place.root.is_some() {
+                place.ids = (round * rows.len() + row + 1) as u64 * load::IDS * load::IDS;
+            }
+            let run = run(cell, &contestant, &place)
                 .map_err(|error| format!("{} of {}: {error}", cell.name(), contestant.name))?;
             rows[row].runs.push(run);
             match cell.medium {
-                Medium::Disk => folders.push(data),
+                Medium::Disk | Medium::S3 => folders.push(data),
                 Medium::Tmpfs => data.close()?,
             }
         }
@@ -171,8 +211,8 @@ fn turns(cell: &Cell, contestants: &[Contestant], rounds: usize, folder: &Path) 
 }
 
 /// One contestant under one load, in a folder of its own.
-fn run(cell: &Cell, contestant: &Contestant, folder: &Path) -> Result<Run> {
-    let server = Server::start(contestant, folder, &cell.limits())?;
+fn run(cell: &Cell, contestant: &Contestant, place: &Place) -> Result<Run> {
+    let server = Server::start(contestant, place, &cell.limits())?;
     let (server_before, client_before) = (server.cpu()?, process::own_cpu(std::process::id())?);
     let outcome = load::drive(cell, contestant, &server)?;
     let run = Run {
@@ -182,6 +222,9 @@ fn run(cell: &Cell, contestant: &Contestant, folder: &Path) -> Result<Run> {
         resident: server.resident()?,
         peak: server.peak()?,
     };
+    if place.root.is_some() || place.engine.is_some() {
+        return Ok(run);
+    }
     let stored = process::stored(&server.root())?;
     if stored < run.outcome.bytes {
         return Err(format!("{} bytes were accepted and {stored} are stored", run.outcome.bytes).into());

@@ -11,6 +11,9 @@ use crate::load::Outcome;
 /// What all others are compared with.
 const REFERENCE: &str = "floor-sha";
 
+/// And on S3 with this.
+const S3_REFERENCE: &str = "OpenDAL copy";
+
 /// And small uploads with this, since what is durable is compared with what is durable.
 const DURABLE_REFERENCE: &str = "floor-fsync";
 
@@ -126,7 +129,8 @@ fn mib(bytes: u64) -> f64 {
 /// The table of one cell.
 pub fn table(cell: &Cell, rows: &[Row]) -> String {
     let find = |name: &str| rows.iter().find(|row| row.contestant.name == name);
-    let reference = find(REFERENCE);
+    let reference = find(REFERENCE).or_else(|| find(S3_REFERENCE));
+    let versus = reference.map_or(REFERENCE, |reference| reference.contestant.name);
     let ratio = |row: &Row, reference: Option<&Row>, value: fn(&Run) -> f64| {
         reference.map_or("–".to_owned(), |reference| format!("{:.2}", row.ratio(reference, value)))
     };
@@ -146,7 +150,10 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
             }
         }
         Load::Bulk { .. } => {
-            table += "| | MiB/s | × floor-sha | × floor-fsync | CPU s/GiB | × floor-sha | peak RSS MiB | client CPU s/GiB |\n";
+            let _ = writeln!(
+                table,
+                "| | MiB/s | × {versus} | × floor-fsync | CPU s/GiB | × {versus} | peak RSS MiB | client CPU s/GiB |"
+            );
             table += "|---|---|---|---|---|---|---|---|\n";
             for row in rows {
                 let _ = writeln!(
@@ -164,7 +171,7 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
             }
         }
         Load::Paced { .. } => {
-            table += "| | peak RSS MiB | MiB/s | server CPU ms | client CPU ms |\n|---|---|---|---|---|\n";
+            table += "| | peak RSS MiB | MiB/s | CPU µs/upload | client CPU µs/upload |\n|---|---|---|---|---|\n";
             for row in rows {
                 let _ = writeln!(
                     table,
@@ -172,8 +179,8 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
                     row.contestant.name,
                     row.median(Run::peak_mib),
                     row.median(Run::mib_per_second),
-                    row.median(|run| run.server_cpu.as_secs_f64() * 1000.0),
-                    row.median(|run| run.client_cpu.as_secs_f64() * 1000.0),
+                    row.median(Run::cpu_per_upload),
+                    row.median(Run::client_cpu_per_upload),
                 );
             }
         }

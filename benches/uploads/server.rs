@@ -5,13 +5,14 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 
 use crate::contestant::{Contestant, Door, Program};
+use crate::engine::{Copying, Engine};
 use crate::{Result, process};
 
 /// How long a program may take to start.
@@ -26,12 +27,28 @@ pub struct Server {
     child: Child,
     folder: PathBuf,
     stop: Stop,
+    copying: Option<Mutex<Copying>>,
     /// Where uploads are sent.
     pub address: SocketAddr,
+    /// Attachments from this id on are not there yet.
+    pub ids: u64,
     /// The token that they carry, where they need one.
     pub token: String,
     /// How long it took from the start of the process until it was ready.
     pub ready: Duration,
+}
+
+/// Where a server runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// A folder that is empty.
+    pub folder: &'a Path,
+    /// Where attachd stores, if not in a fresh folder below that.
+    pub root: Option<&'a Path>,
+    /// Where attachd stores, if it is to store in S3.
+    pub engine: Option<&'a Engine>,
+    /// Attachments from this id on are not there yet.
+    pub ids: u64,
 }
 
 /// How a program is ended.
@@ -43,13 +60,28 @@ enum Stop {
 }
 
 impl Server {
-    /// Starts a contestant that stores below `folder`, and waits until it is ready. `limits` are lines of attachd's section.
-    pub fn start(contestant: &Contestant, folder: &Path, limits: &str) -> Result<Server> {
+    /// Starts a contestant, and waits until it is ready. `limits` are lines of attachd's section.
+    pub fn start(contestant: &Contestant, place: &Place, limits: &str) -> Result<Server> {
+        let folder = place.folder;
         fs::create_dir(folder.join("root"))?;
         match &contestant.program {
-            Program::Attachd(program) => Server::attachd(program, contestant.door, folder, limits),
+            Program::Attachd(program) => Server::attachd(program, contestant.door, place, limits),
             Program::Floor(floor) => own("floor", floor, folder),
             Program::Plain(plain) => own("plain", plain, folder),
+            Program::Copy => {
+                let begun = Instant::now();
+                let (child, copying) = Copying::start(place.engine.ok_or("there is no engine to copy to")?)?;
+                Ok(Server {
+                    child,
+                    folder: folder.to_owned(),
+                    stop: Stop::Kill,
+                    copying: Some(Mutex::new(copying)),
+                    address: SocketAddr::from(([127, 0, 0, 1], 0)),
+                    ids: 0,
+                    token: String::new(),
+                    ready: begun.elapsed(),
+                })
+            }
             Program::Nginx => nginx(folder),
             Program::Miniserve => {
                 let arguments = ["--upload-files", "/", "--interfaces", "127.0.0.1", "--port"];
@@ -65,15 +97,22 @@ impl Server {
         }
     }
 
-    fn attachd(program: &Path, door: Door, folder: &Path, limits: &str) -> Result<Server> {
+    fn attachd(program: &Path, door: Door, place: &Place, limits: &str) -> Result<Server> {
+        let folder = place.folder;
         let (private, public) = keys()?;
         fs::write(folder.join("private.pem"), private)?;
         fs::write(folder.join("public.pem"), public)?;
         let config = folder.join("attachd.toml");
-        let root = folder.join("root");
+        let root = place.root.map_or_else(|| folder.join("root"), Path::to_owned);
+        let (service, options) = match place.engine {
+            None => ("fs", format!("root = {root:?}")),
+            Some(engine) => {
+                ("s3", engine.options().iter().map(|(name, value)| format!("{name} = {value:?}\n")).collect())
+            }
+        };
         let text = format!(
             "[rest]\nlisten = \"127.0.0.1:0\"\n[grpc]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [storage]\nservice = \"fs\"\n[storage.options]\nroot = {root:?}\n\
+             [storage]\nservice = \"{service}\"\n[storage.options]\n{options}\n\
              [attachments]\non_unknown = \"create\"\n[limits]\nmax_upload_size = \"16GiB\"\n{limits}\
              [[auth.issuers]]\nissuer = \"https://id.example\"\naudience = [\"attachd\"]\nalgorithms = [\"RS256\"]\n\
              pem_file = \"public.pem\"\n[log]\nformat = \"json\"\n"
@@ -99,7 +138,9 @@ impl Server {
             child,
             folder: folder.to_owned(),
             stop: Stop::Kill,
+            copying: None,
             address: anywhere,
+            ids: place.ids,
             token,
             ready: Duration::ZERO,
         };
@@ -132,6 +173,12 @@ impl Server {
     /// Where the content is stored.
     pub fn root(&self) -> PathBuf {
         self.folder.join("root")
+    }
+
+    /// Has a copy copy so many objects at once.
+    pub fn copy(&self, count: usize, size: u64) -> Result {
+        let copying = self.copying.as_ref().ok_or("this is no copy")?;
+        copying.lock().map_err(|_| "a copy that panicked")?.copy(count, size)
     }
 
     /// The processor time that it has used.
@@ -208,8 +255,16 @@ fn own(role: &str, which: &impl clap::ValueEnum, folder: &Path) -> Result<Server
     let ready = begun.elapsed();
     let address = line.trim().parse();
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut server =
-        Server { child, folder: folder.to_owned(), stop: Stop::Kill, address: anywhere, token: String::new(), ready };
+    let mut server = Server {
+        child,
+        folder: folder.to_owned(),
+        stop: Stop::Kill,
+        copying: None,
+        address: anywhere,
+        ids: 0,
+        token: String::new(),
+        ready,
+    };
     server.address = address?;
     Ok(server)
 }
@@ -225,7 +280,9 @@ fn other(command: &mut Command, folder: &Path, finish: impl FnOnce(&mut Command,
         child,
         folder: folder.to_owned(),
         stop: Stop::Terminate,
+        copying: None,
         address,
+        ids: 0,
         token: String::new(),
         ready: Duration::ZERO,
     };

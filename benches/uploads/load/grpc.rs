@@ -34,7 +34,7 @@ pub async fn drive(load: Load, message: usize, server: &Server) -> Result<Outcom
             for number in 0..uploads {
                 let (caller, full) = (caller.clone(), full.clone());
                 clients.spawn(async move {
-                    let mut upload = caller.connect().await?.begin(number as u64 + 1).await?;
+                    let mut upload = caller.connect().await?.begin(caller.ids + number as u64 + 1).await?;
                     for _ in 0..size.div_ceil(message as u64) {
                         upload.send(full.clone()).await?;
                     }
@@ -48,7 +48,8 @@ pub async fn drive(load: Load, message: usize, server: &Server) -> Result<Outcom
             for number in 0..uploads {
                 let (caller, full, mut pace) = (caller.clone(), full.clone(), pace(begun, every, number, uploads));
                 clients.spawn(async move {
-                    let mut upload = caller.connect().await?.begin(number as u64 + 1).await?;
+                    pace.tick().await;
+                    let mut upload = caller.connect().await?.begin(caller.ids + number as u64 + 1).await?;
                     for _ in 0..pieces {
                         pace.tick().await;
                         upload.send(full.clone()).await?;
@@ -73,7 +74,7 @@ async fn small(caller: &Caller, connections: usize, size: usize, time: Duration)
     let rest = [framed(Message::Chunk(noise(size))), finish()].concat();
     let mut opened = Vec::new();
     for number in 0..connections {
-        let first = number as u64 * IDS;
+        let first = caller.ids + number as u64 * IDS;
         let mut connection = caller.connect().await?;
         // The first upload opens what stays open, and is not measured.
         connection.whole(first + 1, &rest).await?;
@@ -112,6 +113,7 @@ struct Caller {
     address: std::net::SocketAddr,
     uri: http::Uri,
     headers: HeaderMap,
+    ids: u64,
 }
 
 impl Caller {
@@ -121,7 +123,7 @@ impl Caller {
         headers.insert("content-type", HeaderValue::from_static("application/grpc"));
         headers.insert("te", HeaderValue::from_static("trailers"));
         headers.insert("authorization", HeaderValue::try_from(format!("Bearer {}", server.token))?);
-        Ok(Caller { address: server.address, uri, headers })
+        Ok(Caller { address: server.address, uri, headers, ids: server.ids })
     }
 
     async fn connect(&self) -> Result<Connection> {

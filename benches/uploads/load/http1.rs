@@ -14,6 +14,9 @@ use crate::server::Server;
 /// How much is handed to a socket at once, in bytes.
 const BLOCK: usize = 256 << 10;
 
+/// Up to this size an upload is sent in one piece, as a client would that has it at hand, in bytes.
+const ONE_PACKET: u64 = 64 << 10;
+
 /// The stack of a client's thread, in bytes.
 const STACK: usize = 128 << 10;
 
@@ -23,8 +26,9 @@ pub fn bulk(uploads: usize, size: u64, door: Door, server: &Server) -> Result<Ou
     let begun = Instant::now();
     thread::scope(|scope| {
         let block = &block;
-        let clients =
-            each(scope, uploads, move |number| Connection::open(server)?.send(door, number as u64 + 1, size, block))?;
+        let clients = each(scope, uploads, move |number| {
+            Connection::open(server)?.send(door, server.ids + number as u64 + 1, size, block)
+        })?;
         clients.into_iter().try_for_each(joined)
     })?;
     Ok(Outcome { time: begun.elapsed(), uploads: uploads as u64, bytes: size * uploads as u64, latencies: Vec::new() })
@@ -38,7 +42,7 @@ pub fn small(connections: usize, size: usize, time: Duration, door: Door, server
         let (start, content) = (&start, &content);
         let clients = each(scope, connections, move |number| {
             let mut latencies = Vec::with_capacity(1 << 16);
-            let first = number as u64 * IDS;
+            let first = server.ids + number as u64 * IDS;
             // The first upload opens what stays open, and is not measured.
             let opened = Connection::open(server)
                 .and_then(|mut connection| connection.send(door, first + 1, size as u64, content).map(|()| connection));
@@ -105,8 +109,7 @@ impl<'a> Connection<'a> {
         let (head, tail) = envelope(door, self.server, id, size);
         self.request.clear();
         self.request.extend_from_slice(head.as_bytes());
-        if size <= block.len() as u64 {
-            // All in one packet, as a client would that has it at hand.
+        if size <= ONE_PACKET {
             self.request.extend_from_slice(&block[..size as usize]);
             self.request.extend_from_slice(tail.as_bytes());
             self.stream.write_all(&self.request)?;

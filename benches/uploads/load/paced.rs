@@ -28,12 +28,13 @@ pub async fn drive(
     for number in 0..uploads {
         let content = content.clone();
         let address = server.address;
-        let (head, tail) = envelope(door, server, number as u64 + 1, size);
+        let (head, tail) = envelope(door, server, server.ids + number as u64 + 1, size);
         clients.spawn(async move {
+            let mut pace = pace(begun, every, number, uploads);
+            pace.tick().await;
             let mut stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             stream.write_all(head.as_bytes()).await?;
-            let mut pace = pace(begun, every, number, uploads);
             for _ in 0..pieces {
                 pace.tick().await;
                 stream.write_all(&content).await?;
