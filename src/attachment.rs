@@ -194,6 +194,11 @@ impl Digest {
             .map_err(|_| Error::invalid_field(field, "must be the 32 bytes of a SHA-256 digest"))
     }
 
+    /// The digest of what was hashed.
+    pub fn of(bytes: [u8; 32]) -> Digest {
+        Digest(bytes)
+    }
+
     /// The 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -20,6 +20,7 @@ use crate::attachment::{Key, RECORD_FORMAT, Record, UploadId};
 use crate::error::{Error, Kind, Result};
 
 use backend::{Backend, Failure, Version};
+use local::Local;
 use patience::Patience;
 use steps::Steps;
 
@@ -50,6 +51,12 @@ pub use sweep::Sweep;
 /// Processes that share a directory must agree on it.
 const LOCKS: usize = 256;
 
+/// The best size of a write to a file, in bytes: what is hashed and copied in one go stays in the cache of a core.
+const FILE_WRITE: usize = 256 << 10;
+
+/// The best size of a write to an object, in bytes.
+const OBJECT_WRITE: usize = 1 << 20;
+
 /// Where the storage is tried out.
 const PROBE: &str = "probe";
 
@@ -74,24 +81,28 @@ impl Store {
     /// Opens the storage, and on a local file system sweeps what ended processes left behind.
     pub fn open(config: &Config) -> Result<Store, OpenError> {
         config.validate()?;
-        let mut options = config.options.clone();
-        let directory = if config.service == "fs" {
-            let directory = local::Directory::open(&options)?;
-            options.insert("atomic_write_dir".to_owned(), directory.temporary()?);
-            Some(directory)
+        #[cfg(feature = "faults")]
+        let (faults, steps) = (faults::Faults::new(&config.faults), Steps::new(config.crash));
+        #[cfg(not(feature = "faults"))]
+        let steps = Steps::default();
+        // Options that only our own writing knows are none of OpenDAL's.
+        let local = if config.service == "fs" {
+            let local = Local::open(
+                &config.options,
+                steps.clone(),
+                #[cfg(feature = "faults")]
+                faults.clone(),
+            )?;
+            Some(Arc::new(local))
         } else {
             None
         };
-        let operator =
-            Operator::via_iter(&config.service, options).map_err(|error| OpenError::new("options", error))?;
+        let operator = Operator::via_iter(&config.service, config.options.clone())
+            .map_err(|error| OpenError::new("options", error))?;
         #[cfg(feature = "faults")]
-        let operator = operator.layer(faults::Faults::new(&config.faults));
-        #[cfg(feature = "faults")]
-        let steps = Steps::new(config.crash);
-        #[cfg(not(feature = "faults"))]
-        let steps = Steps::default();
-        let backend = match directory {
-            Some(directory) => Backend::Local(Arc::new(local::Local::new(directory, operator.clone()))),
+        let operator = operator.layer(faults);
+        let backend = match local {
+            Some(local) => Backend::Local(local),
             None => Backend::Objects(objects::Objects::new(operator.clone())),
         };
         let locks = std::iter::repeat_with(Arc::default).take(LOCKS).collect();
@@ -131,7 +142,7 @@ impl Store {
     /// exist, and OpenDAL would make the directories anew.
     async fn present(&self) -> Result<()> {
         match &self.backend {
-            Backend::Local(local) => local.directory.present().await,
+            Backend::Local(local) => local.present().await,
             Backend::Objects(_) => Ok(()),
         }
     }
@@ -153,43 +164,36 @@ impl Store {
 
     /// The record of an attachment, if it is known.
     pub async fn record(&self, key: Key) -> Result<Option<Record>> {
-        self.stands(key).await.map(|(record, _)| record)
+        match &self.backend {
+            Backend::Local(local) => self.patience.wait(local.record(key)).await?,
+            Backend::Objects(_) => self.stands(key).await.map(|(record, _)| record),
+        }
     }
 
     /// The record of an attachment, if it is known, and which version of it that is.
     async fn stands(&self, key: Key) -> Result<(Option<Record>, Version)> {
-        let (bytes, version) = match self.patience.wait(self.backend.read(&self.operator, &record_path(key))).await? {
-            Ok(read) => read,
+        let path = record_path(key);
+        match self.patience.wait(self.backend.read(&self.operator, &path)).await? {
+            Ok((bytes, version)) => parse_record(&bytes, key).map(|record| (Some(record), version)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.present().await?;
-                return Ok((None, Version::Absent));
+                Ok((None, Version::Absent))
             }
-            Err(error) => return Err(failure(error)),
-        };
-        let record: Record = serde_json::from_slice(&bytes).map_err(Error::internal)?;
-        if record.format != RECORD_FORMAT {
-            return Err(Error::internal(format!(
-                "a record of format {} was written by another version",
-                record.format
-            )));
+            Err(error) => Err(failure(error)),
         }
-        if (record.client_id, record.attachment_id) != (key.client, key.attachment) {
-            return Err(Error::internal("a record lies under the key of another attachment"));
+    }
+
+    /// How many bytes one write should have: it has a fixed cost, and what it gathers is memory.
+    pub fn write_size(&self) -> usize {
+        match &self.backend {
+            Backend::Local(_) => FILE_WRITE,
+            Backend::Objects(_) => OBJECT_WRITE,
         }
-        Ok((Some(record), version))
     }
 
     /// Begins to take the content of an attachment. Nothing is created before the first write.
     pub fn begin(self: &Arc<Self>, key: Key) -> ContentWriter {
         ContentWriter::new(Arc::clone(self), key)
-    }
-
-    /// Makes the directory entries above `path` durable, where the backend leaves that to us.
-    async fn sync_directories(&self, path: &str) -> Result<()> {
-        match &self.backend {
-            Backend::Local(local) => self.patience.wait(local.directory.sync_above(path)).await?,
-            Backend::Objects(_) => Ok(()),
-        }
     }
 
     /// Deletes content that no record names. What cannot be deleted is garbage, not a failure of the request.
@@ -202,6 +206,18 @@ impl Store {
         }
         self.passed(Step::ReplacedDeleted);
     }
+}
+
+/// Reads the record of `key`.
+fn parse_record(bytes: &[u8], key: Key) -> Result<Record> {
+    let record: Record = serde_json::from_slice(bytes).map_err(Error::internal)?;
+    if record.format != RECORD_FORMAT {
+        return Err(Error::internal(format!("a record of format {} was written by another version", record.format)));
+    }
+    if (record.client_id, record.attachment_id) != (key.client, key.attachment) {
+        return Err(Error::internal("a record lies under the key of another attachment"));
+    }
+    Ok(record)
 }
 
 fn record_path(key: Key) -> String {
@@ -237,6 +253,6 @@ fn io_failure(error: std::io::Error) -> Error {
 
 /// Whether trying again will not mend it.
 fn is_permanent(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{IsADirectory, NotADirectory, ReadOnlyFilesystem};
-    matches!(error.kind(), NotADirectory | IsADirectory | ReadOnlyFilesystem)
+    use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), NotADirectory | IsADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem)
 }

@@ -1,30 +1,25 @@
 //! The pipeline of an upload: authorise, begin, pump, verify, commit. Both doors come through here with the same words, so
-//! this module knows neither HTTP nor gRPC. The writing runs in a task of its own, which outlives a request that goes away:
-//! a storage writer cannot be dropped in the middle of a call, and what was begun must be taken back.
+//! this module knows neither HTTP nor gRPC. What arrives is handed to the storage in batches, which hashes and writes one
+//! while the next arrives. A file that is small comes whole to its commit, without any of that.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
 use crate::auth::{Principal, Scope};
 use crate::budget::{Budget, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::rights::{self, Stands};
-use crate::store::{ContentWriter, Receipt, Step as StorageStep, Store};
-
-/// The size to which arriving chunks are gathered before they are written, in bytes: a storage write has a fixed cost.
-const WRITE_SIZE: usize = 1 << 20;
+use crate::store::{ContentWriter, Receipt, Step, Store};
 
 /// The most chunks that one write gathers: tiny ones cost more than their bytes.
 const WRITE_CHUNKS: usize = 1024;
@@ -149,21 +144,14 @@ impl Uploads {
     /// [`Kind::Forbidden`], [`Kind::AlreadyExists`] where it is known otherwise, and what storage raises.
     pub async fn register(&self, principal: &Principal, target: Target) -> Result<Record> {
         rights::decide(principal, Scope::Manage, target, Stands::Unread)?;
-        let mut known = None;
-        let decide = |stands: Option<&Record>| match stands {
-            Some(stands) if (stands.project_id, stands.portfolio_id) == (target.project, target.portfolio) => {
-                known = Some(stands.clone());
-                Ok(None)
-            }
+        let subject = principal.subject().to_owned();
+        let decide = move |stands: Option<&Record>| match stands {
+            Some(stands) if (stands.project_id, stands.portfolio_id) == (target.project, target.portfolio) => Ok(None),
             Some(_) => Err(Error::new(Kind::AlreadyExists)
                 .detail("the attachment is registered with another project or portfolio")),
-            None => {
-                let record = Record::registered(target, principal.subject());
-                known = Some(record.clone());
-                Ok(Some(record))
-            }
+            None => Ok(Some(Record::registered(target, &subject))),
         };
-        self.store.update(target.key, decide).await?;
+        let known = self.store.update(target.key, decide).await?;
         known.ok_or_else(|| Error::internal("a registration left no record"))
     }
 
@@ -238,22 +226,15 @@ impl Config {
 /// An upload whose content is arriving. Dropping it takes back what was written.
 struct Upload<'a> {
     uploads: &'a Uploads,
-    steps: mpsc::Sender<Step>,
-    task: JoinHandle<Result<Receipt>>,
+    writer: ContentWriter,
     declared: Declared,
     size: u64,
     batch: Vec<Bytes>,
     batch_bytes: usize,
     reservation: Reservation,
     pace: Pace,
-}
-
-/// What the writing task is told.
-enum Step {
-    /// Hash and write these bytes, then give their memory back.
-    Write(Vec<Bytes>, Reservation),
-    /// All has arrived: verify and commit.
-    Commit(Box<Commit>),
+    /// Counts the upload as in flight. It goes last.
+    _begun: TaskTrackerToken,
 }
 
 /// All that a commit needs to know.
@@ -266,19 +247,16 @@ struct Commit {
 
 impl<'a> Upload<'a> {
     fn begin(uploads: &'a Uploads, target: Target, declared: Declared) -> Self {
-        let (steps, arriving) = mpsc::channel(1);
-        let writer = uploads.store.begin(target.key);
-        let task = uploads.tasks.spawn(write(writer, arriving, Arc::clone(&uploads.store), uploads.tasks.clone()));
         Upload {
             uploads,
-            steps,
-            task,
+            writer: uploads.store.begin(target.key),
             declared,
             size: 0,
             batch: Vec::new(),
             batch_bytes: 0,
             reservation: Reservation::none(),
             pace: Pace::default(),
+            _begun: uploads.tasks.token(),
         }
     }
 
@@ -292,7 +270,6 @@ impl<'a> Upload<'a> {
             match self.next(pieces.as_mut(), deadline).await? {
                 Some(Piece::Chunk(bytes)) => self.chunk(bytes).await?,
                 Some(Piece::Finish(declared)) => {
-                    self.flush().await?;
                     return match self.next(pieces, deadline).await? {
                         None => Ok(declared),
                         Some(_) => Err(Error::invalid("a message came after the finish")),
@@ -357,13 +334,14 @@ impl<'a> Upload<'a> {
             None => {
                 // Nobody may wait for memory while holding some, or all could wait for each other.
                 self.flush().await?;
+                self.writer.ready().await?;
                 self.uploads.budget.take(bytes.len()).await?
             }
         };
         self.reservation.merge(reservation);
         self.batch_bytes += bytes.len();
         self.batch.push(bytes);
-        if self.batch_bytes >= WRITE_SIZE || self.batch.len() >= WRITE_CHUNKS {
+        if self.batch_bytes >= self.uploads.store.write_size() || self.batch.len() >= WRITE_CHUNKS {
             self.flush().await?;
         }
         Ok(())
@@ -376,33 +354,34 @@ impl<'a> Upload<'a> {
         self.batch_bytes = 0;
         let batch = std::mem::take(&mut self.batch);
         let reservation = std::mem::replace(&mut self.reservation, Reservation::none());
-        self.tell(Step::Write(batch, reservation)).await
+        self.writer.write(batch, reservation).await
     }
 
-    async fn tell(&mut self, step: Step) -> Result<()> {
-        if self.steps.send(step).await.is_ok() {
-            return Ok(());
-        }
-        // The task has ended before it was told to: it knows why.
-        match (&mut self.task).await {
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(_)) => Err(Error::internal("an upload was committed before its end")),
-            Err(panic) => Err(Error::internal(panic)),
-        }
-    }
-
-    async fn finish(mut self, commit: Commit) -> Result<Receipt> {
-        self.tell(Step::Commit(Box::new(commit))).await?;
-        (&mut self.task).await.map_err(Error::internal)?
+    /// Commits in a task, which outlives a request that goes away.
+    async fn finish(self, commit: Commit) -> Result<Receipt> {
+        let Upload { uploads, writer, batch, reservation, _begun, .. } = self;
+        let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
+        let commit = Arc::new(commit);
+        let verifies = Arc::clone(&commit);
+        let verify = move |size, sha256| verifies.verify(size, sha256);
+        let decide = move |stands: Option<&Record>, segment, sha256| commit.record(stands, segment, sha256);
+        let task = uploads.tasks.spawn(async move {
+            let mut receipt = writer.commit(batch, reservation, verify, decide).await?;
+            store.passed(Step::Replying);
+            let replaced = receipt.take_replaced();
+            if !replaced.is_empty() {
+                // The caller does not wait for the tidying.
+                tasks.spawn(async move { store.discard(replaced).await });
+            }
+            Ok(receipt)
+        });
+        drop(_begun);
+        task.await.map_err(Error::internal)?
     }
 
     /// Takes back what was written, and returns the error that it is for once that is done.
     async fn abort(self, error: Error) -> Error {
-        drop(self.steps);
-        if !self.task.is_finished() {
-            // Its result is the same error or a consequence of it.
-            let _ = self.task.await;
-        }
+        self.writer.abort().await;
         error
     }
 }
@@ -425,48 +404,6 @@ impl Pace {
         let Pace { waited, bytes } = std::mem::take(self);
         u128::from(bytes) * 1000 >= u128::from(rate) * waited.as_millis()
     }
-}
-
-/// The writing task: hashes and writes what it is handed, and commits when it is told to. When the channel closes without
-/// that, the request has failed or gone away, and all is taken back.
-async fn write(
-    mut writer: ContentWriter,
-    mut steps: mpsc::Receiver<Step>,
-    store: Arc<Store>,
-    tasks: TaskTracker,
-) -> Result<Receipt> {
-    let mut hash = digest::Context::new(&digest::SHA256);
-    while let Some(step) = steps.recv().await {
-        match step {
-            Step::Write(batch, reservation) => {
-                batch.iter().for_each(|bytes| hash.update(bytes));
-                if let Err(error) = writer.write(batch, reservation).await {
-                    writer.abort().await;
-                    return Err(error);
-                }
-            }
-            Step::Commit(commit) => {
-                let sha256 = match Digest::new("sha256", hash.finish().as_ref()) {
-                    Ok(sha256) => sha256,
-                    Err(error) => return Err(Error::internal(error)),
-                };
-                if let Err(error) = commit.verify(writer.size(), sha256) {
-                    writer.abort().await;
-                    return Err(error);
-                }
-                let mut receipt = writer.commit(|stands, segment| commit.record(stands, segment, sha256)).await?;
-                store.passed(StorageStep::Replying);
-                let replaced = receipt.take_replaced();
-                if !replaced.is_empty() {
-                    // The caller does not wait for the tidying.
-                    tasks.spawn(async move { store.discard(replaced).await });
-                }
-                return Ok(receipt);
-            }
-        }
-    }
-    writer.abort().await;
-    Err(Error::new(Kind::Incomplete))
 }
 
 impl Commit {

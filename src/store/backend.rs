@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opendal::Operator;
 
-use super::steps::Steps;
+use super::content::Hash;
+use super::steps::{Step, Steps};
 use super::{local, objects};
 use crate::error::{Error, Result};
 
@@ -48,15 +49,19 @@ pub enum Sink {
     /// On a local file system.
     Local(local::Sink),
     /// As an object.
-    Object(objects::Sink),
+    Object(objects::Sink, Steps),
 }
 
 impl Backend {
     /// Begins an object. Nothing need be there before the first write.
-    pub async fn create(&self, path: &str) -> Result<Sink> {
+    pub async fn create(&self, path: &str, steps: &Steps) -> Result<Sink> {
         match self {
-            Backend::Local(local) => local.create(path).await.map(Sink::Local),
-            Backend::Objects(objects) => objects.create(path).await.map(Sink::Object),
+            Backend::Local(local) => Ok(Sink::Local(local.create(path))),
+            Backend::Objects(objects) => {
+                let sink = objects.create(path).await?;
+                steps.passed(Step::ContentOpened);
+                Ok(Sink::Object(sink, steps.clone()))
+            }
         }
     }
 
@@ -69,7 +74,7 @@ impl Backend {
     pub async fn put(self, path: String, bytes: Vec<u8>, version: Version, steps: Steps) -> Result<(), Failure> {
         match self {
             // The lock that comes with a turn holds between all who write there, so there is nothing to compare.
-            Backend::Local(local) => local.put(&path, bytes, &steps).await.map_err(Failure::Refused),
+            Backend::Local(local) => local.put(path, bytes, steps).await.map_err(Failure::Refused),
             Backend::Objects(objects) => objects.put(&path, bytes, version, &steps).await,
         }
     }
@@ -86,19 +91,25 @@ impl Failure {
 }
 
 impl Sink {
-    /// Writes the next bytes. After an error only [`abort`](Self::abort) is left.
-    pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<()> {
+    /// Writes the next bytes, adds them to the digest, and drops `held` when it has let go of them. After an error only
+    /// [`abort`](Self::abort) is left.
+    pub async fn write(&mut self, batch: Vec<Bytes>, hash: &mut Hash, held: impl Send + 'static) -> Result<()> {
         match self {
-            Sink::Local(sink) => sink.write(batch).await,
-            Sink::Object(sink) => sink.write(batch).await,
+            Sink::Local(sink) => sink.write(batch, hash, held).await,
+            Sink::Object(sink, steps) => {
+                batch.iter().for_each(|bytes| hash.update(bytes));
+                let written = sink.write(batch).await;
+                drop(held);
+                written.inspect(|()| steps.passed(Step::ContentWritten))
+            }
         }
     }
 
-    /// Makes the object visible.
+    /// Makes an object visible. A file is closed by its commit.
     pub async fn close(&mut self) -> Result<()> {
         match self {
-            Sink::Local(sink) => sink.close().await,
-            Sink::Object(sink) => sink.close().await,
+            Sink::Local(_) => Err(Error::internal("a file is closed by its commit")),
+            Sink::Object(sink, steps) => sink.close().await.inspect(|()| steps.passed(Step::ContentClosed)),
         }
     }
 
@@ -106,7 +117,7 @@ impl Sink {
     pub async fn abort(&mut self) -> Result<()> {
         match self {
             Sink::Local(sink) => sink.abort().await,
-            Sink::Object(sink) => sink.abort().await,
+            Sink::Object(sink, _) => sink.abort().await,
         }
     }
 }

@@ -5,13 +5,13 @@
 //! processes on the directory. Where the storage can compare, the put names the version that was read, so that it fails
 //! where another replica was faster; then what stands is read and decided upon anew.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 
 use super::backend::{Backend, Failure, Version};
+use super::local::{Abandoned, Local};
 use super::patience::Unfinished;
 use super::{LOCKS, Step, Store, record_path};
 use crate::attachment::{Key, Record};
@@ -24,17 +24,15 @@ const TRIES: u32 = 32;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// The leave to replace a record. It goes along with a put that is late, so that nothing overtakes that.
-#[derive(Debug)]
-pub(super) struct Turn {
-    _process: OwnedMutexGuard<()>,
-    _between_processes: Option<File>,
-}
+type Turn = OwnedMutexGuard<()>;
 
 /// What a commit changed.
 #[derive(Debug)]
 pub(super) struct Replacement {
+    /// The record that stood.
     pub old: Option<Record>,
-    pub new: Record,
+    /// The one that stands instead, if it was to change.
+    pub new: Option<Record>,
 }
 
 /// A commit that did not come about.
@@ -55,17 +53,43 @@ impl Refusal {
 }
 
 impl Store {
-    /// Replaces the record of `key` by what `decide` makes of the one that stands. `None` from `decide` leaves the record as
-    /// it is. It is asked again where another replica was faster.
-    pub async fn update<F>(&self, key: Key, decide: F) -> Result<()>
+    /// Replaces the record of `key` by what `decide` makes of the one that stands, and returns what stands then. `None` from
+    /// `decide` leaves the record as it is. It is asked again where another replica was faster.
+    pub async fn update<F>(&self, key: Key, decide: F) -> Result<Option<Record>>
     where
-        F: FnMut(Option<&Record>) -> Result<Option<Record>>,
+        F: FnMut(Option<&Record>) -> Result<Option<Record>> + Send + 'static,
     {
-        self.replace(key, decide).await.map(drop).map_err(|refusal| refusal.error)
+        let replaced = match &self.backend {
+            Backend::Local(local) => self.replace_file(local, key, decide).await,
+            Backend::Objects(_) => self.replace_object(key, decide).await,
+        };
+        let Replacement { old, new } = replaced.map_err(|refusal| refusal.error)?;
+        Ok(new.or(old))
     }
 
-    /// Does what [`Store::update`] does, and says what was replaced, if anything was.
-    pub(super) async fn replace<F>(&self, key: Key, mut decide: F) -> Result<Option<Replacement>, Refusal>
+    async fn replace_file<F>(&self, local: &Arc<Local>, key: Key, decide: F) -> Result<Replacement, Refusal>
+    where
+        F: FnOnce(Option<&Record>) -> Result<Option<Record>> + Send + 'static,
+    {
+        let abandoned = Abandoned::default();
+        let replace = Arc::clone(local).replace(key, decide, abandoned.clone());
+        match self.patience.run(replace).await {
+            Ok(replaced) => replaced,
+            Err(unfinished) => {
+                abandoned.set();
+                let error = unfinished.error();
+                if let Unfinished::Late(task) = unfinished {
+                    self.patience.leave(task, |replaced| async move {
+                        tracing::warn!(done = replaced.is_ok(), "a record was put after its time");
+                    });
+                }
+                Err(Refusal::unsettled(error))
+            }
+        }
+    }
+
+    /// Does what [`Store::update`] does among objects, and says what was replaced.
+    pub(super) async fn replace_object<F>(&self, key: Key, mut decide: F) -> Result<Replacement, Refusal>
     where
         F: FnMut(Option<&Record>) -> Result<Option<Record>>,
     {
@@ -73,7 +97,7 @@ impl Store {
         for attempt in 1..=TRIES {
             let (old, version) = self.stands(key).await.map_err(Refusal::unchanged)?;
             let Some(new) = decide(old.as_ref()).map_err(Refusal::unchanged)? else {
-                return Ok(None);
+                return Ok(Replacement { old, new: None });
             };
             let (put, back) = match self.put(key, &new, version, turn).await {
                 Put::Answered(put, back) => (put, back),
@@ -82,12 +106,12 @@ impl Store {
             };
             turn = back;
             let Err(failure) = put else {
-                return self.stand(key, Replacement { old, new }, turn).await;
+                return self.stand(Replacement { old, new: Some(new) }, turn);
             };
             // It may have happened although its answer says otherwise: look, never guess.
             match (self.stands(key).await, failure) {
                 (Ok((Some(stands), _)), _) if stands == new => {
-                    return self.stand(key, Replacement { old, new }, turn).await;
+                    return self.stand(Replacement { old, new: Some(new) }, turn);
                 }
                 (Ok(_), Failure::Overtaken) => {}
                 (Ok(_), Failure::Refused(error)) => return Err(Refusal::unchanged(error)),
@@ -101,27 +125,15 @@ impl Store {
         Err(Refusal::unchanged(Error::new(Kind::StorageUnavailable).because("other replicas were faster each time")))
     }
 
-    /// The record stands: makes that durable, and lets others have their turn.
-    async fn stand(&self, key: Key, replacement: Replacement, _turn: Turn) -> Result<Option<Replacement>, Refusal> {
+    /// The record stands: lets others have their turn.
+    fn stand(&self, replacement: Replacement, _turn: Turn) -> Result<Replacement, Refusal> {
         self.passed(Step::RecordPut);
-        // If this fails nobody knows whether it is durable, and a second try would prove nothing: the system reports a
-        // failed sync once.
-        self.sync_directories(&record_path(key)).await.map_err(Refusal::unsettled)?;
         self.passed(Step::RecordSynced);
-        Ok(Some(replacement))
+        Ok(replacement)
     }
 
     async fn turn(&self, key: Key) -> Result<Turn> {
-        let stripe = stripe(key);
-        let process = self.patience.wait(Arc::clone(&self.locks[stripe]).lock_owned()).await?;
-        match &self.backend {
-            Backend::Local(local) => {
-                let taken =
-                    local.directory.lock(stripe, |file| Turn { _process: process, _between_processes: Some(file) });
-                self.patience.wait(taken).await?
-            }
-            Backend::Objects(_) => Ok(Turn { _process: process, _between_processes: None }),
-        }
+        self.patience.wait(Arc::clone(&self.locks[stripe(key)]).lock_owned()).await
     }
 
     /// Puts a record, and gives the turn back, unless the put is late: it goes on with the turn.
@@ -155,7 +167,7 @@ enum Put {
 }
 
 /// The lock of an attachment, the same in all processes. Ids of one client that follow one another have different ones.
-fn stripe(key: Key) -> usize {
+pub(super) fn stripe(key: Key) -> usize {
     let spread = key.client.get().cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let stripe = spread.wrapping_add(key.attachment.get().cast_unsigned()) % LOCKS as u64;
     usize::try_from(stripe).unwrap_or_default()

@@ -3,18 +3,44 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::backend::Sink;
 use super::commit::{Refusal, Replacement};
+use super::local::{self, Abandoned};
 use super::patience::Unfinished;
 use super::{Step, Store, content_path};
-use crate::attachment::{Key, Record, Segment, UploadId};
+use crate::attachment::{Digest, Key, Record, Segment, UploadId};
 use crate::error::{Error, Result};
 
-/// Takes the content of one upload. Its futures must be driven to their end: a sink cannot be dropped in the middle of a
-/// call. A writer that is neither committed nor aborted aborts itself.
+/// The digest of what was written so far.
+#[derive(Clone)]
+pub struct Hash(digest::Context);
+
+impl Default for Hash {
+    fn default() -> Hash {
+        Hash(digest::Context::new(&digest::SHA256))
+    }
+}
+
+impl Hash {
+    /// Adds the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all.
+    pub fn finish(self) -> Digest {
+        let mut bytes = [0; 32];
+        // SHA-256 has 32 bytes.
+        bytes.copy_from_slice(self.0.finish().as_ref());
+        Digest::of(bytes)
+    }
+}
+
+/// Takes the content of one upload. A writer that is neither committed nor aborted aborts itself.
 #[derive(Debug)]
 pub struct ContentWriter {
     store: Arc<Store>,
@@ -27,16 +53,24 @@ pub struct ContentWriter {
     size: u64,
 }
 
+/// A sink, and the digest of what it was given.
+pub(super) struct Pen {
+    sink: Sink,
+    hash: Hash,
+}
+
 /// A call of a sink that goes on by itself, and gives the sink back with its answer.
-type Call = JoinHandle<(Sink, Result<()>)>;
+type Call = JoinHandle<(Pen, Result<()>)>;
 
 enum State {
     Unopened,
-    Open(Sink),
+    Open(Pen),
+    /// A write is under way, or is late. The sink comes back with its end.
+    Busy(Call),
     /// A write failed. The sink may only be aborted: a close might complete the object without the failed part.
-    Failed(Sink),
-    /// A call is late. The sink comes back with its end.
-    Late(Call),
+    Failed(Pen),
+    /// A call panicked, and its sink is gone.
+    Gone,
 }
 
 impl std::fmt::Debug for State {
@@ -44,10 +78,36 @@ impl std::fmt::Debug for State {
         f.write_str(match self {
             State::Unopened => "Unopened",
             State::Open(_) => "Open",
+            State::Busy(_) => "Busy",
             State::Failed(_) => "Failed",
-            State::Late(_) => "Late",
+            State::Gone => "Gone",
         })
     }
+}
+
+/// What was written of a content.
+pub struct Written {
+    /// The attachment that it is for.
+    pub key: Key,
+    /// How many bytes.
+    pub size: u64,
+    /// Their digest.
+    pub hash: Hash,
+}
+
+/// How a commit ended.
+pub enum Committed {
+    /// The record stands.
+    Stands(Box<Replacement>),
+    /// It does not, and there may be content.
+    Closed(Refusal),
+    /// It does not, and there is no content.
+    Refused(Refusal),
+}
+
+/// How many bytes a batch has.
+pub(super) fn length(batch: &[Bytes]) -> u64 {
+    batch.iter().map(|bytes| bytes.len() as u64).sum()
 }
 
 /// Proof that content is stored: it can only come from a commit.
@@ -77,107 +137,193 @@ impl ContentWriter {
         ContentWriter { store, key, id, path: content_path(key, id), state: State::Unopened, closing: false, size: 0 }
     }
 
-    /// How many bytes were written.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Writes the next bytes, and drops `held` when the storage has let go of them. After an error only
-    /// [`abort`](Self::abort) is left.
+    /// Begins to write the next bytes, and drops `held` when the storage has let go of them. What becomes of it is told by
+    /// [`ready`](Self::ready), which the next call begins with. After an error only [`abort`](Self::abort) is left.
     pub async fn write(&mut self, batch: Vec<Bytes>, held: impl Send + 'static) -> Result<()> {
-        let length = batch.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-        if matches!(self.state, State::Unopened) {
-            self.state = State::Open(self.store.backend.create(&self.path).await?);
-            self.store.passed(Step::ContentOpened);
-        }
-        let write = |mut sink: Sink| async move {
-            let written = sink.write(batch).await;
-            drop(held);
-            (sink, written)
-        };
-        self.call(write).await?;
-        self.size += length;
-        self.store.passed(Step::ContentWritten);
+        self.ready().await?;
+        self.size += length(&batch);
+        let Pen { mut sink, mut hash } = self.open().await?;
+        self.state = State::Busy(tokio::spawn(async move {
+            let written = sink.write(batch, &mut hash, held).await;
+            (Pen { sink, hash }, written)
+        }));
         Ok(())
     }
 
-    /// Calls the open sink, in a task of its own, and keeps what state the call leaves it in.
-    async fn call<C, F>(&mut self, call: C) -> Result<()>
-    where
-        C: FnOnce(Sink) -> F,
-        F: Future<Output = (Sink, Result<()>)> + Send + 'static,
-    {
-        let sink = match std::mem::replace(&mut self.state, State::Unopened) {
-            State::Open(sink) => sink,
+    async fn open(&mut self) -> Result<Pen> {
+        match std::mem::replace(&mut self.state, State::Unopened) {
+            State::Unopened => {
+                let sink = self.store.backend.create(&self.path, &self.store.steps).await?;
+                Ok(Pen { sink, hash: Hash::default() })
+            }
+            State::Open(pen) => Ok(pen),
             other => {
                 self.state = other;
-                return Err(Error::internal("a call of a writer that is not open"));
-            }
-        };
-        match self.store.patience.run(call(sink)).await {
-            Ok((sink, Ok(()))) => self.state = State::Open(sink),
-            Ok((sink, Err(error))) => {
-                self.state = State::Failed(sink);
-                return Err(error);
-            }
-            Err(unfinished) => {
-                let error = unfinished.error();
-                if let Unfinished::Late(task) = unfinished {
-                    self.state = State::Late(task);
-                }
-                return Err(error);
+                Err(Error::internal("a call of a writer that is not open"))
             }
         }
-        Ok(())
     }
 
-    /// Makes the content durable, then visible: closes it, asks `decide` for the record that is to stand in place of the
-    /// one that stands, puts that record, and reports what it replaced. If anything refuses, nothing has changed. `decide` is
-    /// asked again where another replica was faster.
-    pub async fn commit<F>(mut self, decide: F) -> Result<Receipt>
-    where
-        F: FnMut(Option<&Record>, Segment) -> Result<Record>,
-    {
-        if matches!(self.state, State::Unopened) {
-            // An empty file: there was nothing to write, and there must be an object all the same.
-            self.write(Vec::new(), ()).await?;
-        }
-        self.closing = true;
-        let close = |mut sink: Sink| async move {
-            let closed = sink.close().await;
-            (sink, closed)
+    /// Waits until what was begun is written.
+    pub async fn ready(&mut self) -> Result<()> {
+        let State::Busy(call) = &mut self.state else {
+            return Ok(());
         };
-        if let Err(error) = self.call(close).await {
+        match self.store.patience.wait(call).await? {
+            Ok((pen, Ok(()))) => {
+                self.state = State::Open(pen);
+                Ok(())
+            }
+            Ok((pen, Err(error))) => {
+                self.state = State::Failed(pen);
+                Err(error)
+            }
+            Err(panic) => {
+                self.state = State::Gone;
+                Err(Error::internal(panic))
+            }
+        }
+    }
+
+    /// Writes the end of the content and drops `held`, asks `verify` about the size and the digest of all, makes the content
+    /// durable, then visible: asks `decide` for the record that is to stand in place of the one that stands, puts that
+    /// record, and reports what it replaced. If anything refuses, nothing has changed. `decide` is asked again where another
+    /// replica was faster. It must be driven to its end.
+    pub async fn commit<V, D>(
+        mut self,
+        batch: Vec<Bytes>,
+        held: impl Send + 'static,
+        verify: V,
+        decide: D,
+    ) -> Result<Receipt>
+    where
+        V: FnOnce(u64, Digest) -> Result<()> + Send + 'static,
+        D: FnMut(Option<&Record>, Segment, Digest) -> Result<Record> + Send + 'static,
+    {
+        if let Err(error) = self.ready().await {
             self.abort().await;
             return Err(error);
         }
-        // Closed: there is nothing left to abort.
-        self.state = State::Unopened;
-        self.store.passed(Step::ContentClosed);
-        let committed = self.publish(decide).await;
-        if let Err(Refusal { settled: true, .. }) = &committed {
-            self.store.discard(Replaced { key: self.key, ids: vec![self.id] }).await;
+        match self.open().await? {
+            Pen { sink: Sink::Local(sink), hash } => self.commit_file(sink, hash, batch, held, verify, decide).await,
+            pen => {
+                self.state = State::Open(pen);
+                self.commit_object(batch, held, verify, decide).await
+            }
         }
-        committed.map_err(|refusal| refusal.error)
     }
 
-    async fn publish<F>(&self, mut decide: F) -> Result<Receipt, Refusal>
+    async fn commit_file<V, D>(
+        self,
+        sink: local::Sink,
+        hash: Hash,
+        batch: Vec<Bytes>,
+        held: impl Send + 'static,
+        verify: V,
+        mut decide: D,
+    ) -> Result<Receipt>
     where
-        F: FnMut(Option<&Record>, Segment) -> Result<Record>,
+        V: FnOnce(u64, Digest) -> Result<()> + Send + 'static,
+        D: FnMut(Option<&Record>, Segment, Digest) -> Result<Record> + Send + 'static,
     {
-        self.store.sync_directories(&self.path).await.map_err(Refusal::unchanged)?;
-        self.store.passed(Step::ContentSynced);
-        let segment = Segment { id: self.id, size: self.size };
-        let replaced = self.store.replace(self.key, |stands| decide(stands, segment).map(Some)).await?;
-        let nothing = || Refusal::unchanged(Error::internal("a commit replaced nothing"));
-        let Replacement { old, new } = replaced.ok_or_else(nothing)?;
+        let (store, id) = (Arc::clone(&self.store), self.id);
+        let abandoned = Abandoned::default();
+        let decide = move |stands: Option<&Record>, size, sha256| decide(stands, Segment { id, size }, sha256);
+        let written = Written { key: self.key, size: self.size, hash };
+        let commit = sink.commit(written, batch, held, verify, decide, abandoned.clone());
+        match store.patience.run(commit).await {
+            Ok(committed) => self.committed(committed).await,
+            Err(unfinished) => {
+                abandoned.set();
+                let error = unfinished.error();
+                if let Unfinished::Late(task) = unfinished {
+                    store.patience.leave(task, move |committed| async move {
+                        if let Err(error) = self.committed(committed).await {
+                            tracing::warn!(%error, "a commit came to its end after its time");
+                        }
+                    });
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes back what a commit that did not come about has left.
+    async fn committed(&self, committed: Committed) -> Result<Receipt> {
+        match committed {
+            Committed::Stands(replacement) => self.receipt(*replacement),
+            Committed::Refused(refusal) => Err(refusal.error),
+            Committed::Closed(Refusal { error, settled }) => {
+                if settled {
+                    self.store.discard(Replaced { key: self.key, ids: vec![self.id] }).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn receipt(&self, Replacement { old, new }: Replacement) -> Result<Receipt> {
+        let record = new.ok_or_else(|| Error::internal("a commit replaced nothing"))?;
         let segments = old.as_ref().and_then(Record::content).map(|content| content.segments.as_slice());
         let ids = segments.unwrap_or_default().iter().map(|segment| segment.id).collect();
-        Ok(Receipt { record: new, replaced: Replaced { key: self.key, ids } })
+        Ok(Receipt { record, replaced: Replaced { key: self.key, ids } })
+    }
+
+    /// A commit where each step is an operation of the storage that is waited for by itself.
+    async fn commit_object<V, D>(
+        mut self,
+        batch: Vec<Bytes>,
+        held: impl Send + 'static,
+        verify: V,
+        mut decide: D,
+    ) -> Result<Receipt>
+    where
+        V: FnOnce(u64, Digest) -> Result<()>,
+        D: FnMut(Option<&Record>, Segment, Digest) -> Result<Record> + Send,
+    {
+        let sha256 = match self.close(batch, held, verify).await {
+            Ok(sha256) => sha256,
+            Err(error) => {
+                self.abort().await;
+                return Err(error);
+            }
+        };
+        // Closed: there is nothing left to abort.
+        self.state = State::Unopened;
+        self.store.passed(Step::ContentSynced);
+        let segment = Segment { id: self.id, size: self.size };
+        let replaced = self.store.replace_object(self.key, |stands| decide(stands, segment, sha256).map(Some)).await;
+        self.committed(replaced.map_or_else(Committed::Closed, |replacement| Committed::Stands(Box::new(replacement))))
+            .await
+    }
+
+    async fn close<V>(&mut self, batch: Vec<Bytes>, held: impl Send + 'static, verify: V) -> Result<Digest>
+    where
+        V: FnOnce(u64, Digest) -> Result<()>,
+    {
+        // An empty file has nothing to write, and there must be an object all the same.
+        if !batch.is_empty() || self.size == 0 {
+            self.write(batch, held).await?;
+            self.ready().await?;
+        }
+        let Pen { mut sink, hash } = self.open().await?;
+        let sha256 = hash.clone().finish();
+        if let Err(error) = verify(self.size, sha256) {
+            self.state = State::Open(Pen { sink, hash });
+            return Err(error);
+        }
+        self.closing = true;
+        self.state = State::Busy(tokio::spawn(async move {
+            let closed = sink.close().await;
+            (Pen { sink, hash }, closed)
+        }));
+        self.ready().await.map(|()| sha256)
     }
 
     /// Takes back all that was written. What cannot be taken back is garbage that no record names.
     pub async fn abort(mut self) {
+        // What is under way ends first, however it ends.
+        let _ = self.ready().await;
         let Some(work) = self.take_back() else {
             return;
         };
@@ -190,10 +336,10 @@ impl ContentWriter {
     fn take_back(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
         let begun = Begun { store: Arc::clone(&self.store), key: self.key, id: self.id, closing: self.closing };
         match std::mem::replace(&mut self.state, State::Unopened) {
-            State::Unopened => None,
-            State::Open(sink) | State::Failed(sink) => Some(begun.take_back(sink)),
-            State::Late(call) => {
-                self.store.patience.leave(call, |(sink, _)| begun.take_back(sink));
+            State::Unopened | State::Gone => None,
+            State::Open(pen) | State::Failed(pen) => Some(begun.take_back(pen)),
+            State::Busy(call) => {
+                self.store.patience.leave(call, |(pen, _)| begun.take_back(pen));
                 None
             }
         }
@@ -205,16 +351,16 @@ struct Begun {
     store: Arc<Store>,
     key: Key,
     id: UploadId,
+    /// Whether a close was asked for: from then on there may be an object, whatever the answer says.
     closing: bool,
 }
 
 impl Begun {
-    async fn take_back(self, mut sink: Sink) {
-        if let Err(error) = sink.abort().await {
+    async fn take_back(self, mut pen: Pen) {
+        if let Err(error) = pen.sink.abort().await {
             tracing::warn!(%error, upload_id = %self.id, "an upload could not be aborted cleanly");
         }
         if self.closing {
-            // A close may have happened although its answer says otherwise.
             self.store.discard(Replaced { key: self.key, ids: vec![self.id] }).await;
         }
     }

@@ -1,6 +1,7 @@
 //! Faults on purpose, for tests: a layer between `store` and the storage that fails, hangs, dawdles or loses answers where
 //! its rules say so, and the crash points. It is compiled in only with the feature `faults`, and knows nothing of uploads.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -155,6 +156,40 @@ impl Faults {
             }
         }
         fault
+    }
+
+    /// Does an operation of the local file system on the thread that calls, which may block. One that hangs ends once it is
+    /// abandoned.
+    pub fn act_now<T>(
+        &self,
+        operation: Operation,
+        path: &str,
+        abandoned: impl Fn() -> bool,
+        work: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let kind = match self.next(operation, path) {
+            None => return work(),
+            Some(Fault::Hang) => {
+                while !abandoned() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                io::ErrorKind::TimedOut
+            }
+            Some(Fault::Slow) => {
+                std::thread::sleep(SLOWNESS);
+                return work();
+            }
+            Some(Fault::Lost) => {
+                drop(work());
+                io::ErrorKind::Other
+            }
+            Some(Fault::Temporary) => io::ErrorKind::Other,
+            Some(Fault::Permanent) => io::ErrorKind::NotADirectory,
+            Some(Fault::PermissionDenied) => io::ErrorKind::PermissionDenied,
+            Some(Fault::NotFound) => io::ErrorKind::NotFound,
+            Some(Fault::RateLimited) => io::ErrorKind::ResourceBusy,
+        };
+        Err(io::Error::new(kind, TEXT))
     }
 
     async fn act<T, W>(&self, operation: Operation, path: &str, work: W) -> Result<T>

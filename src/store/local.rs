@@ -1,261 +1,426 @@
-//! What a local file system needs beyond OpenDAL's `fs`: durable directory entries, and a temporary directory that is swept
-//! when its process has ended, however it ended.
-//!
-//! OpenDAL writes to a temporary file, fsyncs it and renames it into place; the rename itself is durable only once the
-//! directory is fsynced too. Each process keeps its temporary files in a directory of its own and holds a lock on it; the
-//! operating system lets go of the lock when the process ends, so what is not locked belongs to no one.
+//! Storage on a local file system, where durability and atomicity are ours to make. A file is written under a temporary name,
+//! fsynced and renamed, and the directories that lead to it are fsynced; a commit does all of that, for content and record,
+//! under the lock of the attachment. Whatever blocks does so on threads that may. It must not know what a record says.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use opendal::{Buffer, Operator, Writer};
-use uuid::Uuid;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::commit::{Refusal, Replacement, stripe};
+use super::config::OpenError;
+use super::content::{Committed, Hash, Written, length};
+#[cfg(feature = "faults")]
+use super::faults::Faults;
 use super::steps::{Step, Steps};
-use super::{OpenError, failure, io_failure};
+use super::{LOCKS, io_failure, parse_record, record_path};
+use crate::attachment::{Digest, Key, Record};
 use crate::error::{Error, Kind, Result};
 
-/// The directory below the root that holds the temporary directories of all processes.
-const TEMPORARY: &str = ".attachd-tmp";
+use directory::Directory;
+use draft::Draft;
+use entries::Entries;
 
-/// The directory below the root that holds the locks of commits. They stand in the root, wherever the temporary files are:
-/// the root is what processes share.
-const LOCKS: &str = ".attachd-locks";
-
-/// The name of the lock files.
-const LOCK: &str = "lock";
+mod directory;
+mod draft;
+mod entries;
 
 /// A storage root, and how files are written in it.
 #[derive(Debug)]
 pub struct Local {
-    /// The root.
-    pub directory: Directory,
-    /// OpenDAL's `fs`, with the temporary directory of this process.
-    operator: Operator,
+    directory: Directory,
+    entries: Entries,
+    /// The locks of attachments within this process. A file lock beside each holds between processes.
+    locks: Vec<Arc<Mutex<()>>>,
+    steps: Steps,
+    #[cfg(feature = "faults")]
+    faults: Faults,
 }
 
-/// Takes the bytes of one file.
-pub struct Sink(Writer);
+/// The leave to replace a record, within this process.
+type Turn = OwnedMutexGuard<()>;
+
+/// A kind of operation, as the faults know it.
+#[derive(Clone, Copy, Debug)]
+enum Operation {
+    Read,
+    Write,
+    Close,
+    Abort,
+}
+
+/// Whether nobody waits any more for what a thread does.
+#[derive(Clone, Debug, Default)]
+pub struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    /// Says that nobody waits any more.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Sets it when dropped before the end.
+struct Awaited(Option<Abandoned>);
+
+impl Awaited {
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if let Some(abandoned) = &self.0 {
+            abandoned.set();
+        }
+    }
+}
 
 impl Local {
-    /// Writes in `directory` by `operator`.
-    pub fn new(directory: Directory, operator: Operator) -> Local {
-        Local { directory, operator }
+    /// Opens the root that the options name.
+    pub fn open(
+        options: &std::collections::BTreeMap<String, String>,
+        steps: Steps,
+        #[cfg(feature = "faults")] faults: Faults,
+    ) -> Result<Local, OpenError> {
+        let directory = Directory::open(options)?;
+        let entries = Entries::new(directory.root().to_owned());
+        let locks = std::iter::repeat_with(Arc::default).take(LOCKS).collect();
+        Ok(Local {
+            directory,
+            entries,
+            locks,
+            steps,
+            #[cfg(feature = "faults")]
+            faults,
+        })
+    }
+
+    /// Whether the root is there. A file system says of a volume that is not mounted what it says of a file that does not
+    /// exist.
+    pub async fn present(self: &Arc<Self>) -> Result<()> {
+        let local = Arc::clone(self);
+        on_thread(Abandoned::default(), move |_| local.present_now()).await?
+    }
+
+    fn present_now(&self) -> Result<()> {
+        // Whatever it is that keeps it from view, a file system that is mounted late or again brings it back.
+        self.directory.present().map_err(|error| Error::new(Kind::StorageUnavailable).because(error))
+    }
+
+    /// The record of an attachment, if it is known.
+    pub async fn record(self: &Arc<Self>, key: Key) -> Result<Option<Record>> {
+        let local = Arc::clone(self);
+        on_thread(Abandoned::default(), move |abandoned| local.record_now(key, abandoned)).await?
+    }
+
+    fn record_now(&self, key: Key, abandoned: &Abandoned) -> Result<Option<Record>> {
+        let path = record_path(key);
+        match self.act(Operation::Read, &path, abandoned, || fs::read(self.at(&path))) {
+            Ok(bytes) => parse_record(&bytes, key).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.present_now().map(|()| None),
+            Err(error) => Err(self.failure(&path, error)),
+        }
     }
 
     /// Begins a file. Nothing is there before the first write.
-    pub async fn create(&self, path: &str) -> Result<Sink> {
-        self.operator.writer(path).await.map(Sink).map_err(failure)
+    pub fn create(self: &Arc<Self>, path: &str) -> Sink {
+        Sink { local: Arc::clone(self), path: path.to_owned(), draft: None }
     }
 
-    /// Puts a small file in one step, and takes back what a failure leaves. Must be driven to its end.
-    pub async fn put(&self, path: &str, bytes: Vec<u8>, steps: &Steps) -> Result<()> {
-        let mut writer = self.operator.writer(path).await.map_err(failure)?;
-        let put = match writer.write(bytes).await {
-            Ok(()) => {
+    /// Puts a small file in one step, and takes back what a failure leaves.
+    pub async fn put(self: &Arc<Self>, path: String, bytes: Vec<u8>, steps: Steps) -> Result<()> {
+        let local = Arc::clone(self);
+        let put = on_thread(Abandoned::default(), move |abandoned| {
+            local.put_now(&path, bytes, &steps, abandoned)?;
+            local.entries.sync_above(&local.at(&path)).map_err(|error| local.failure(&path, error))
+        });
+        put.await?
+    }
+
+    fn put_now(&self, path: &str, bytes: Vec<u8>, steps: &Steps, abandoned: &Abandoned) -> Result<()> {
+        let target = self.at(path);
+        let mut draft = None;
+        let put = self
+            .act(Operation::Write, path, abandoned, || {
+                let draft = draft.insert(self.draft(&target)?);
+                draft.write(&[bytes.into()])?;
+                draft.sync()
+            })
+            .and_then(|()| {
                 steps.passed(Step::RecordWritten);
-                writer.close().await.map(drop)
-            }
-            Err(error) => Err(error),
-        };
-        if put.is_err()
-            && let Err(error) = writer.abort().await
-        {
-            tracing::warn!(%error, "a put could not be aborted cleanly");
+                self.act(Operation::Close, path, abandoned, || self.name(draft.take(), &target))
+            });
+        if put.is_err() {
+            self.discard(path, draft, abandoned);
         }
-        put.map_err(failure)
+        put.map_err(|error| self.failure(path, error))
+    }
+
+    fn discard(&self, path: &str, draft: Option<Draft>, abandoned: &Abandoned) {
+        let discarded = self.act(Operation::Abort, path, abandoned, || draft.map_or(Ok(()), Draft::discard));
+        if let Err(error) = discarded {
+            tracing::warn!(%error, "what was written could not be taken back cleanly");
+        }
+    }
+
+    fn draft(&self, target: &Path) -> io::Result<Draft> {
+        let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        Draft::create(self.directory.temporary(), name)
+    }
+
+    /// What a failed call means for the caller: where something is missing, it may be all.
+    fn failure(&self, path: &str, error: io::Error) -> Error {
+        let told = || io_failure(io::Error::new(error.kind(), format!("{path}: {error}")));
+        match error.kind() {
+            io::ErrorKind::NotFound => self.present_now().err().unwrap_or_else(told),
+            _ => told(),
+        }
+    }
+
+    /// Gives a file its name, and makes the directories that it needs.
+    fn name(&self, draft: Option<Draft>, target: &Path) -> io::Result<()> {
+        self.entries.make_above(target)?;
+        draft.map_or(Ok(()), |draft| draft.rename(target))
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.directory.root().join(path)
+    }
+
+    /// Replaces the record of `key` by what `decide` makes of the one that stands.
+    pub async fn replace<D>(self: Arc<Self>, key: Key, decide: D, abandoned: Abandoned) -> Result<Replacement, Refusal>
+    where
+        D: FnOnce(Option<&Record>) -> Result<Option<Record>> + Send + 'static,
+    {
+        let turn = Arc::clone(self.lock_of(key)).lock_owned().await;
+        let replaced = on_thread(abandoned, move |abandoned| self.replace_now(key, turn, decide, abandoned));
+        replaced.await.map_err(Refusal::unsettled)?
+    }
+
+    fn lock_of(&self, key: Key) -> &Arc<Mutex<()>> {
+        &self.locks[stripe(key)]
+    }
+
+    fn replace_now<D>(&self, key: Key, _turn: Turn, decide: D, abandoned: &Abandoned) -> Result<Replacement, Refusal>
+    where
+        D: FnOnce(Option<&Record>) -> Result<Option<Record>>,
+    {
+        let unchanged = |error| Refusal::unchanged(self.failure("the lock of an attachment", error));
+        let _between_processes = self.directory.lock(stripe(key)).map_err(unchanged)?;
+        let old = self.record_now(key, abandoned).map_err(Refusal::unchanged)?;
+        let Some(new) = decide(old.as_ref()).map_err(Refusal::unchanged)? else {
+            return Ok(Replacement { old, new: None });
+        };
+        if abandoned.is_set() {
+            return Err(Refusal::unchanged(
+                Error::new(Kind::StorageUnavailable).because("nobody waits for it any more"),
+            ));
+        }
+        let path = record_path(key);
+        let bytes = serde_json::to_vec_pretty(&new).map_err(|error| Refusal::unchanged(Error::internal(error)))?;
+        if let Err(error) = self.put_now(&path, bytes, &self.steps, abandoned) {
+            // It may have happened although its answer says otherwise: look, never guess.
+            match self.record_now(key, abandoned) {
+                Ok(Some(stands)) if stands == new => {}
+                Ok(_) => return Err(Refusal::unchanged(error)),
+                Err(_) => return Err(Refusal::unsettled(error)),
+            }
+        }
+        self.steps.passed(Step::RecordPut);
+        // The record stands. If this fails nobody knows whether it is durable, and a second try would prove nothing: the
+        // system reports a failed sync once.
+        self.entries.sync_above(&self.at(&path)).map_err(|error| Refusal::unsettled(self.failure(&path, error)))?;
+        self.steps.passed(Step::RecordSynced);
+        Ok(Replacement { old, new: Some(new) })
+    }
+
+    /// Does an operation, as the faults that were asked for have it.
+    #[cfg(feature = "faults")]
+    fn act<T>(
+        &self,
+        operation: Operation,
+        path: &str,
+        abandoned: &Abandoned,
+        work: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        use super::faults::Operation as Faulty;
+        let operation = match operation {
+            Operation::Read => Faulty::Read,
+            Operation::Write => Faulty::Write,
+            Operation::Close => Faulty::Close,
+            Operation::Abort => Faulty::Abort,
+        };
+        self.faults.act_now(operation, path, || abandoned.is_set(), work)
+    }
+
+    /// Does an operation.
+    #[cfg(not(feature = "faults"))]
+    #[expect(clippy::unused_self, reason = "it has something to look at with `faults`")]
+    fn act<T>(&self, _: Operation, _: &str, _: &Abandoned, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        work()
     }
 }
 
-impl Sink {
-    /// Writes the next bytes.
-    pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<()> {
-        self.0.write(Buffer::from(batch)).await.map_err(failure)
-    }
+/// Takes the bytes of one file.
+pub struct Sink {
+    local: Arc<Local>,
+    path: String,
+    draft: Option<Draft>,
+}
 
-    /// Makes the file visible.
-    pub async fn close(&mut self) -> Result<()> {
-        self.0.close().await.map(drop).map_err(failure)
+impl Sink {
+    /// Writes the next bytes and adds them to the digest, on a thread, so that both are done while they are warm, and beside
+    /// the arrival of more.
+    pub async fn write(&mut self, batch: Vec<Bytes>, hash: &mut Hash, held: impl Send + 'static) -> Result<()> {
+        let (local, path, draft, running) =
+            (Arc::clone(&self.local), self.path.clone(), self.draft.take(), std::mem::take(hash));
+        let written = on_thread(Abandoned::default(), move |abandoned| {
+            let (mut draft, mut running) = (draft, running);
+            let written = local.write_now(&path, &mut draft, &batch, &mut running, abandoned);
+            drop(batch);
+            drop(held);
+            (draft, running, written)
+        });
+        let (draft, running, written) = written.await?;
+        (self.draft, *hash) = (draft, running);
+        written
     }
 
     /// Takes back what was written.
     pub async fn abort(&mut self) -> Result<()> {
-        self.0.abort().await.map_err(failure)
+        let (local, path, draft) = (Arc::clone(&self.local), std::mem::take(&mut self.path), self.draft.take());
+        on_thread(Abandoned::default(), move |abandoned| local.discard(&path, draft, abandoned)).await
     }
-}
 
-/// A storage root on a local file system.
-#[derive(Debug)]
-pub struct Directory {
-    root: PathBuf,
-    temporary: PathBuf,
-    /// Held as long as this process may have temporary files.
-    _lock: File,
-}
-
-impl Directory {
-    /// Creates what is missing, sweeps the temporary files of ended processes, and takes a temporary directory of its own.
-    pub fn open(options: &BTreeMap<String, String>) -> Result<Directory, OpenError> {
-        let at = |key: &'static str, path: &Path| {
-            let path = path.display().to_string();
-            move |error: io::Error| OpenError::new(key, format!("{path}: {error}"))
+    /// Does all of a commit: writes the end of the content, has all of it verified, makes it durable under its name, then puts
+    /// the record that `decide` makes. If nobody else has the attachment's turn, it is done on one thread without a break.
+    pub async fn commit<V, D>(
+        self,
+        written: Written,
+        batch: Vec<Bytes>,
+        held: impl Send + 'static,
+        verify: V,
+        decide: D,
+        abandoned: Abandoned,
+    ) -> Committed
+    where
+        V: FnOnce(u64, Digest) -> Result<()> + Send + 'static,
+        D: FnOnce(Option<&Record>, u64, Digest) -> Result<Record> + Send + 'static,
+    {
+        let (local, key) = (Arc::clone(&self.local), written.key);
+        let replace = move |local: &Local, turn, size, sha256, abandoned: &Abandoned| {
+            let replaced = local.replace_now(key, turn, |stands| decide(stands, size, sha256).map(Some), abandoned);
+            replaced.map_or_else(Committed::Closed, |replacement| Committed::Stands(Box::new(replacement)))
         };
-        let root = PathBuf::from(options.get("root").map(String::as_str).unwrap_or_default());
-        create_durably(&root).map_err(at("options.root", &root))?;
-        let root = root.canonicalize().map_err(at("options.root", &root))?;
-
-        let locks = root.join(LOCKS);
-        fs::create_dir_all(&locks).map_err(at("options.root", &locks))?;
-
-        const KEY: &str = "options.atomic_write_dir";
-        let shared = options.get("atomic_write_dir").map_or_else(|| root.join(TEMPORARY), PathBuf::from);
-        fs::create_dir_all(&shared).map_err(at(KEY, &shared))?;
-        let shared = shared.canonicalize().map_err(at(KEY, &shared))?;
-        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
-        if device(&shared).map_err(at(KEY, &shared))? != device(&root).map_err(at("options.root", &root))? {
-            let why =
-                format!("{} is not on the file system of the root, so a rename cannot be atomic", shared.display());
-            return Err(OpenError::new(KEY, why));
+        let first = on_thread(abandoned.clone(), move |abandoned| {
+            let Sink { local, path, mut draft } = self;
+            let Written { key, mut size, mut hash } = written;
+            let ended = local.end_now(&path, &mut draft, &batch, &mut hash, abandoned);
+            size += length(&batch);
+            drop((batch, held));
+            let sha256 = hash.finish();
+            if let Err(error) = ended.and_then(|()| verify(size, sha256)) {
+                local.discard(&path, draft, abandoned);
+                return Err(Committed::Refused(Refusal::unchanged(error)));
+            }
+            if let Err(error) = local.close_now(&path, &mut draft, abandoned) {
+                local.discard(&path, draft, abandoned);
+                return Err(Committed::Closed(Refusal::unchanged(error)));
+            }
+            match Arc::clone(local.lock_of(key)).try_lock_owned() {
+                Ok(turn) => Err(replace(&local, turn, size, sha256, abandoned)),
+                Err(_) => Ok((replace, size, sha256)),
+            }
+        });
+        let unsettled = |error| Committed::Closed(Refusal::unsettled(error));
+        match first.await {
+            Err(error) => unsettled(error),
+            Ok(Err(committed)) => committed,
+            Ok(Ok((replace, size, sha256))) => {
+                let turn = Arc::clone(local.lock_of(key)).lock_owned().await;
+                let second = on_thread(abandoned, move |abandoned| replace(&local, turn, size, sha256, abandoned));
+                second.await.unwrap_or_else(unsettled)
+            }
         }
+    }
+}
 
-        // Between the making of a directory and the taking of its lock it would look like that of an ended process, so
-        // both, and the sweep, happen under one lock that all processes share.
-        let gate = lock_file(&shared).map_err(at(KEY, &shared))?;
-        gate.lock().map_err(at(KEY, &shared))?;
-        sweep(&shared).map_err(at(KEY, &shared))?;
-        let temporary = shared.join(Uuid::now_v7().to_string());
-        fs::create_dir(&temporary).map_err(at(KEY, &temporary))?;
-        let lock = lock_file(&temporary).map_err(at(KEY, &temporary))?;
-        lock.lock().map_err(at(KEY, &temporary))?;
-        Ok(Directory { root, temporary, _lock: lock })
+impl Local {
+    fn write_now(
+        &self,
+        path: &str,
+        draft: &mut Option<Draft>,
+        batch: &[Bytes],
+        hash: &mut Hash,
+        abandoned: &Abandoned,
+    ) -> Result<()> {
+        if draft.is_none() {
+            self.steps.passed(Step::ContentOpened);
+        }
+        let written = self.act(Operation::Write, path, abandoned, || {
+            let draft = match draft {
+                Some(draft) => draft,
+                None => draft.insert(self.draft(&self.at(path))?),
+            };
+            batch.iter().for_each(|bytes| hash.update(bytes));
+            draft.write(batch)
+        });
+        written.map_err(|error| self.failure(path, error))?;
+        self.steps.passed(Step::ContentWritten);
+        Ok(())
     }
 
-    /// The temporary directory of this process.
-    pub fn temporary(&self) -> Result<String, OpenError> {
-        let text = self.temporary.to_str().map(str::to_owned);
-        text.ok_or_else(|| OpenError::new("options.root", "the path must be UTF-8"))
-    }
-
-    /// Whether the root is still there, and in it what this process made: without that it is another directory.
-    pub async fn present(&self) -> Result<()> {
-        for directory in [&self.root, &self.temporary] {
-            let there = tokio::fs::metadata(directory).await;
-            // Whatever it is that keeps it from view, a file system that is mounted late or again brings it back.
-            there.map_err(|error| Error::new(Kind::StorageUnavailable).because(error))?;
+    fn end_now(
+        &self,
+        path: &str,
+        draft: &mut Option<Draft>,
+        batch: &[Bytes],
+        hash: &mut Hash,
+        abandoned: &Abandoned,
+    ) -> Result<()> {
+        // An empty file has nothing to write, and there must be one all the same.
+        if !batch.is_empty() || draft.is_none() {
+            self.write_now(path, draft, batch, hash, abandoned)?;
         }
         Ok(())
     }
 
-    /// Takes a lock that all processes on this root share, and makes with it what goes along with it. Its wait is a
-    /// thread's, which a dropped future does not end, so whatever keeps others from waiting for the same lock is to be
-    /// moved into `with`. The system lets go of a lock when its process ends.
-    pub async fn lock<T, W>(&self, stripe: usize, with: W) -> Result<T>
-    where
-        T: Send + 'static,
-        W: FnOnce(File) -> T + Send + 'static,
-    {
-        let path = self.root.join(LOCKS).join(format!("{stripe:02x}"));
-        let taken = tokio::task::spawn_blocking(move || {
-            let file = File::options().create(true).truncate(false).write(true).open(path)?;
-            file.lock()?;
-            Ok(with(file))
+    /// Makes content durable under its name.
+    fn close_now(&self, path: &str, draft: &mut Option<Draft>, abandoned: &Abandoned) -> Result<()> {
+        let target = self.at(path);
+        let closed = self.act(Operation::Close, path, abandoned, || {
+            if let Some(draft) = &draft {
+                draft.sync()?;
+            }
+            self.name(draft.take(), &target)
         });
-        taken.await.map_err(Error::internal)?.map_err(io_failure)
-    }
-
-    /// Makes the entries of all directories from the one of `path` up to the root durable, so that a file which was
-    /// fsynced and renamed there is found after a power cut.
-    pub async fn sync_above(&self, path: &str) -> Result<()> {
-        let root = self.root.clone();
-        let file = root.join(path);
-        let synced = tokio::task::spawn_blocking(move || {
-            file.ancestors().skip(1).take_while(|above| above.starts_with(&root)).try_for_each(sync)
-        });
-        synced.await.map_err(Error::internal)?.map_err(io_failure)
+        closed.map_err(|error| self.failure(path, error))?;
+        self.steps.passed(Step::ContentClosed);
+        // The entries of the directories above are synced with the record's, which is put after this: no record is durable
+        // before they are, since they lie in the directory that it does, or above.
+        target.parent().map_or(Ok(()), entries::sync).map_err(|error| self.failure(path, error))?;
+        self.steps.passed(Step::ContentSynced);
+        Ok(())
     }
 }
 
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What is left, the next process to start sweeps.
-        if let Err(error) = fs::remove_dir_all(&self.temporary) {
-            tracing::debug!(%error, "the temporary directory was not removed");
-        }
-    }
-}
-
-/// Creates a directory and those above it, and makes the entries of those that it created durable.
-fn create_durably(directory: &Path) -> io::Result<()> {
-    let directory = std::path::absolute(directory)?;
-    let missing: Vec<&Path> = directory.ancestors().take_while(|above| !above.exists()).collect();
-    fs::create_dir_all(&directory)?;
-    missing.iter().filter_map(|created| created.parent()).try_for_each(sync)
-}
-
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-fn lock_file(directory: &Path) -> io::Result<File> {
-    File::options().create(true).truncate(false).write(true).open(directory.join(LOCK))
-}
-
-fn sweep(shared: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(shared)? {
-        let directory = entry?.path();
-        if !directory.is_dir() {
-            continue;
-        }
-        // A process that ends removes its own directory without a word, so it may go at any moment.
-        let swept = lock_file(&directory).and_then(|lock| match lock.try_lock() {
-            Ok(()) => fs::remove_dir_all(&directory).map(|()| true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(error),
-        });
-        match swept {
-            Ok(true) => tracing::info!("swept the temporary files of an ended process"),
-            Ok(false) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(root: &Path) -> BTreeMap<String, String> {
-        BTreeMap::from([("root".to_owned(), root.to_str().unwrap().to_owned())])
-    }
-
-    #[test]
-    fn the_files_of_an_ended_process_are_swept_and_those_of_a_living_one_are_not() {
-        let root = tempfile::tempdir().unwrap();
-        let living = Directory::open(&options(root.path())).unwrap();
-        let mine = Path::new(&living.temporary().unwrap()).join("half");
-        fs::write(&mine, "half").unwrap();
-        let ended = root.path().join(TEMPORARY).join("ended");
-        fs::create_dir(&ended).unwrap();
-        fs::write(ended.join("half"), "half").unwrap();
-
-        let next = Directory::open(&options(root.path())).unwrap();
-        assert!(mine.exists());
-        assert!(!ended.exists());
-        drop(living);
-        assert!(!mine.exists());
-        drop(next);
-    }
-
-    #[test]
-    fn a_root_that_is_a_file_is_refused_with_its_path() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Directory::open(&options(file.path())).unwrap_err().to_string();
-        assert!(error.contains("storage.options.root") && error.contains(file.path().to_str().unwrap()), "{error}");
-    }
+/// Does what blocks on a thread that may. The thread is told when nobody waits for it any more.
+async fn on_thread<T: Send + 'static>(
+    abandoned: Abandoned,
+    work: impl FnOnce(&Abandoned) -> T + Send + 'static,
+) -> Result<T> {
+    let awaited = Awaited(Some(abandoned.clone()));
+    let done = tokio::task::spawn_blocking(move || work(&abandoned)).await;
+    awaited.ended();
+    done.map_err(Error::internal)
 }

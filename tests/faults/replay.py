@@ -197,12 +197,12 @@ def replay(trace, root, without=None):
             path = absolute(arguments)[0]
             if "O_CREAT" in arguments and disk.find(path, False) is None:
                 disk.create(path, False)
-        elif name in ("write", "pwrite64"):
+        elif name in ("write", "writev", "pwrite64"):
             path = FD.match(arguments)
             node = path and path.group(1).startswith(root) and disk.find(path.group(1), False)
             if node:
                 offset = int(arguments.rsplit(", ", 1)[1]) if name == "pwrite64" else node.length
-                node.data[offset] = unescape(STRING.findall(arguments)[0])
+                node.data[offset] = "".join(unescape(part) for part in STRING.findall(arguments))
                 node.length = max(node.length, offset + result)
                 node.writes += 1
                 if node.synced is None:

@@ -1,0 +1,164 @@
+//! A file on its way to its name: written under a temporary one, made durable, renamed. Until then no reader finds it, and
+//! dropping it removes it. All of this blocks. It must not know what the bytes are.
+
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+
+/// After how many bytes the system is asked to begin to put a file on the disk, so that little is left to wait for at its
+/// end. Below it a file is put there at once.
+const EARLY: u64 = 8 << 20;
+
+/// What tells the temporary files of one process apart.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// A file that has no name yet that a reader would look for.
+#[derive(Debug)]
+pub(super) struct Draft {
+    file: Arc<File>,
+    path: PathBuf,
+    named: bool,
+    written: u64,
+    early: Early,
+}
+
+/// What was put on the disk before the end.
+#[derive(Debug, Default)]
+struct Early {
+    begun_at: u64,
+    running: Arc<AtomicBool>,
+    /// The first failure. The system reports each once, to whoever asks first.
+    failure: Arc<Mutex<Option<io::Error>>>,
+}
+
+impl Draft {
+    /// Begins a file in the directory of temporary ones. `name` is for people who look there.
+    pub fn create(temporary: &Path, name: &str) -> io::Result<Draft> {
+        let path = temporary.join(format!("{:x}.{name}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let file = File::options().write(true).create_new(true).open(&path)?;
+        Ok(Draft { file: Arc::new(file), path, named: false, written: 0, early: Early::default() })
+    }
+
+    /// Adds bytes.
+    pub fn write(&mut self, batch: &[Bytes]) -> io::Result<()> {
+        let mut file = &*self.file;
+        match batch {
+            [bytes] => file.write_all(bytes)?,
+            _ => {
+                let mut slices: Vec<IoSlice<'_>> =
+                    batch.iter().filter(|bytes| !bytes.is_empty()).map(|bytes| IoSlice::new(bytes)).collect();
+                let mut left = &mut slices[..];
+                while !left.is_empty() {
+                    match file.write_vectored(left) {
+                        Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                        Ok(length) => IoSlice::advance_slices(&mut left, length),
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        self.written += batch.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        self.sync_early();
+        Ok(())
+    }
+
+    /// Has what was written put on the disk beside what is still to be written.
+    fn sync_early(&mut self) {
+        let Early { begun_at, running, failure } = &mut self.early;
+        if self.written - *begun_at < EARLY || running.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        *begun_at = self.written;
+        let (file, running, failure) = (Arc::clone(&self.file), Arc::clone(running), Arc::clone(failure));
+        runtime.spawn_blocking(move || {
+            let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = file.sync_data() {
+                failure.get_or_insert(error);
+            }
+            running.store(false, Ordering::Release);
+        });
+    }
+
+    /// Makes the bytes durable.
+    pub fn sync(&self) -> io::Result<()> {
+        // Whoever syncs early holds the lock until it knows whether that went well.
+        let failure = self.early.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.file.sync_all()?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Gives the file its name, in place of the one that had it. The entry is not durable yet.
+    pub fn rename(mut self, target: &Path) -> io::Result<()> {
+        fs::rename(&self.path, target)?;
+        self.named = true;
+        Ok(())
+    }
+
+    /// Removes the file.
+    pub fn discard(mut self) -> io::Result<()> {
+        self.named = true;
+        fs::remove_file(&self.path)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.named {
+            return;
+        }
+        let path = std::mem::take(&mut self.path);
+        let remove = move || {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(%error, "a temporary file was not removed; the next start sweeps it");
+            }
+        };
+        // The removal of a large file takes its time, and this may be where nobody may block.
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_has_its_bytes_under_its_name_once_it_is_renamed_and_is_gone_if_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let temporary = folder.path().join("temporary");
+        fs::create_dir(&temporary).unwrap();
+        let mut draft = Draft::create(&temporary, "x").unwrap();
+        draft.write(&[Bytes::from_static(b"a"), Bytes::new(), Bytes::from_static(b"bc")]).unwrap();
+        draft.write(&[Bytes::from_static(b"d")]).unwrap();
+        draft.sync().unwrap();
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
+        let target = folder.path().join("target");
+        draft.rename(&target).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"abcd");
+        drop(Draft::create(&temporary, "x").unwrap());
+        Draft::create(&temporary, "x").unwrap().discard().unwrap();
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_put_on_the_disk_early_is_waited_for_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut draft = Draft::create(folder.path(), "x").unwrap();
+        let piece = Bytes::from(vec![7; 1 << 20]);
+        for _ in 0..20 {
+            draft.write(&[piece.clone(), piece.clone()]).unwrap();
+        }
+        assert!(draft.early.begun_at >= EARLY);
+        *draft.early.failure.lock().unwrap() = Some(io::Error::other("reported once"));
+        assert_eq!(draft.sync().unwrap_err().to_string(), "reported once");
+    }
+}
