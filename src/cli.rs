@@ -5,16 +5,17 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::server::{self, Server, StartError};
 use crate::{rest, telemetry, tls};
 
 mod dev;
 mod gc;
 mod maintenance;
+mod show;
 mod token;
 mod upload;
 mod verify;
@@ -37,6 +38,9 @@ enum Command {
     Serve(ConfigFile),
     /// Look at a configuration as `serve` would, try the storage, and exit
     Check(ConfigFile),
+    /// See a configuration as `serve` does
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Make a token, for development and tests
     Token(token::Arguments),
     /// Upload a file over gRPC and print the stored attachment as JSON
@@ -47,6 +51,23 @@ enum Command {
     Verify(verify::Arguments),
     /// Print the description of the REST port, in OpenAPI 3.1
     Openapi,
+    /// Print a reference of this version, in Markdown
+    Reference {
+        /// What of
+        subject: Subject,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print what is in force, with defaults and overrides, secrets masked, and warn of what is dangerous
+    Show(ConfigFile),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Subject {
+    /// Every key of the configuration
+    Configuration,
 }
 
 #[derive(Debug, Args)]
@@ -103,20 +124,27 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(ConfigFile { config }) => {
             let config = Config::load(&config).map_err(Failure::usage)?;
             telemetry::start(&config.log).map_err(Failure::usage)?;
+            show::log(&config);
             serve(config, |_| Ok(())).await
         }
         Command::Check(ConfigFile { config: file }) => {
             let config = Config::load(&file).map_err(Failure::usage)?;
+            show::print(&config);
             server::check(&config).await.map_err(Failure::usage)?;
             println!("{} is good and the storage works", file.display());
             Ok(())
         }
+        Command::Config(ConfigCommand::Show(file)) => show::run(&file),
         Command::Token(arguments) => token::run(&arguments),
         Command::Upload(arguments) => upload::run(arguments).await,
         Command::Gc(arguments) => gc::run(arguments).await,
         Command::Verify(arguments) => verify::run(arguments).await,
         Command::Openapi => {
             println!("{:#}", rest::openapi::document());
+            Ok(())
+        }
+        Command::Reference { subject: Subject::Configuration } => {
+            print!("{}", config::reference::markdown());
             Ok(())
         }
     }

@@ -9,16 +9,23 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::{auth, budget, edge, store, telemetry, tls, upload};
+use crate::{auth, budget, edge, store, telemetry, tls, units, upload};
+
+pub mod reference;
+mod show;
+mod warnings;
+
+pub use warnings::{GC_GRACE, Warning};
 
 /// What every overriding variable begins with. What stands after it is the path of a key, its parts joined by `__`.
 const PREFIX: &str = "ATTACHD_";
 
 /// All that `attachd serve` is told.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The REST port. Default `0.0.0.0:8080`.
@@ -49,7 +56,7 @@ pub struct Config {
 }
 
 /// A door.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Door {
     /// The address to listen on. Port 0 takes a free one, which the log names.
@@ -75,7 +82,7 @@ impl Door {
 }
 
 /// The admin port, which speaks plain text.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     /// The address to listen on. Port 0 takes a free one, which the log names.
@@ -89,7 +96,7 @@ impl Listen {
 }
 
 /// What may be uploaded to.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Attachments {
     /// What becomes of an upload to an attachment that was never registered. Default `reject`.
@@ -97,7 +104,7 @@ pub struct Attachments {
 }
 
 /// What becomes of an upload to an unknown attachment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnknown {
     /// It is answered 404 / NOT_FOUND.
@@ -108,39 +115,52 @@ pub enum OnUnknown {
 }
 
 /// Sizes and times.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// The largest content, in bytes. Past it 413 / RESOURCE_EXHAUSTED. Default 5 GiB.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
     pub max_upload_size: ByteSize,
     /// Bytes that all upload buffers together may hold, 8 MiB or more. Past it uploads wait. Default 256 MiB.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
     pub memory_budget: ByteSize,
     /// How many uploads may wait for memory, 1 or more. Past it new ones get 503 / UNAVAILABLE. Default 1024.
     pub max_waiting_uploads: usize,
     /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. Default 30 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub idle_timeout: Duration,
     /// The least number of bytes a second that a client must send, over each `min_rate_window` of waiting for it. Below it
     /// 408 / DEADLINE_EXCEEDED. 0 asks for none. Default 256 B.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
     pub min_rate: ByteSize,
     /// Over which time the rate is averaged, and which it has at the beginning. Default 30 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub min_rate_window: Duration,
     /// How many connections each port may have open, 1 or more. Further ones wait to be accepted. Default 4096.
     pub max_connections: usize,
     /// How many TLS handshakes each port may have under way, 1 or more. Further ones wait. Default 256.
     pub max_handshakes: usize,
     /// How long a TLS handshake may take, the waiting included. Past it the connection is closed. Default 10 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub handshake_timeout: Duration,
     /// How long one upload may take. Past it 408 / DEADLINE_EXCEEDED. Default 6 h.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub max_upload_time: Duration,
     /// How much of a refused HTTP/1 request is read so that its client can read the reply. Past it the connection is
     /// closed. Default 256 MiB.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
     pub drain_bytes: ByteSize,
     /// For how long it is read. Past it the connection is closed. Default 30 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub drain_time: Duration,
 }
 
@@ -164,15 +184,17 @@ impl Default for Limits {
 }
 
 /// How the process ends.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
     /// How long all is served still after a SIGTERM, while those who send requests learn to send them elsewhere. Default 5 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub delay: Duration,
     /// How long requests in flight may go on after that. Past it they are answered 503 / UNAVAILABLE, for which there are
     /// 3 s more. Default 30 s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub grace: Duration,
 }
 
@@ -413,18 +435,11 @@ pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str> + Clone) 
     }
 }
 
-/// Reads a time such as `30s` or `1h 30m`.
-pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a time: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LEAST: &str = r#"
+    pub const LEAST: &str = r#"
         [storage]
         service = "memory"
         [[auth.issuers]]
@@ -434,7 +449,7 @@ mod tests {
         hmac_secret_file = "key"
     "#;
 
-    fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
+    pub fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();

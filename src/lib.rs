@@ -27,5 +27,6 @@ mod store;
 
 mod error;
 mod telemetry;
+mod units;
 
 pub mod pb;

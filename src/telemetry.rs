@@ -5,12 +5,17 @@ use std::fmt;
 use std::io;
 use std::time::Instant;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use uuid::Uuid;
 
 use crate::error::{Error, Kind};
+
+mod process;
+
+pub use process::memory_limit;
 
 /// The header and metadata key of the request id.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -19,7 +24,7 @@ pub const REQUEST_ID: &str = "x-request-id";
 const REQUEST_ID_BYTES: usize = 128;
 
 /// How the log is written.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `text` for people, `json` for machines. Default `text`.
@@ -35,7 +40,7 @@ impl Default for Config {
 }
 
 /// The form of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// One line of text an event.

@@ -13,9 +13,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::units;
 
 /// The protocols that a port offers (RFC 7301), the preferred one first.
 pub type Protocols = &'static [&'static [u8]];
@@ -27,7 +30,7 @@ pub const HTTP: Protocols = &[b"h2", b"http/1.1"];
 pub const HTTP2: Protocols = &[b"h2"];
 
 /// The `[rest.tls]` and `[grpc.tls]` tables: with one of them a port speaks TLS, and nothing else.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The certificate in PEM, with those between it and the root after it.
@@ -41,12 +44,13 @@ pub struct Config {
     #[serde(default)]
     pub client_auth: ClientAuth,
     /// How often the files are looked at, from 100 ms to 1 h. Default 10 s.
-    #[serde(default = "reload_interval", deserialize_with = "duration")]
+    #[serde(default = "reload_interval", with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub reload_interval: Duration,
 }
 
 /// What becomes of a client without a certificate, where one is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
     /// Its handshake fails.
@@ -58,12 +62,6 @@ pub enum ClientAuth {
 
 fn reload_interval() -> Duration {
     Duration::from_secs(10)
-}
-
-fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a time: {error}")))
 }
 
 /// Why a port cannot speak TLS: which key of the configuration, and what is wrong. Holds no key material.

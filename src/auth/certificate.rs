@@ -4,7 +4,8 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -17,7 +18,7 @@ use super::principal::{Ids, Principal, Rights, Scope, is_subject};
 const ISSUER: &str = "certificate";
 
 /// One `[[auth.certificates]]` table: an identity, and what its bearer may do.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateConfig {
     /// The certificate's one URI, such as `spiffe://cluster.local/ns/billing/sa/archiver` (the SPIFFE X.509-SVID), or, where

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
-use serde::{Deserialize, Deserializer, de};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units;
 
 use super::certificate::CertificateConfig;
 use super::claims::Paths;
@@ -26,17 +29,19 @@ const MAX_TOKEN_CACHE: ByteSize = ByteSize::gib(1);
 const ALGORITHMS: &str = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
 
 /// The `[auth]` table: whose tokens are accepted.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// How far the clocks of issuer and service may differ when `exp` and `nbf` are judged: a duration such as `"30s"`,
     /// from `0s` to `60s`. Default `60s`.
-    #[serde(default = "default_leeway", deserialize_with = "duration")]
+    #[serde(default = "default_leeway", with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub leeway: Duration,
     /// The bytes, about, within which tokens are remembered that were found to hold, so that a signature is verified once and
     /// not for each request: 0, which turns it off, to 1 GiB. A token is forgotten when the keys of its issuer change, and
     /// judged by the clock each time. Default 4 MiB, some 10,000 tokens.
-    #[serde(default = "default_token_cache")]
+    #[serde(default = "default_token_cache", with = "units::size")]
+    #[schemars(with = "units::Size")]
     pub token_cache: ByteSize,
     /// How keys are kept up to date.
     #[serde(default)]
@@ -51,29 +56,33 @@ pub struct Config {
 
 /// The `[auth.keys]` table: how the keys of `jwks_url` and `discovery` are kept up to date. Files are looked at each five
 /// seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeysConfig {
     /// How often a provider is asked again, from `1s` to `24h`. A key that it takes back is in use for this long at most.
     /// Default `5m`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub refresh: Duration,
     /// How long keys are used that could not be confirmed, because the provider does not answer or the file cannot be read:
     /// from `refresh` to `7d`. Past it the issuer's tokens are answered 503 / UNAVAILABLE. Default `1h`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub max_age: Duration,
     /// How long a provider may take to answer, from `100ms` to `60s`. Default `5s`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub timeout: Duration,
     /// How soon a provider is asked again when a token names a key that is not known, from `100ms` to `60s`. Such requests
     /// wait for the answer, up to 256 of them for an issuer. Default `1s`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub cooldown: Duration,
 }
 
 /// One `[[auth.issuers]]` table: an issuer, and the keys that prove a token to be its own. Exactly one of `discovery`,
 /// `jwks_url`, `jwks_file`, `pem_file` and `hmac_secret_file` is given.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
     /// The token's `iss`, compared byte by byte (RFC 7519 §4.1.1). Not empty.
@@ -128,7 +137,7 @@ pub struct IssuerConfig {
 
 /// One `[[auth.issuers.grants]]` table: what one subject may do. It stands in place of the claims that grant rights, which
 /// are not looked at in the tokens of this subject.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
     /// The subject, compared byte by byte: 1 to 255 bytes without control characters. Each at most once for an issuer.
@@ -150,7 +159,7 @@ pub struct Grant {
 /// The `[auth.issuers.claims]` table: where the claims stand. Each is the name of a claim, or, where it begins with `/`, a
 /// JSON pointer (RFC 6901) to one within others. None may be empty, the same as another, within another, or one of `iss`,
 /// `aud`, `exp`, `nbf` and `iat`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClaimNames {
     /// Who the caller is: a string. Default `sub`.
@@ -187,12 +196,6 @@ fn default_leeway() -> Duration {
 
 fn default_token_cache() -> ByteSize {
     ByteSize::mib(4)
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| de::Error::custom(format!("`{text}` is not a duration such as \"30s\": {error}")))
 }
 
 impl Default for Config {

@@ -1,10 +1,13 @@
 //! Who calls, and what that caller may touch. A [`Principal`] is proof that somebody was authenticated, so it is made
 //! within `auth` and nowhere else. This file must not know how a caller proved who it is, or what a right is used for.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
 
 /// The longest subject, in bytes of UTF-8.
 pub const MAX_SUBJECT_BYTES: usize = 255;
@@ -53,6 +56,22 @@ impl<'de> Deserialize<'de> for Scope {
     }
 }
 
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl JsonSchema for Scope {
+    fn schema_name() -> Cow<'static, str> {
+        "Scope".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": Scope::ALL.map(Scope::as_str) })
+    }
+}
+
 /// A set of ids that a token grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ids {
@@ -96,6 +115,26 @@ impl Ids {
             Ids::All => 0,
             Ids::Only(ids) => ids.capacity() * size_of::<i64>(),
         }
+    }
+}
+
+/// As configurations write it.
+impl Serialize for Ids {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Ids::All => serializer.serialize_str("*"),
+            Ids::Only(ids) => ids.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for Ids {
+    fn schema_name() -> Cow<'static, str> {
+        "Ids".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "list of ids, or `\"*\"`" })
     }
 }
 

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units;
 
 /// Which storage backend, and how to reach it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// An OpenDAL service: `fs` or `memory`.
@@ -17,14 +20,18 @@ pub struct Config {
     pub options: BTreeMap<String, String>,
     /// How long one storage operation may take: a read, a write of about a megabyte, a close. Past it the upload is
     /// answered 503 / UNAVAILABLE, and what was begun has as long again to end and be taken back. Default 60 s.
-    #[serde(default = "default_timeout", deserialize_with = "crate::config::duration")]
+    #[serde(default = "default_timeout", with = "units::time")]
+    #[schemars(with = "units::Time")]
     pub timeout: Duration,
     /// Which storage operations fail, for tests.
     #[cfg(feature = "faults")]
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
+    #[schemars(skip)]
     pub faults: Vec<super::faults::Rule>,
     /// Where the process ends itself, for tests.
     #[cfg(feature = "faults")]
+    #[serde(skip_serializing)]
+    #[schemars(skip)]
     pub crash: Option<super::faults::Crash>,
 }
 

@@ -31,6 +31,7 @@ mod order;
 mod pace;
 mod parity;
 mod race;
+mod reference;
 mod register;
 mod rest;
 mod serve;

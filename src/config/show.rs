@@ -1,0 +1,94 @@
+//! The configuration as it is in force, for people: every key with its value, defaults and overrides included, and nothing
+//! secret. What may be shown is listed; all else that a storage takes is masked.
+
+use toml::{Table, Value};
+
+use super::{Config, Error};
+
+/// What stands in place of a secret.
+const MASK: &str = "***";
+
+/// The options of storage services that are no secrets. One that is not here is masked: to forget one here hides a value
+/// that could be seen, to forget one in a list of secrets would show one.
+const SHOWN: [&str; 3] = ["atomic_write_dir", "root", "service"];
+
+impl Config {
+    /// The configuration in force, in TOML, with secrets masked.
+    pub fn shown(&self) -> Result<String, Error> {
+        let unwritable = |error: &dyn std::fmt::Display| Error { file: None, key: None, why: error.to_string() };
+        let mut table = Table::try_from(self).map_err(|error| unwritable(&error))?;
+        if let Some(Value::Table(options)) = table.get_mut("storage").and_then(|storage| storage.get_mut("options")) {
+            for (name, value) in options.iter_mut().filter(|(name, _)| !SHOWN.contains(&name.as_str())) {
+                let _: &String = name;
+                *value = Value::String(MASK.to_owned());
+            }
+        }
+        table.iter_mut().for_each(|(_, value)| mask_addresses(value));
+        toml::to_string(&table).map_err(|error| unwritable(&error))
+    }
+}
+
+/// Masks what stands before the host of every address: `https://name:password@host` has a secret in it.
+fn mask_addresses(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Some(masked) = without_credentials(text) {
+                *text = masked;
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(mask_addresses),
+        Value::Table(all) => all.iter_mut().for_each(|(_, value)| mask_addresses(value)),
+        _ => {}
+    }
+}
+
+fn without_credentials(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (credentials, _) = authority.rsplit_once('@')?;
+    Some(format!("{scheme}://{MASK}{}", &rest[credentials.len()..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{LEAST, read};
+    use super::*;
+
+    #[test]
+    fn what_is_shown_reads_back_as_the_same_configuration() {
+        let shown = read(LEAST, &[("ATTACHD_LIMITS__MAX_UPLOAD_SIZE", "1000001")]).unwrap().shown().unwrap();
+        assert!(
+            shown.contains("max_upload_size = \"1000001B\"") && shown.contains("idle_timeout = \"30s\""),
+            "{shown}"
+        );
+        assert_eq!(read(&shown, &[]).unwrap().shown().unwrap(), shown);
+    }
+
+    #[test]
+    fn an_option_of_a_storage_that_is_not_known_to_be_harmless_is_masked() {
+        let mut config = read(LEAST, &[]).unwrap();
+        for (name, value) in [("root", "/data"), ("secret_access_key", "hunter2"), ("brand_new_option", "hunter2")] {
+            config.storage.options.insert(name.to_owned(), value.to_owned());
+        }
+        let shown = config.shown().unwrap();
+        assert!(shown.contains("root = \"/data\"") && shown.contains("secret_access_key = \"***\""), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_masked() {
+        for (text, masked) in [
+            ("https://me:hunter2@host/path?q=a@b", Some("https://***@host/path?q=a@b")),
+            ("https://hunter2@host", Some("https://***@host")),
+            ("https://a@b@host:1", Some("https://***@host:1")),
+            ("https://host/a@b", None),
+            ("me@host", None),
+            ("https://", None),
+        ] {
+            assert_eq!(without_credentials(text).as_deref(), masked, "{text}");
+        }
+        let mut config = read(LEAST, &[]).unwrap();
+        config.auth.issuers[0].issuer = "https://me:hunter2@id.example".to_owned();
+        assert!(!config.shown().unwrap().contains("hunter2"));
+    }
+}

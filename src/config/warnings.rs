@@ -1,0 +1,180 @@
+//! What a configuration permits and an operator should know of: combinations that are right somewhere and dangerous
+//! elsewhere. Each names the key and what follows from it. Nothing here keeps a server from starting.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Config, OnUnknown};
+use crate::units;
+
+/// The grace with which `attachd gc` runs where it is not told otherwise.
+pub const GC_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Something that an operator should know.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The key that it is about.
+    pub key: String,
+    /// What follows from its value.
+    pub why: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.why)
+    }
+}
+
+impl Config {
+    /// What an operator should know of this configuration. `memory` is how much memory the process may have, in bytes,
+    /// where something bounds it.
+    pub fn warnings(&self, memory: Option<u64>) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let mut warn = |key: &str, why: String| warnings.push(Warning { key: key.to_owned(), why });
+        let limits = &self.limits;
+        for (key, port) in [("rest.listen", &self.rest), ("grpc.listen", &self.grpc)] {
+            if port.tls.is_none() && !port.listen.ip().is_loopback() {
+                warn(
+                    key,
+                    format!(
+                        "{} is served without TLS: tokens and files cross the network in the clear, unless what stands \
+                         before attachd encrypts them",
+                        port.listen
+                    ),
+                );
+            }
+        }
+        if self.attachments.on_unknown == OnUnknown::Create {
+            warn(
+                "attachments.on_unknown",
+                "`create` lets every caller who may upload to a client make attachments known, under any id".to_owned(),
+            );
+        }
+        if self.storage.service == "memory" {
+            warn("storage.service", "`memory` forgets all uploads when the process ends".to_owned());
+        }
+        for (name, value) in &self.storage.options {
+            if value.starts_with("http://") && !is_loopback(value) {
+                let why = "the storage is reached without TLS: files and keys cross the network in the clear";
+                warn(&format!("storage.options.{name}"), why.to_owned());
+            }
+        }
+        if limits.max_upload_time >= GC_GRACE {
+            warn(
+                "limits.max_upload_time",
+                format!(
+                    "{} is not less than the grace of `attachd gc`, which takes content of that age for garbage: run it \
+                     with a longer --grace",
+                    humantime::format_duration(limits.max_upload_time)
+                ),
+            );
+        }
+        if limits.idle_timeout > limits.max_upload_time {
+            warn("limits.idle_timeout", "is longer than limits.max_upload_time, so it never comes to be".to_owned());
+        }
+        if self.storage.timeout > limits.max_upload_time {
+            warn(
+                "storage.timeout",
+                "is longer than limits.max_upload_time, so that one slow operation can outlast what its upload may take"
+                    .to_owned(),
+            );
+        }
+        if let Some(memory) = memory.filter(|memory| limits.memory_budget.as_u64() > memory / 2) {
+            warn(
+                "limits.memory_budget",
+                format!(
+                    "{} is more than half of the {} that the process may have. Connections and gRPC messages need memory \
+                     beside the budget; past the limit the system ends the process",
+                    units::size::exact(limits.memory_budget.as_u64()),
+                    units::size::exact(memory),
+                ),
+            );
+        }
+        if ["debug", "trace"].iter().any(|level| self.log.filter.split(',').any(|directive| directive.trim() == *level))
+        {
+            warn(
+                "log.filter",
+                format!(
+                    "`{}` holds for libraries too, which write many lines a request; `info,attachd=debug` is what one \
+                     of attachd's own looks like",
+                    self.log.filter
+                ),
+            );
+        }
+        warnings
+    }
+}
+
+/// Whether the host of an address is this machine.
+fn is_loopback(address: &str) -> bool {
+    let host = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let host = host.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(six) => six.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{LEAST, read};
+    use super::*;
+
+    const QUIET: [(&str, &str); 4] = [
+        ("ATTACHD_REST__LISTEN", "127.0.0.1:0"),
+        ("ATTACHD_GRPC__LISTEN", "[::1]:0"),
+        ("ATTACHD_STORAGE__SERVICE", "fs"),
+        ("ATTACHD_STORAGE__OPTIONS__ROOT", "/data"),
+    ];
+
+    /// The keys that are warned of where the quiet configuration is changed so.
+    fn warned(changes: &[(&str, &str)], memory: Option<u64>) -> Vec<String> {
+        let config = read(LEAST, &[&QUIET, changes].concat()).unwrap();
+        config.warnings(memory).into_iter().map(|warning| warning.key).collect()
+    }
+
+    #[test]
+    fn what_is_harmless_is_not_warned_of() {
+        assert_eq!(warned(&[], None), [""; 0]);
+        assert_eq!(warned(&[], Some(1 << 40)), [""; 0]);
+    }
+
+    #[test]
+    fn each_danger_is_named_by_its_key_at_its_bound_and_not_before() {
+        for (changes, key) in [
+            (&[("ATTACHD_REST__LISTEN", "0.0.0.0:0")][..], "rest.listen"),
+            (&[("ATTACHD_GRPC__LISTEN", "192.0.2.1:0")], "grpc.listen"),
+            (&[("ATTACHD_ATTACHMENTS__ON_UNKNOWN", "create")], "attachments.on_unknown"),
+            (&[("ATTACHD_STORAGE__SERVICE", "memory")], "storage.service"),
+            (&[("ATTACHD_LIMITS__MAX_UPLOAD_TIME", "24h")], "limits.max_upload_time"),
+            (&[("ATTACHD_LIMITS__IDLE_TIMEOUT", "6h 1s")], "limits.idle_timeout"),
+            (&[("ATTACHD_STORAGE__TIMEOUT", "6h 1s")], "storage.timeout"),
+            (&[("ATTACHD_LOG__FILTER", "debug")], "log.filter"),
+            (&[("ATTACHD_LOG__FILTER", "attachd=info,trace")], "log.filter"),
+        ] {
+            assert_eq!(warned(changes, None), [key], "{changes:?}");
+        }
+        for changes in [
+            &[("ATTACHD_LIMITS__MAX_UPLOAD_TIME", "23h 59m 59s")][..],
+            &[("ATTACHD_LIMITS__IDLE_TIMEOUT", "6h")],
+            &[("ATTACHD_STORAGE__TIMEOUT", "6h")],
+            &[("ATTACHD_LOG__FILTER", "info,attachd=debug")],
+        ] {
+            assert_eq!(warned(changes, None), [""; 0], "{changes:?}");
+        }
+        assert_eq!(warned(&[], Some((512 << 20) - 1)), ["limits.memory_budget"]);
+        assert_eq!(warned(&[], Some(512 << 20)), [""; 0]);
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_told_from_any_other() {
+        for address in ["http://127.0.0.1:9000", "http://localhost/x", "http://[::1]:9000/x", "http://me@127.1.2.3"] {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in ["http://storage:9000", "http://192.0.2.1", "http://localhost.example", "http://a/127.0.0.1"] {
+            assert!(!is_loopback(address), "{address}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What the documentation says of the program is what the program says of itself.
+
+use std::fs;
+use std::path::Path;
+
+use crate::harness::{Setup, run};
+
+/// Looks that a document is what the program prints.
+fn assert_current(document: &str, command: &[&str]) {
+    let printed = run(command);
+    assert!(printed.status.success() && printed.stderr.is_empty(), "{printed:?}");
+    let stands = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap_or_default();
+    assert!(
+        stands.as_bytes() == printed.stdout,
+        "{document} is not what this version says. Make it anew: cargo run -- {} > {document}",
+        command.join(" ")
+    );
+}
+
+#[test]
+fn the_reference_of_the_configuration_is_that_of_this_version() {
+    assert_current("docs/configuration.md", &["reference", "configuration"]);
+}
+
+#[test]
+fn what_is_in_force_is_shown_without_secrets_and_reads_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Setup::default().write(folder.path());
+    let shown = run(&["config", "show", "--config", config.to_str().unwrap()]);
+    assert!(shown.status.success(), "{shown:?}");
+    let text = String::from_utf8(shown.stdout).unwrap();
+    for line in ["max_upload_size = \"8MiB\"", "idle_timeout = \"30s\"", "on_unknown = \"create\"", "[limits]"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    // The secret is in a file of its own, and stays there.
+    assert!(!text.contains(crate::harness::SECRET), "{text}");
+    let again = folder.path().join("shown.toml");
+    fs::write(&again, &text).unwrap();
+    let again = run(&["config", "show", "--config", again.to_str().unwrap()]);
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), text);
+}
+
+#[test]
+fn what_is_dangerous_is_warned_of_by_every_command_that_looks_at_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Setup::default().write(folder.path());
+    let config = config.to_str().unwrap();
+    for command in [&["config", "show", "--config", config][..], &["check", "--config", config]] {
+        let outcome = run(command);
+        assert!(outcome.status.success(), "{outcome:?}");
+        let said = String::from_utf8(outcome.stderr).unwrap();
+        assert!(said.contains("warning: attachments.on_unknown: "), "{command:?}: {said}");
+        assert!(!said.contains("rest.listen"), "{command:?}: {said}");
+    }
+    let server = Setup::default().start();
+    let warned = server.log().iter().any(|line| line.contains("\"WARN\"") && line.contains("attachments.on_unknown"));
+    assert!(warned, "{:#?}", server.log());
+}
