@@ -9,7 +9,7 @@ use crate::error::Kind;
 use crate::pb::UPLOAD_ROUTE;
 
 /// The kinds that the REST door can answer with, in the order in which they are checked.
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::TokenMissing,
     Kind::TokenInvalid,
     Kind::TokenExpired,
@@ -23,6 +23,7 @@ const KINDS: [Kind; 15] = [
     Kind::ClientTooSlow,
     Kind::Overloaded,
     Kind::Draining,
+    Kind::KeysUnavailable,
     Kind::StorageUnavailable,
     Kind::Internal,
 ];
