@@ -156,8 +156,9 @@ async fn serve(config: Config, started: impl FnOnce(server::Addresses) -> Result
         StartError::Storage(_) | StartError::Keys(_) | StartError::Certificates(_) => Failure::usage(error),
         StartError::Bind { .. } => Failure::running(error),
     })?;
-    started(server.addresses().map_err(Failure::running)?)?;
+    // Whoever reads that it is ready may end it at once.
     let ends = ends().map_err(Failure::running)?;
+    started(server.addresses().map_err(Failure::running)?)?;
     server.run(ends).await.map_err(Failure::running)
 }
 
