@@ -153,12 +153,12 @@ pub struct Limits {
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub max_upload_time: Duration,
-    /// How much of a refused HTTP/1 request is read so that its client can read the reply. Past it the connection is
-    /// closed. Default 256 MiB.
+    /// How much of a refused request is read so that its client can read the reply. Past it the connection is closed, or the
+    /// stream of HTTP/2 reset. Default 256 MiB.
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub drain_bytes: ByteSize,
-    /// For how long it is read. Past it the connection is closed. Default 30 s.
+    /// For how long it is read, likewise. Default 30 s.
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub drain_time: Duration,

@@ -29,7 +29,7 @@ use crate::upload::Uploads;
 use crate::{auth, edge, rest, tls};
 use door::{Door, Speaks};
 use health::Serving;
-use limits::{LAST_CALL, PARTING};
+use limits::{ADMIN_PARTING, PARTING};
 use stage::{Stage, Stages};
 
 /// Why a server could not start.
@@ -200,6 +200,7 @@ impl Server {
             }
         };
         drop((watches, keys));
+        admin_serving.end().await;
         let _ = end.send(Stage::Closing);
         match done {
             Ok(Ok(())) => tracing::info!("drained"),
@@ -209,7 +210,7 @@ impl Server {
             }
         }
         // A probe that is being answered is; one that holds its connection open is not waited for.
-        let _ = timeout(LAST_CALL, admin).await;
+        let _ = timeout(ADMIN_PARTING, admin).await;
         Ok(())
     }
 }

@@ -41,6 +41,8 @@ step "the benchmark, in small" benchmark
 step "the release build" cargo build --release --locked
 step "what the clients need" tests/clients/setup.sh
 step "clients in ten languages" tests/clients/run.sh "$attachd"
+step "TLS as other programs speak it" tests/tls/run.sh "$attachd"
+step "a rollout under load" tests/rollout/run.sh "$attachd"
 step "a large file through each door" tests/big.sh "$attachd"
 step "the protos" tests/proto.sh
 step "the manifests" tests/deploy/manifests.sh "$attachd"

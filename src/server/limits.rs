@@ -18,8 +18,11 @@ pub(super) const MAX_PENDING_RESETS: usize = 20;
 pub(super) const HTTP1_BUFFER: usize = 256 << 10;
 /// How long the accept loop rests after a failure such as too many open files.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a client that has connected may take to ask for something once the port closes.
-pub(super) const LAST_CALL: Duration = Duration::from_millis(250);
+/// How long a client that has connected may take to begin to ask for something once the port closes. A proxy that opens a
+/// connection for a request does it at once, if its machine is not busy otherwise.
+pub(super) const LAST_CALL: Duration = Duration::from_secs(2);
+/// How long the last answers of the admin port may take at the end.
+pub(super) const ADMIN_PARTING: Duration = Duration::from_millis(250);
 /// How long the answers may take to go out that say to uploads which outlived the grace that they are cut off.
 pub(super) const PARTING: Duration = Duration::from_secs(3);
 /// How often the storage is looked at for the sake of gRPC health, whose watchers are told of changes.
