@@ -152,6 +152,25 @@ def flags(pod):
         yield f"the image is {pod.container['image']}, the program is {version}"
 
 
+def restricted(pod):
+    """What the Pod Security level `restricted` forbids: a cluster that enforces it would not start the pod."""
+    spec, container = pod.spec, pod.container
+    context = spec.get("securityContext", {}) | container["securityContext"]
+    wanted = {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+              "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}
+    yield from (f"{key} is {context.get(key)}" for key, value in wanted.items() if context.get(key) != value)
+    if not context.get("runAsUser"):
+        yield "it runs as root"
+    yield from (key for key in ("hostNetwork", "hostPID", "hostIPC", "initContainers") if spec.get(key))
+    if any("hostPort" in port for port in container.get("ports", [])):
+        yield "a port of the host"
+    for volume in spec.get("volumes", []):
+        if not volume.keys() <= {"name", "configMap", "emptyDir", "persistentVolumeClaim", "secret"}:
+            yield f"the volume {volume['name']}"
+    if spec.get("automountServiceAccountToken") is not False:
+        yield "it has a token of the service account"
+
+
 def figures(of):
     """Ports, times and sizes that the program has and the manifests repeat."""
     server = of.server()
@@ -225,6 +244,7 @@ for one in sets:
         if its.option("config"):
             verdict(f"{one.name}: {its.owner}: the program takes its configuration", configuration(its))
         verdict(f"{one.name}: {its.owner}: the program has its flags, and is of its version", flags(its))
+        verdict(f"{one.name}: {its.owner}: it keeps the level restricted", restricted(its))
     verdict(f"{one.name}: ports, times and sizes are those of the program", figures(one))
 
 # The method would see a wrong name: without this, a program that took everything would pass.
