@@ -1,7 +1,7 @@
 //! The service: what each message means, in which order messages may come, and how the wire's words become the domain's
 //! and back. Its inherent methods are the operations; the tonic trait and the REST door both call them.
 
-use std::error::Error as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt, stream};
 use prost_types::Timestamp;
 use time::OffsetDateTime;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Extensions, Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Target};
 use crate::auth::{Peer, Principal, Verifier, bearer};
@@ -23,11 +23,18 @@ use crate::pb::{
 use crate::telemetry::{Door, Exit, REQUEST_ID, RequestId};
 use crate::upload::{Admitted, Declared, Header, Piece, Uploads};
 
+mod frames;
+
+pub use frames::Unread;
+
+/// Where an upload is called. Its body is not for tonic to read, which would put every message together: it is to be handed over as
+/// [`Unread`], among the extensions of the request.
+pub const UPLOAD: &str = "/attachments.v2.AttachmentService/UploadAttachment";
+
 /// The largest chunk, in bytes. A larger one is refused.
 pub const MAX_CHUNK: usize = 4 << 20;
 
-/// The largest gRPC message, in bytes: tonic reserves the length that a message declares, so it is kept small. What it has
-/// over [`MAX_CHUNK`] is room for the framing of a chunk.
+/// The largest gRPC message, in bytes. What it has over [`MAX_CHUNK`] is room for the framing of a chunk.
 pub const MAX_MESSAGE: usize = MAX_CHUNK + (64 << 10);
 
 /// The operations of `attachments.v2.AttachmentService`.
@@ -79,7 +86,7 @@ impl Attachments {
     where
         S: Stream<Item = Result<UploadAttachmentRequest>>,
     {
-        let mut messages = std::pin::pin!(messages);
+        let mut messages = pin!(messages);
         let header = self.header(messages.next()).await?;
         let named = target(header.client_id, header.attachment_id, header.project_id, header.portfolio_id)?;
         if named != admitted.target() {
@@ -124,14 +131,16 @@ impl Attachments {
 /// The order of messages after the header.
 fn piece(message: UploadAttachmentRequest) -> Result<Piece> {
     match message.message {
-        Some(Message::Chunk(bytes)) if bytes.len() > MAX_CHUNK => {
-            Err(Error::invalid_field("chunk", format!("must be at most {MAX_CHUNK} bytes")))
-        }
+        Some(Message::Chunk(bytes)) if bytes.len() > MAX_CHUNK => Err(chunk_too_large()),
         Some(Message::Chunk(bytes)) => Ok(Piece::Chunk(bytes)),
         Some(Message::Finish(UploadFinish { size, sha256 })) => Ok(Piece::Finish(declared(size, sha256.as_deref())?)),
         Some(Message::Header(_)) => Err(Error::invalid("the header must come once")),
         None => Err(empty_message()),
     }
+}
+
+fn chunk_too_large() -> Error {
+    Error::invalid_field("chunk", format!("must be at most {MAX_CHUNK} bytes"))
 }
 
 fn empty_message() -> Error {
@@ -171,30 +180,6 @@ fn timestamp(time: OffsetDateTime) -> Timestamp {
     Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().cast_signed() }
 }
 
-/// What tonic says of a stream that ends within a message. It has the code of a message that does not decode.
-const CUT_MESSAGE: &str = "Unexpected EOF decoding stream.";
-
-/// What a failure of the arriving stream means. tonic reports all of them as statuses of its own choosing.
-fn arrival(status: Status) -> Error {
-    match status.code() {
-        // A message over the limit. tonic says OUT_OF_RANGE.
-        Code::OutOfRange => Error::invalid(format!("a message must be at most {MAX_MESSAGE} bytes")).because(status),
-        // A reset or a lost connection, whichever reason it gives: only these have a cause of their own. Or the end of the
-        // stream in the middle of a message.
-        _ if status.source().is_some() || status.message() == CUT_MESSAGE => cut_short(status),
-        // What does not decode: bad protobuf, or compressed without leave.
-        Code::Internal | Code::Unimplemented | Code::InvalidArgument => {
-            Error::invalid("a message could not be decoded").because(status)
-        }
-        Code::DeadlineExceeded => Error::new(Kind::ClientTooSlow).because(status),
-        _ => cut_short(status),
-    }
-}
-
-fn cut_short(status: Status) -> Error {
-    Error::new(Kind::Incomplete).detail("the stream was cut short").because(status)
-}
-
 fn authorization(metadata: &MetadataMap) -> impl Iterator<Item = &[u8]> {
     metadata.get_all("authorization").iter().map(|value| value.as_bytes())
 }
@@ -206,10 +191,10 @@ impl AttachmentService for Attachments {
         &self,
         request: Request<Streaming<UploadAttachmentRequest>>,
     ) -> Result<Response<UploadAttachmentResponse>, Status> {
-        let (exit, metadata, extensions, messages) = enter("UploadAttachment", request);
+        let (exit, metadata, extensions, _) = enter("UploadAttachment", request);
         let served = async {
             let caller = self.caller(authorization(&metadata), &extensions).await?;
-            let mut messages = messages.map(|message| message.map_err(arrival));
+            let mut messages = pin!(frames::messages(extensions.get::<Unread>())?);
             let header = self.header(messages.next()).await?;
             let admitted = self.admit(caller, &header).await?;
             let header = UploadAttachmentRequest { message: Some(Message::Header(header)) };

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -23,6 +23,10 @@ use crate::store::{ContentWriter, Receipt, Step, Store};
 
 /// The most chunks that one write gathers: tiny ones cost more than their bytes.
 const WRITE_CHUNKS: usize = 1024;
+
+/// The size of a chunk, in bytes, up to which it is copied to the ones before it: a slice keeps the whole buffer that it came in
+/// from being freed, and to copy a little costs less than that.
+const COPIED: usize = 16 << 10;
 
 /// How long gathered bytes wait for more before they are written: a slow upload shall not sit on memory that others need.
 const LINGER: Duration = Duration::from_millis(100);
@@ -230,6 +234,8 @@ struct Upload<'a> {
     declared: Declared,
     size: u64,
     batch: Vec<Bytes>,
+    /// The end of the batch, which was copied.
+    copied: BytesMut,
     batch_bytes: usize,
     reservation: Reservation,
     pace: Pace,
@@ -253,6 +259,7 @@ impl<'a> Upload<'a> {
             declared,
             size: 0,
             batch: Vec::new(),
+            copied: BytesMut::new(),
             batch_bytes: 0,
             reservation: Reservation::none(),
             pace: Pace::default(),
@@ -306,7 +313,7 @@ impl<'a> Upload<'a> {
         if Instant::now() >= deadline {
             return Err(self.uploads.config.late());
         }
-        if !self.batch.is_empty() {
+        if self.batch_bytes > 0 {
             match timeout(LINGER, pieces.next()).await {
                 Ok(piece) => return piece.transpose(),
                 Err(_) => self.flush().await?,
@@ -339,15 +346,31 @@ impl<'a> Upload<'a> {
             }
         };
         self.reservation.merge(reservation);
-        self.batch_bytes += bytes.len();
-        self.batch.push(bytes);
-        if self.batch_bytes >= self.uploads.store.write_size() || self.batch.len() >= WRITE_CHUNKS {
+        let (most, length) = (self.uploads.store.write_size(), bytes.len());
+        if bytes.len() <= COPIED && self.batch_bytes > 0 {
+            if self.copied.capacity() == 0 {
+                self.copied.reserve(most);
+            }
+            self.copied.extend_from_slice(&bytes);
+        } else {
+            self.end_copied();
+            self.batch.push(bytes);
+        }
+        self.batch_bytes += length;
+        if self.batch_bytes >= most || self.batch.len() >= WRITE_CHUNKS {
             self.flush().await?;
         }
         Ok(())
     }
 
+    fn end_copied(&mut self) {
+        if !self.copied.is_empty() {
+            self.batch.push(std::mem::take(&mut self.copied).freeze());
+        }
+    }
+
     async fn flush(&mut self) -> Result<()> {
+        self.end_copied();
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -358,7 +381,8 @@ impl<'a> Upload<'a> {
     }
 
     /// Commits in a task, which outlives a request that goes away.
-    async fn finish(self, commit: Commit) -> Result<Receipt> {
+    async fn finish(mut self, commit: Commit) -> Result<Receipt> {
+        self.end_copied();
         let Upload { uploads, writer, batch, reservation, _begun, .. } = self;
         let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
         let commit = Arc::new(commit);

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::limits::{
-    ACCEPT_PAUSE, CONNECTION_WINDOW, HTTP1_BUFFER, LAST_CALL, MAX_FRAME, MAX_PENDING_RESETS, MAX_STREAMS, STREAM_WINDOW,
+    ACCEPT_PAUSE, CONNECTION_WINDOWS, HTTP1_BUFFER, LAST_CALL, MAX_FRAME, MAX_PENDING_RESETS, MAX_STREAMS,
 };
 use super::stage::{Stage, Stages};
 use super::stream::Stream;
@@ -54,6 +54,8 @@ pub(super) struct Limits {
     pub(super) handshake: Duration,
     /// How long a client may say nothing.
     pub(super) idle: Duration,
+    /// The window of an HTTP/2 stream, in bytes.
+    pub(super) window: u32,
 }
 
 /// A port that is bound.
@@ -102,8 +104,8 @@ pub(super) async fn serve(door: Door, stages: Stages) {
     let mut http2 = http2::Builder::new(TokioExecutor::new());
     http2
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(limits.window)
+        .initial_connection_window_size(limits.window * CONNECTION_WINDOWS)
         .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)

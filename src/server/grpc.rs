@@ -16,7 +16,7 @@ use super::health::Serving;
 use crate::error::{Error, Kind};
 use crate::pb::attachment_service_server::AttachmentServiceServer;
 use crate::pb::{self};
-use crate::rpc::{Attachments, MAX_MESSAGE};
+use crate::rpc::{Attachments, MAX_MESSAGE, UPLOAD, Unread};
 
 /// How long a client will wait for the end of its call.
 const DEADLINE: &str = "grpc-timeout";
@@ -42,8 +42,18 @@ pub(super) fn routes(attachments: Attachments, serving: &Serving) -> Router {
     routes
         .prepare()
         .into_axum_router()
+        .layer(middleware::map_request(unread))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(within_the_deadline))
+}
+
+/// Keeps the body of an upload from tonic.
+async fn unread(mut request: Request) -> Request {
+    if request.uri().path() == UPLOAD {
+        let body = std::mem::take(request.body_mut());
+        request.extensions_mut().insert(Unread::new(Body::new(body)));
+    }
+    request
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> http::Response<Body> {

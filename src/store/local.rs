@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use super::commit::{Refusal, Replacement, stripe};
 use super::config::OpenError;
@@ -29,6 +29,13 @@ mod directory;
 mod draft;
 mod entries;
 
+/// How many threads write content at once. They copy and hash, which keeps a core busy, and wait for a disk only where more is
+/// written than it takes.
+const WRITING: usize = 16;
+
+/// How many threads commit at once. They mostly wait for the disk, and more of them share a sync.
+const COMMITTING: usize = 64;
+
 /// A storage root, and how files are written in it.
 #[derive(Debug)]
 pub struct Local {
@@ -36,6 +43,9 @@ pub struct Local {
     entries: Entries,
     /// The locks of attachments within this process. A file lock beside each holds between processes.
     locks: Vec<Arc<Mutex<()>>>,
+    /// How many writes and commits are under way at once: each has a thread, whose stack and caches are memory too.
+    writing: Arc<Semaphore>,
+    committing: Arc<Semaphore>,
     steps: Steps,
     #[cfg(feature = "faults")]
     faults: Faults,
@@ -99,6 +109,8 @@ impl Local {
             directory,
             entries,
             locks,
+            writing: Arc::new(Semaphore::new(WRITING)),
+            committing: Arc::new(Semaphore::new(COMMITTING)),
             steps,
             #[cfg(feature = "faults")]
             faults,
@@ -284,6 +296,7 @@ impl Sink {
     pub async fn write(&mut self, batch: Vec<Bytes>, hash: &mut Hash, held: impl Send + 'static) -> Result<()> {
         let (local, path, draft, running) =
             (Arc::clone(&self.local), self.path.clone(), self.draft.take(), std::mem::take(hash));
+        let _place = self.local.writing.acquire().await.map_err(Error::internal)?;
         let written = on_thread(Abandoned::default(), move |abandoned| {
             let (mut draft, mut running) = (draft, running);
             let written = local.write_now(&path, &mut draft, &batch, &mut running, abandoned);
@@ -322,7 +335,10 @@ impl Sink {
             let replaced = local.replace_now(key, turn, |stands| decide(stands, size, sha256).map(Some), abandoned);
             replaced.map_or_else(Committed::Closed, |replacement| Committed::Stands(Box::new(replacement)))
         };
+        // It fails only where it was closed, which it never is.
+        let place = Arc::clone(&local.committing).acquire_owned().await;
         let first = on_thread(abandoned.clone(), move |abandoned| {
+            let _place = place;
             let Sink { local, path, mut draft } = self;
             let Written { key, mut size, mut hash } = written;
             let ended = local.end_now(&path, &mut draft, &batch, &mut hash, abandoned);

@@ -15,6 +15,9 @@ use crate::harness::{Form, MAX_UPLOAD, Setup, chunk, eventually, finish, header,
 /// The smallest budget that a server accepts, in bytes.
 const BUDGET: u64 = 8 << 20;
 
+/// How many uploads want more than that together.
+const PRESSING: usize = 192;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn more_uploads_than_the_budget_holds_wait_for_each_other_and_all_succeed() {
     let server = Setup { limits: format!("memory_budget = {BUDGET}\n"), ..Setup::default() }.start();
@@ -49,12 +52,12 @@ async fn more_uploads_than_the_budget_holds_wait_for_each_other_and_all_succeed(
 async fn newcomers_are_told_to_come_back_while_too_many_wait_and_those_who_waited_succeed() {
     let limits = format!("memory_budget = {BUDGET}\nmax_waiting_uploads = 1\n");
     let server = Arc::new(Setup { limits, ..Setup::default() }.start());
-    // Uploads that were let in while there was room, and that then want far more memory than there is, for as long as
-    // they are asked to: two chunks fill the budget.
+    // Uploads that were let in while there was room, and that then want more memory than there is, for as long as they are
+    // asked to: what each of them gathers for a write is together six times as much.
     let pressure = Arc::new(AtomicBool::new(true));
-    let begin = Arc::new(tokio::sync::Barrier::new(33));
+    let begin = Arc::new(tokio::sync::Barrier::new(PRESSING + 1));
     let mut pressing = JoinSet::new();
-    for attachment in 1..=32 {
+    for attachment in (1..).take(PRESSING) {
         let (server, pressure, begin) = (Arc::clone(&server), Arc::clone(&pressure), Arc::clone(&begin));
         pressing.spawn(async move {
             let (send, messages) = tokio::sync::mpsc::channel(1);
@@ -72,7 +75,7 @@ async fn newcomers_are_told_to_come_back_while_too_many_wait_and_those_who_waite
             tokio::join!(server.grpc_upload_stream(&token, messages), sending).0
         });
     }
-    eventually("all are let in", || server.readiness()["uploads_in_flight"] == 32);
+    eventually("all are let in", || server.readiness()["uploads_in_flight"] == PRESSING);
     begin.wait().await;
 
     let mut connection = server.connect();
