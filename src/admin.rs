@@ -1,19 +1,22 @@
-//! The admin port: whether the process lives, has started and is ready. It stands apart from the doors because other people
-//! may reach it.
+//! The admin port: whether the process lives, has started and is ready, and what it counts. It stands apart from the doors
+//! because other people may reach it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
-use crate::auth::{KeysState, Verifier};
+use crate::auth::{Freshness, KeysState, Verifier};
 use crate::budget::Budget;
 use crate::store::Store;
+use crate::telemetry::{Exposition, KeySet, Metrics, Snapshot};
 use crate::upload::Uploads;
 
 /// What readiness is read from.
@@ -80,13 +83,62 @@ impl From<KeysState> for Keys {
 }
 
 /// The routes of the admin port: `/livez` says that the process answers, `/startupz` whether it could serve requests once
-/// since it began, `/readyz` whether it should be sent requests now; the last two with 503 where not, and the reasons.
-pub fn routes(health: Health) -> Router {
+/// since it began, `/readyz` whether it should be sent requests now; the last two with 503 where not, and the reasons. `/metrics` has the
+/// numbers.
+pub fn routes(health: Health, metrics: &Metrics) -> Router {
+    let read = health.clone();
+    let exposition = Arc::new(Exposition::new(metrics, move || read.snapshot()));
+    let metrics = get(async move |headers: HeaderMap| exposed(&exposition, &headers));
     Router::new()
         .route("/livez", get(async || "ok"))
         .route("/startupz", get(started))
         .route("/readyz", get(ready))
+        .route("/metrics", metrics)
         .with_state(health)
+}
+
+fn exposed(exposition: &Exposition, headers: &HeaderMap) -> Result<impl IntoResponse + use<>, StatusCode> {
+    let accepts: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    match exposition.encode(&accepts.join(",")) {
+        Ok((kind, body)) => Ok(([(CONTENT_TYPE, kind)], body)),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written");
+            Err(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    }
+}
+
+impl From<KeysState> for KeySet {
+    fn from(state: KeysState) -> KeySet {
+        KeySet {
+            usable: state.freshness != Freshness::Unusable,
+            issuer: state.issuer,
+            confirmed: state.confirmed,
+            attempts: state.attempts,
+            failures: state.failures,
+            keys: state.keys,
+        }
+    }
+}
+
+impl Health {
+    /// What is read for `/metrics`, which waits for nothing.
+    fn snapshot(&self) -> Snapshot {
+        let verifications = self.verifier.verifications();
+        Snapshot {
+            budget_bytes: self.budget.total_bytes(),
+            budget_used_bytes: self.budget.used_bytes(),
+            budget_waiting: self.budget.waiting(),
+            budget_waits: self.budget.waits(),
+            budget_refused: self.budget.refused(),
+            uploads_in_flight: self.uploads.in_flight(),
+            late_operations: self.store.late(),
+            draining: self.draining.load(Ordering::Relaxed),
+            tokens_verified: verifications.made,
+            tokens_remembered: verifications.spared,
+            key_sets: self.verifier.keys().into_iter().map(KeySet::from).collect(),
+        }
+    }
 }
 
 async fn started(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {

@@ -2,7 +2,7 @@
 //! reading of its socket; when too many wait, newcomers are refused. This module does not know what the bytes are for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytesize::ByteSize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,6 +31,8 @@ pub struct Budget {
     units: usize,
     waiting: AtomicUsize,
     max_waiting: usize,
+    waits: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// Memory that was taken from the budget; dropping it gives it back.
@@ -63,6 +65,8 @@ impl Budget {
             units,
             waiting: AtomicUsize::new(0),
             max_waiting: config.max_waiting_uploads,
+            waits: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -73,6 +77,7 @@ impl Budget {
 
     /// Takes `bytes`, waiting for them in the order of arrival.
     pub async fn take(&self, bytes: usize) -> Result<Reservation> {
+        self.waits.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting::enter(&self.waiting);
         let permit = Arc::clone(&self.free).acquire_many_owned(self.units_of(bytes)).await;
         permit.map(|permit| Reservation(Some(permit))).map_err(Error::internal)
@@ -84,9 +89,30 @@ impl Budget {
     /// [`Kind::Overloaded`].
     pub fn admit(&self) -> Result<()> {
         if self.waiting.load(Ordering::Relaxed) >= self.max_waiting {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Error::new(Kind::Overloaded));
         }
         Ok(())
+    }
+
+    /// Bytes that there are.
+    pub fn total_bytes(&self) -> usize {
+        self.units * UNIT
+    }
+
+    /// How many wait now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How often someone had to wait.
+    pub fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// How many newcomers were refused.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Bytes that are taken now.

@@ -68,6 +68,8 @@ enum ConfigCommand {
 enum Subject {
     /// Every key of the configuration
     Configuration,
+    /// Every metric of the admin port
+    Metrics,
 }
 
 #[derive(Debug, Args)]
@@ -143,8 +145,12 @@ async fn run(command: Command) -> Result<(), Failure> {
             println!("{:#}", rest::openapi::document());
             Ok(())
         }
-        Command::Reference { subject: Subject::Configuration } => {
-            print!("{}", config::reference::markdown());
+        Command::Reference { subject } => {
+            let text = match subject {
+                Subject::Configuration => config::reference::markdown(),
+                Subject::Metrics => telemetry::metrics_reference(),
+            };
+            print!("{text}");
             Ok(())
         }
     }

@@ -20,7 +20,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::envelope::{self, Refusal};
 use crate::error::{Error, Result};
-use crate::telemetry::{Door, Exit, REQUEST_ID, RequestId};
+use crate::telemetry::{Door, Exit, Metrics, REQUEST_ID, RequestId};
 
 /// What a client expects that waits before it sends its body (RFC 9110 §10.1.1).
 const CONTINUE: &[u8] = b"100-continue";
@@ -40,16 +40,17 @@ pub struct Config {
 ///    carries it;
 /// 2. the draining of bodies, outside of what may panic, so that a client can read that reply as well;
 /// 3. the catching of panics, around the routes alone.
-pub fn around(routes: Router, config: Config) -> Router {
+pub fn around(routes: Router, config: Config, metrics: Metrics) -> Router {
     routes
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::map_request_with_state(config, drained))
-        .layer(middleware::from_fn(identified))
+        .layer(middleware::from_fn_with_state(metrics, identified))
 }
 
-async fn identified(request: Request, next: Next) -> Response {
+async fn identified(State(metrics): State<Metrics>, mut request: Request, next: Next) -> Response {
     let id = RequestId::accept_or_make(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
-    let exit = Exit::new(Door::Rest, id, request.method().as_str(), request.uri().path());
+    let exit = Exit::new(Door::Rest, id, request.method().as_str(), request.uri().path(), &metrics);
+    request.extensions_mut().insert(exit.trail().clone());
     let mut response = match hosted(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => envelope::refusal(&error),
@@ -155,7 +156,8 @@ mod tests {
         let routes = Router::new()
             .route("/panic", post(|| async { if true { panic!("secret") } else { "" } }))
             .route("/fine", post(|| async { "fine" }));
-        let service = around(routes, Config { drain_bytes: 1024, drain_time: Duration::from_secs(1) });
+        let service =
+            around(routes, Config { drain_bytes: 1024, drain_time: Duration::from_secs(1) }, Metrics::default());
         let ask = |path: &str| {
             let request =
                 Request::post(path).header(HOST, "attachd").header(REQUEST_ID, "mine").body(Body::empty()).unwrap();

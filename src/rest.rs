@@ -25,6 +25,7 @@ use crate::multipart::{Boundary, Event, Limits, Parser, PartHead};
 use crate::pb::upload_attachment_request::Message;
 use crate::pb::{Attachment, UPLOAD_PATH_FIELDS, UPLOAD_ROUTE, UploadAttachmentRequest, UploadFinish, UploadHeader};
 use crate::rpc::Attachments;
+use crate::telemetry::{Method, Trail};
 
 pub mod openapi;
 
@@ -69,12 +70,14 @@ async fn serve(
     path: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
 ) -> Result<Attachment> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let trail = parts.extensions.remove::<Trail>().ok_or_else(|| Error::internal("a request without a trail"))?;
+    trail.asks_for(Method::Upload);
     let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
     let caller = attachments.caller(authorization, &parts.extensions).await?;
     let mut header = target(path, parts.uri.query().unwrap_or_default())?;
     header.if_absent = if_absent(&parts.headers)?;
-    let admitted = attachments.admit(caller, &header).await?;
+    let admitted = attachments.admit(caller, &header, trail).await?;
 
     let boundary = Boundary::from_content_type(single(&parts.headers, &CONTENT_TYPE)?)?;
     header.sha256 = repr_digest(&parts.headers)?.map(|digest| Bytes::copy_from_slice(digest.as_bytes()));

@@ -20,7 +20,7 @@ use crate::pb::{
     Attachment, RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest,
     UploadAttachmentResponse, UploadFinish, UploadHeader,
 };
-use crate::telemetry::{Door, Exit, REQUEST_ID, RequestId};
+use crate::telemetry::{Door, Exit, Method, Metrics, REQUEST_ID, RequestId, Trail};
 use crate::upload::{Admitted, Declared, Header, Piece, Uploads};
 
 mod frames;
@@ -42,12 +42,13 @@ pub const MAX_MESSAGE: usize = MAX_CHUNK + (64 << 10);
 pub struct Attachments {
     verifier: Arc<Verifier>,
     uploads: Arc<Uploads>,
+    metrics: Metrics,
 }
 
 impl Attachments {
     /// The service over `uploads`, for callers whom `verifier` knows.
-    pub fn new(verifier: Arc<Verifier>, uploads: Arc<Uploads>) -> Self {
-        Attachments { verifier, uploads }
+    pub fn new(verifier: Arc<Verifier>, uploads: Arc<Uploads>, metrics: Metrics) -> Self {
+        Attachments { verifier, uploads, metrics }
     }
 
     /// The pipeline behind the service.
@@ -66,6 +67,16 @@ impl Attachments {
         authorization: impl Iterator<Item = &'a [u8]>,
         extensions: &Extensions,
     ) -> Result<Principal> {
+        let caller = self.identify(authorization, extensions).await;
+        self.metrics.authenticated(caller.as_ref().err().map(Error::kind));
+        caller
+    }
+
+    async fn identify<'a>(
+        &self,
+        authorization: impl Iterator<Item = &'a [u8]>,
+        extensions: &Extensions,
+    ) -> Result<Principal> {
         let mut authorization = authorization.peekable();
         let certified = extensions.get::<Peer>().and_then(|peer| peer.principal.as_ref());
         if let (None, Some(principal)) = (authorization.peek(), certified) {
@@ -76,9 +87,10 @@ impl Attachments {
 
     /// Decides whether the caller may upload what `header` names, before any content is asked for. Looks at the ids and
     /// `if_absent` alone; the rest of the header is read by [`upload`](Self::upload).
-    pub async fn admit(&self, caller: Principal, header: &UploadHeader) -> Result<Admitted> {
+    pub async fn admit(&self, caller: Principal, header: &UploadHeader, trail: Trail) -> Result<Admitted> {
         let target = target(header.client_id, header.attachment_id, header.project_id, header.portfolio_id)?;
-        self.uploads.admit(caller, target, header.if_absent).await
+        trail.names(target.key);
+        self.uploads.admit(caller, target, header.if_absent, trail).await
     }
 
     /// Stores the content that `messages` bring: one header, chunks, one finish.
@@ -106,8 +118,10 @@ impl Attachments {
         &self,
         caller: &Principal,
         request: &RegisterAttachmentRequest,
+        trail: &Trail,
     ) -> Result<RegisterAttachmentResponse> {
         let target = target(request.client_id, request.attachment_id, request.project_id, request.portfolio_id)?;
+        trail.names(target.key);
         let record = self.uploads.register(caller, target).await?;
         Ok(RegisterAttachmentResponse { attachment: Some(attachment(&record)) })
     }
@@ -125,6 +139,16 @@ impl Attachments {
             Some(None) => Err(empty_message()),
             None => Err(Error::new(Kind::Incomplete).detail("the upload ended before its header")),
         }
+    }
+}
+
+impl Attachments {
+    fn enter<M>(&self, method: Method, request: Request<M>) -> (Exit, MetadataMap, Extensions, M) {
+        let (metadata, extensions, message) = request.into_parts();
+        let id = RequestId::accept_or_make(metadata.get(REQUEST_ID).map(|value| value.as_bytes()));
+        let exit = Exit::new(Door::Grpc, id, method.as_str(), method.as_str(), &self.metrics);
+        exit.trail().asks_for(method);
+        (exit, metadata, extensions, message)
     }
 }
 
@@ -191,12 +215,13 @@ impl AttachmentService for Attachments {
         &self,
         request: Request<Streaming<UploadAttachmentRequest>>,
     ) -> Result<Response<UploadAttachmentResponse>, Status> {
-        let (exit, metadata, extensions, _) = enter("UploadAttachment", request);
+        let (exit, metadata, extensions, _) = self.enter(Method::Upload, request);
+        let trail = exit.trail().clone();
         let served = async {
             let caller = self.caller(authorization(&metadata), &extensions).await?;
             let mut messages = pin!(frames::messages(extensions.get::<Unread>())?);
             let header = self.header(messages.next()).await?;
-            let admitted = self.admit(caller, &header).await?;
+            let admitted = self.admit(caller, &header, trail).await?;
             let header = UploadAttachmentRequest { message: Some(Message::Header(header)) };
             self.upload(admitted, stream::iter([Ok(header)]).chain(messages)).await
         };
@@ -207,19 +232,14 @@ impl AttachmentService for Attachments {
         &self,
         request: Request<RegisterAttachmentRequest>,
     ) -> Result<Response<RegisterAttachmentResponse>, Status> {
-        let (exit, metadata, extensions, message) = enter("RegisterAttachment", request);
+        let (exit, metadata, extensions, message) = self.enter(Method::Register, request);
+        let trail = exit.trail().clone();
         let served = async {
             let caller = self.caller(authorization(&metadata), &extensions).await?;
-            self.register(&caller, &message).await
+            self.register(&caller, &message, &trail).await
         };
         leave(exit, served.await)
     }
-}
-
-fn enter<M>(method: &'static str, request: Request<M>) -> (Exit, MetadataMap, Extensions, M) {
-    let (metadata, extensions, message) = request.into_parts();
-    let id = RequestId::accept_or_make(metadata.get(REQUEST_ID).map(|value| value.as_bytes()));
-    (Exit::new(Door::Grpc, id, method, method), metadata, extensions, message)
 }
 
 fn leave<M>(exit: Exit, served: Result<M>) -> Result<Response<M>, Status> {

@@ -25,6 +25,7 @@ use crate::budget::Budget;
 use crate::config::{self, Config};
 use crate::rpc::Attachments;
 use crate::store::{OpenError, Store};
+use crate::telemetry::{Metrics, Port};
 use crate::upload::Uploads;
 use crate::{auth, edge, rest, tls};
 use door::{Door, Speaks};
@@ -62,6 +63,7 @@ pub struct Server {
     config: Config,
     attachments: Attachments,
     health: Health,
+    metrics: Metrics,
     certificates: Arc<Certificates>,
     tls: Tls,
     rest: TcpListener,
@@ -92,26 +94,27 @@ pub async fn check(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     Verifier::load(&config.auth)?.fetch_keys().await?;
     Certificates::load(&config.auth.certificates)?;
     Tls::load(config)?;
-    Store::open(&config.storage)?.probe().await.map_err(|error| format!("storage: {error}"))?;
+    Store::open(&config.storage, &Metrics::default())?.probe().await.map_err(|error| format!("storage: {error}"))?;
     Ok(())
 }
 
 impl Server {
     /// Opens everything and binds the ports, in the order in which an operator would want to hear of failures.
     pub async fn bind(config: Config) -> Result<Server, StartError> {
+        let metrics = Metrics::default();
         let verifier = Arc::new(Verifier::load(&config.auth)?);
         let certificates = Arc::new(Certificates::load(&config.auth.certificates)?);
         let tls = Tls::load(&config)?;
-        let store = Arc::new(Store::open(&config.storage)?);
+        let store = Arc::new(Store::open(&config.storage, &metrics)?);
         let budget = Arc::new(Budget::new(config.budget()));
         let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), config.upload()));
-        let attachments = Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads));
+        let attachments = Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), metrics.clone());
         let (draining, started) = (Arc::default(), Arc::default());
         let health = Health { verifier, store, uploads, budget, draining, started };
         let rest = listen("rest", config.rest.listen).await?;
         let grpc = listen("grpc", config.grpc.listen).await?;
         let admin = listen("admin", config.admin.listen).await?;
-        Ok(Server { config, attachments, health, certificates, tls, rest, grpc, admin })
+        Ok(Server { config, attachments, health, metrics, certificates, tls, rest, grpc, admin })
     }
 
     /// The addresses that were bound.
@@ -124,7 +127,7 @@ impl Server {
     /// that it is to be tried again.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let addresses = self.addresses()?;
-        let Server { config, attachments, health, certificates, tls, rest, grpc, admin } = self;
+        let Server { config, attachments, health, metrics, certificates, tls, rest, grpc, admin } = self;
         let Tls { rest: rest_tls, grpc: grpc_tls } = tls;
         for (port, address, tls) in
             [("rest", addresses.rest, rest_tls.is_some()), ("grpc", addresses.grpc, grpc_tls.is_some())]
@@ -155,21 +158,21 @@ impl Server {
         let keys = AbortOnDropHandle::new(tokio::spawn(async move { verifier.keep_fresh().await }));
         let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone())));
 
-        let door = |name, listener, tls, speaks, routes, plain| {
+        let door = |port, listener, tls, speaks, routes, plain| {
             let certificates = Arc::clone(&certificates);
-            Door { name, listener, tls, certificates, speaks, routes, plain, limits }
+            Door { port, listener, tls, certificates, speaks, routes, plain, limits, metrics: metrics.clone() }
         };
         let edge = config.edge();
-        let routes = edge::around(rest::routes(attachments.clone()), edge);
-        let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), edge));
-        let rest = door("rest", rest, rest_tls, Speaks::Both, routes, plain);
+        let routes = edge::around(rest::routes(attachments.clone()), edge, metrics.clone());
+        let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), edge, metrics.clone()));
+        let rest = door(Port::Rest, rest, rest_tls, Speaks::Both, routes, plain);
         let rest = tokio::spawn(door::serve(rest, stages.clone()));
-        let grpc = door("grpc", grpc, grpc_tls, Speaks::Http2, grpc::routes(attachments, &serving), None);
+        let grpc = door(Port::Grpc, grpc, grpc_tls, Speaks::Http2, grpc::routes(attachments, &serving), None);
         let grpc = tokio::spawn(door::serve(grpc, stages));
         // Whoever watches the process does so to its end.
         let (end, admin_stages) = Stages::begin();
-        let routes = admin::routes(health.clone()).merge(admin_serving.routes());
-        let admin = door("admin", admin, None, Speaks::Both, routes, None);
+        let routes = admin::routes(health.clone(), &metrics).merge(admin_serving.routes());
+        let admin = door(Port::Admin, admin, None, Speaks::Both, routes, None);
         let admin = AbortOnDropHandle::new(tokio::spawn(door::serve(admin, admin_stages)));
 
         shutdown.await;

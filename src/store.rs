@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::attachment::{Key, RECORD_FORMAT, Record, UploadId};
 use crate::error::{Error, Kind, Result};
+use crate::telemetry::{Metrics, Operation};
 
 use backend::{Backend, Failure, Version};
 use local::Local;
@@ -34,6 +35,7 @@ mod faults;
 mod finding;
 mod inventory;
 mod local;
+mod measured;
 mod objects;
 mod patience;
 mod steps;
@@ -75,11 +77,12 @@ pub struct Store {
     locks: Vec<Arc<Mutex<()>>>,
     patience: Patience,
     steps: Steps,
+    metrics: Metrics,
 }
 
 impl Store {
     /// Opens the storage, and on a local file system sweeps what ended processes left behind.
-    pub fn open(config: &Config) -> Result<Store, OpenError> {
+    pub fn open(config: &Config, metrics: &Metrics) -> Result<Store, OpenError> {
         config.validate()?;
         #[cfg(feature = "faults")]
         let (faults, steps) = (faults::Faults::new(&config.faults), Steps::new(config.crash));
@@ -101,12 +104,14 @@ impl Store {
             .map_err(|error| OpenError::new("options", error))?;
         #[cfg(feature = "faults")]
         let operator = operator.layer(faults);
+        let operator = operator.layer(measured::Measured::new(metrics.clone()));
         let backend = match local {
             Some(local) => Backend::Local(local),
             None => Backend::Objects(objects::Objects::new(operator.clone())),
         };
         let locks = std::iter::repeat_with(Arc::default).take(LOCKS).collect();
-        Ok(Store { operator, backend, locks, patience: Patience::new(config.timeout), steps })
+        let patience = Patience::new(config.timeout);
+        Ok(Store { operator, backend, locks, patience, steps, metrics: metrics.clone() })
     }
 
     /// How many storage operations go on that nobody waits for, since their time has passed.
@@ -165,7 +170,7 @@ impl Store {
     /// The record of an attachment, if it is known.
     pub async fn record(&self, key: Key) -> Result<Option<Record>> {
         match &self.backend {
-            Backend::Local(local) => self.patience.wait(local.record(key)).await?,
+            Backend::Local(local) => self.patience.wait(self.metrics.time(Operation::Read, local.record(key))).await?,
             Backend::Objects(_) => self.stands(key).await.map(|(record, _)| record),
         }
     }

@@ -20,6 +20,7 @@ use crate::budget::{Budget, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::rights::{self, Stands};
 use crate::store::{ContentWriter, Receipt, Step, Store};
+use crate::telemetry::Trail;
 
 /// The most chunks that one write gathers: tiny ones cost more than their bytes.
 const WRITE_CHUNKS: usize = 1024;
@@ -83,6 +84,7 @@ pub struct Admitted {
     principal: Principal,
     target: Target,
     if_absent: bool,
+    trail: Trail,
 }
 
 impl Admitted {
@@ -134,10 +136,10 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::AlreadyExists`], [`Kind::Overloaded`], and what storage raises.
-    pub async fn admit(&self, principal: Principal, target: Target, if_absent: bool) -> Result<Admitted> {
+    pub async fn admit(&self, principal: Principal, target: Target, if_absent: bool, trail: Trail) -> Result<Admitted> {
         rights::decide(&principal, Scope::Write, target, Stands::Unread)?;
         self.budget.admit()?;
-        let admitted = Admitted { principal, target, if_absent };
+        let admitted = Admitted { principal, target, if_absent, trail };
         self.config.accepts(&admitted, self.store.record(target.key).await?.as_ref())?;
         Ok(admitted)
     }
@@ -177,7 +179,7 @@ impl Uploads {
         S: Stream<Item = Result<Piece>>,
     {
         self.fits(header.declared.size)?;
-        let mut upload = Upload::begin(self, admitted.target, header.declared);
+        let mut upload = Upload::begin(self, admitted.target, header.declared, admitted.trail.clone());
         let pieces = pin!(pieces);
         let pumped = tokio::select! {
             biased;
@@ -213,7 +215,7 @@ impl Config {
     /// Whether an upload may be stored over the record that stands. It is asked before the content, and once more at the
     /// commit, since others may have changed the record in between.
     fn accepts(self, admitted: &Admitted, record: Option<&Record>) -> Result<()> {
-        let Admitted { principal, target, if_absent } = admitted;
+        let Admitted { principal, target, if_absent, .. } = admitted;
         let stands = match record {
             Some(record) => Stands::Found(record),
             None if self.create_unknown => Stands::Absent,
@@ -232,6 +234,7 @@ struct Upload<'a> {
     uploads: &'a Uploads,
     writer: ContentWriter,
     declared: Declared,
+    trail: Trail,
     size: u64,
     batch: Vec<Bytes>,
     /// The end of the batch, which was copied.
@@ -252,11 +255,14 @@ struct Commit {
 }
 
 impl<'a> Upload<'a> {
-    fn begin(uploads: &'a Uploads, target: Target, declared: Declared) -> Self {
+    fn begin(uploads: &'a Uploads, target: Target, declared: Declared, trail: Trail) -> Self {
+        let writer = uploads.store.begin(target.key);
+        trail.writes(writer.id());
         Upload {
             uploads,
-            writer: uploads.store.begin(target.key),
+            writer,
             declared,
+            trail,
             size: 0,
             batch: Vec::new(),
             copied: BytesMut::new(),
@@ -332,6 +338,7 @@ impl<'a> Upload<'a> {
             return Ok(());
         }
         self.size += bytes.len() as u64;
+        self.trail.received(bytes.len());
         self.uploads.fits(Some(self.size))?;
         if let Some(declared) = self.declared.size.filter(|declared| self.size > *declared) {
             return Err(size_mismatch(declared, "more"));
@@ -383,14 +390,17 @@ impl<'a> Upload<'a> {
     /// Commits in a task, which outlives a request that goes away.
     async fn finish(mut self, commit: Commit) -> Result<Receipt> {
         self.end_copied();
-        let Upload { uploads, writer, batch, reservation, _begun, .. } = self;
+        let Upload { uploads, writer, trail, batch, reservation, _begun, .. } = self;
         let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
         let commit = Arc::new(commit);
         let verifies = Arc::clone(&commit);
         let verify = move |size, sha256| verifies.verify(size, sha256);
         let decide = move |stands: Option<&Record>, segment, sha256| commit.record(stands, segment, sha256);
         let task = uploads.tasks.spawn(async move {
-            let mut receipt = writer.commit(batch, reservation, verify, decide).await?;
+            let began = Instant::now();
+            let committed = writer.commit(batch, reservation, verify, decide).await;
+            trail.metrics().committed(committed.as_ref().err().map(Error::kind), began.elapsed());
+            let mut receipt = committed?;
             store.passed(Step::Replying);
             let replaced = receipt.take_replaced();
             if !replaced.is_empty() {

@@ -1,12 +1,13 @@
 //! `attachd gc`: finds content that no record names, and deletes it when told to.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytesize::ByteSize;
 use clap::Args;
 
 use super::{Failure, maintenance};
-use crate::store::{Fate, Finding, Sweep};
+use crate::store::{End, Fate, Finding, Sweep};
+use crate::telemetry::TextFile;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -31,7 +32,7 @@ struct Totals {
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { common, delete } = arguments;
-    let mut totals = Totals::default();
+    let (mut totals, began) = (Totals::default(), Instant::now());
     let grace = common.grace;
     let end = common
         .walk(
@@ -41,6 +42,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             |finding| totals.take(finding) || common.verbose && matches!(finding, Finding::Orphan { .. }),
         )
         .await?;
+    common.report(|file| totals.report(file, &end, delete, began.elapsed()))?;
     maintenance::conclude(end, &totals.words(delete), totals.errors, if delete { "gc --delete" } else { "gc" })
 }
 
@@ -61,6 +63,20 @@ impl Totals {
             _ => self.errors += 1,
         }
         !matches!(finding, Finding::Attachment { .. } | Finding::Orphan { .. })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "2^53 are more than there are")]
+    fn report(&self, file: &mut TextFile, end: &End, delete: bool, took: Duration) {
+        let Totals { attachments, objects, garbage, garbage_bytes, errors, .. } = self;
+        let flag = |holds: bool| f64::from(u8::from(holds));
+        file.add_times("attachd_gc_last_run_timestamp_seconds", "attachd_gc_duration_seconds", took);
+        file.add("attachd_gc_complete", flag(matches!(end, End::Complete)));
+        file.add("attachd_gc_attachments", *attachments as f64);
+        file.add("attachd_gc_objects", *objects as f64);
+        file.add("attachd_gc_garbage_objects", *garbage as f64);
+        file.add("attachd_gc_garbage_bytes", *garbage_bytes as f64);
+        file.add("attachd_gc_deletes", flag(delete));
+        file.add("attachd_gc_errors", *errors as f64);
     }
 
     fn words(&self, delete: bool) -> String {

@@ -15,6 +15,7 @@ use super::{Failure, dev, ends};
 use crate::attachment::Id;
 use crate::config::{Config, Limits};
 use crate::store::{End, Finding, Store, Walk};
+use crate::telemetry::{Metrics, TextFile};
 
 /// How many findings may wait to be shown. Past it the walk waits.
 const WAITING: usize = 256;
@@ -46,6 +47,10 @@ pub struct Arguments {
     /// Print a line for each object that no record names
     #[arg(long)]
     pub verbose: bool,
+    /// Where to write the numbers of the run when it ends, for the textfile collector of the Prometheus node exporter, which
+    /// wants a name that ends with .prom
+    #[arg(long, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
 }
 
 fn client(text: &str) -> Result<Id, String> {
@@ -74,7 +79,7 @@ impl Arguments {
                  belong to an upload that is running"
             )));
         }
-        Store::open(&storage).map(Arc::new).map_err(Failure::usage)
+        Store::open(&storage, &Metrics::default()).map(Arc::new).map_err(Failure::usage)
     }
 
     /// Walks over the storage: `begin` starts the walk, `take` is told each finding and says whether to print it.
@@ -112,6 +117,18 @@ impl Arguments {
         ends.abort();
         progress.finish_and_clear();
         Ok(end)
+    }
+}
+
+impl Arguments {
+    /// Writes the numbers of a run, where they are asked for.
+    pub fn report(&self, numbers: impl FnOnce(&mut TextFile)) -> Result<(), Failure> {
+        let Some(path) = &self.metrics_file else {
+            return Ok(());
+        };
+        let mut file = TextFile::default();
+        numbers(&mut file);
+        file.write(path).map_err(|error| Failure::running(format!("--metrics-file: {}: {error}", path.display())))
     }
 }
 

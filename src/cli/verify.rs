@@ -1,12 +1,13 @@
 //! `attachd verify`: reads all that is stored back and compares it with its records.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytesize::ByteSize;
 use clap::Args;
 
 use super::{Failure, maintenance};
-use crate::store::{Audit, Fate, Finding};
+use crate::store::{Audit, End, Fate, Finding};
+use crate::telemetry::TextFile;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -30,7 +31,7 @@ struct Totals {
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let common = arguments.common;
-    let mut totals = Totals::default();
+    let (mut totals, began) = (Totals::default(), Instant::now());
     let grace = common.grace;
     let end =
         common
@@ -41,6 +42,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
                 |finding| totals.take(finding) || common.verbose && matches!(finding, Finding::Orphan { .. }),
             )
             .await?;
+    common.report(|file| totals.report(file, &end, began.elapsed()))?;
     maintenance::conclude(end, &totals.words(), totals.bad(), "verify")
 }
 
@@ -67,6 +69,23 @@ impl Totals {
     /// like that, and a sweep would delete it.
     fn bad(&self) -> u64 {
         self.missing + self.damaged + self.unreadable + self.orphaned + self.failed
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "2^53 are more than there are")]
+    fn report(&self, file: &mut TextFile, end: &End, took: Duration) {
+        let Totals { attachments, bytes, missing, damaged, unreadable, orphaned, failed, .. } = self;
+        file.add_times("attachd_verify_last_run_timestamp_seconds", "attachd_verify_duration_seconds", took);
+        file.add("attachd_verify_complete", f64::from(u8::from(matches!(end, End::Complete))));
+        file.add("attachd_verify_attachments", *attachments as f64);
+        file.add("attachd_verify_bytes", *bytes as f64);
+        let findings = [
+            ("missing", *missing as f64),
+            ("damaged", *damaged as f64),
+            ("unreadable", *unreadable as f64),
+            ("orphaned", *orphaned as f64),
+            ("failed", *failed as f64),
+        ];
+        file.add_by("attachd_verify_findings", "finding", &findings);
     }
 
     fn words(&self) -> String {

@@ -26,6 +26,7 @@ use super::limits::{
 use super::stage::{Stage, Stages};
 use super::stream::Stream;
 use crate::auth::{Certificates, Peer};
+use crate::telemetry::{Metrics, Port, Rejection};
 use crate::tls::Tls;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113 §3.4).
@@ -60,8 +61,8 @@ pub(super) struct Limits {
 
 /// A port that is bound.
 pub(super) struct Door {
-    /// What the log calls it.
-    pub(super) name: &'static str,
+    /// What the log and the metrics call it.
+    pub(super) port: Port,
     /// Where connections come from.
     pub(super) listener: TcpListener,
     /// Its certificate; without it the port speaks plain text.
@@ -76,6 +77,8 @@ pub(super) struct Door {
     pub(super) plain: Option<Router>,
     /// What connections may do.
     pub(super) limits: Limits,
+    /// Where they are counted.
+    pub(super) metrics: Metrics,
 }
 
 /// What every connection to a port needs.
@@ -87,13 +90,16 @@ struct Connections {
     plain: Option<Router>,
     limits: Limits,
     handshakes: Semaphore,
+    port: Port,
+    metrics: Metrics,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
 }
 
 /// Serves a port until the stage of closing, and returns when its last connection has ended.
 pub(super) async fn serve(door: Door, stages: Stages) {
-    let Door { name, listener, tls, certificates, speaks, routes, plain, limits } = door;
+    let Door { port, listener, tls, certificates, speaks, routes, plain, limits, metrics } = door;
+    let name = port.as_str();
     let mut http1 = http1::Builder::new();
     http1
         .timer(TokioTimer::new())
@@ -111,16 +117,28 @@ pub(super) async fn serve(door: Door, stages: Stages) {
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .keep_alive_interval(limits.idle);
     let handshakes = Semaphore::new(limits.handshakes);
-    let connections =
-        Arc::new(Connections { tls, certificates, speaks, routes, plain, limits, handshakes, http1, http2 });
+    let connections = Arc::new(Connections {
+        tls,
+        certificates,
+        speaks,
+        routes,
+        plain,
+        limits,
+        handshakes,
+        port,
+        metrics,
+        http1,
+        http2,
+    });
 
     let room = Arc::new(Semaphore::new(limits.connections));
     let open = TaskTracker::new();
     let take = |stream: TcpStream, address: SocketAddr, place| {
         let (connections, stages) = (Arc::clone(&connections), stages.clone());
         open.spawn(async move {
+            let open = connections.metrics.connected(connections.port);
             connections.serve(stream, address, stages).await;
-            drop(place);
+            drop((place, open));
         });
     };
     let mut closing = stages.clone();
@@ -226,15 +244,22 @@ impl Connections {
                         unencrypted = true;
                         Stream::from(stream)
                     }
-                    Ok(None) => return None,
+                    Ok(None) => {
+                        self.metrics.refused(self.port, Rejection::Tls);
+                        return None;
+                    }
                     Err(_) => {
                         tracing::debug!("a handshake took too long");
+                        self.metrics.refused(self.port, Rejection::Tls);
                         return None;
                     }
                 }
             }
         };
-        let words = timeout(self.limits.idle, stream.begins_with(PREFACE)).await.ok()?.ok()??;
+        let Ok(Ok(Some(words))) = timeout(self.limits.idle, stream.begins_with(PREFACE)).await else {
+            self.metrics.refused(self.port, Rejection::Silent);
+            return None;
+        };
         let version = if words || self.speaks == Speaks::Http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         Some(if unencrypted { Opening::Unencrypted(stream, version) } else { Opening::Http(stream, version) })
     }

@@ -10,6 +10,7 @@ use super::content::Hash;
 use super::steps::{Step, Steps};
 use super::{local, objects};
 use crate::error::{Error, Result};
+use crate::telemetry::{Metrics, Operation};
 
 /// Which kind of storage.
 #[derive(Clone, Debug)]
@@ -47,16 +48,16 @@ pub enum Failure {
 /// Takes the bytes of one object, which is visible and durable when it is closed. Its futures must be driven to their end.
 pub enum Sink {
     /// On a local file system.
-    Local(local::Sink),
+    Local(local::Sink, Metrics),
     /// As an object.
     Object(objects::Sink, Steps),
 }
 
 impl Backend {
     /// Begins an object. Nothing need be there before the first write.
-    pub async fn create(&self, path: &str, steps: &Steps) -> Result<Sink> {
+    pub async fn create(&self, path: &str, steps: &Steps, metrics: &Metrics) -> Result<Sink> {
         match self {
-            Backend::Local(local) => Ok(Sink::Local(local.create(path))),
+            Backend::Local(local) => Ok(Sink::Local(local.create(path), metrics.clone())),
             Backend::Objects(objects) => {
                 let sink = objects.create(path).await?;
                 steps.passed(Step::ContentOpened);
@@ -95,7 +96,7 @@ impl Sink {
     /// [`abort`](Self::abort) is left.
     pub async fn write(&mut self, batch: Vec<Bytes>, hash: &mut Hash, held: impl Send + 'static) -> Result<()> {
         match self {
-            Sink::Local(sink) => sink.write(batch, hash, held).await,
+            Sink::Local(sink, metrics) => metrics.time(Operation::Write, sink.write(batch, hash, held)).await,
             Sink::Object(sink, steps) => {
                 batch.iter().for_each(|bytes| hash.update(bytes));
                 let written = sink.write(batch).await;
@@ -108,7 +109,7 @@ impl Sink {
     /// Makes an object visible. A file is closed by its commit.
     pub async fn close(&mut self) -> Result<()> {
         match self {
-            Sink::Local(_) => Err(Error::internal("a file is closed by its commit")),
+            Sink::Local(..) => Err(Error::internal("a file is closed by its commit")),
             Sink::Object(sink, steps) => sink.close().await.inspect(|()| steps.passed(Step::ContentClosed)),
         }
     }
@@ -116,7 +117,7 @@ impl Sink {
     /// Takes back what was written, if it is not visible.
     pub async fn abort(&mut self) -> Result<()> {
         match self {
-            Sink::Local(sink) => sink.abort().await,
+            Sink::Local(sink, metrics) => metrics.time(Operation::Abort, sink.abort()).await,
             Sink::Object(sink, _) => sink.abort().await,
         }
     }

@@ -16,6 +16,7 @@ use super::patience::Unfinished;
 use super::{LOCKS, Step, Store, record_path};
 use crate::attachment::{Key, Record};
 use crate::error::{Error, Kind, Result};
+use crate::telemetry::{Operation, Outcome};
 
 /// How often a commit is decided upon anew since another replica was faster. Each time one of them got on.
 const TRIES: u32 = 32;
@@ -72,7 +73,13 @@ impl Store {
         F: FnOnce(Option<&Record>) -> Result<Option<Record>> + Send + 'static,
     {
         let abandoned = Abandoned::default();
-        let replace = Arc::clone(local).replace(key, decide, abandoned.clone());
+        let (replace, metrics) = (Arc::clone(local).replace(key, decide, abandoned.clone()), self.metrics.clone());
+        let replace = async move {
+            let timing = metrics.operation(Operation::Put);
+            let replaced = replace.await;
+            timing.end(Outcome::of(replaced.as_ref().err().map(|refusal| refusal.error.kind())));
+            replaced
+        };
         match self.patience.run(replace).await {
             Ok(replaced) => replaced,
             Err(unfinished) => {

@@ -14,6 +14,7 @@ use super::patience::Unfinished;
 use super::{Step, Store, content_path};
 use crate::attachment::{Digest, Key, Record, Segment, UploadId};
 use crate::error::{Error, Result};
+use crate::telemetry::{Operation, Outcome};
 
 /// The digest of what was written so far.
 #[derive(Clone)]
@@ -137,6 +138,11 @@ impl ContentWriter {
         ContentWriter { store, key, id, path: content_path(key, id), state: State::Unopened, closing: false, size: 0 }
     }
 
+    /// The id under which the content is written.
+    pub fn id(&self) -> UploadId {
+        self.id
+    }
+
     /// Begins to write the next bytes, and drops `held` when the storage has let go of them. What becomes of it is told by
     /// [`ready`](Self::ready), which the next call begins with. After an error only [`abort`](Self::abort) is left.
     pub async fn write(&mut self, batch: Vec<Bytes>, held: impl Send + 'static) -> Result<()> {
@@ -153,7 +159,7 @@ impl ContentWriter {
     async fn open(&mut self) -> Result<Pen> {
         match std::mem::replace(&mut self.state, State::Unopened) {
             State::Unopened => {
-                let sink = self.store.backend.create(&self.path, &self.store.steps).await?;
+                let sink = self.store.backend.create(&self.path, &self.store.steps, &self.store.metrics).await?;
                 Ok(Pen { sink, hash: Hash::default() })
             }
             State::Open(pen) => Ok(pen),
@@ -205,7 +211,7 @@ impl ContentWriter {
             return Err(error);
         }
         match self.open().await? {
-            Pen { sink: Sink::Local(sink), hash } => self.commit_file(sink, hash, batch, held, verify, decide).await,
+            Pen { sink: Sink::Local(sink, _), hash } => self.commit_file(sink, hash, batch, held, verify, decide).await,
             pen => {
                 self.state = State::Open(pen);
                 self.commit_object(batch, held, verify, decide).await
@@ -230,7 +236,17 @@ impl ContentWriter {
         let abandoned = Abandoned::default();
         let decide = move |stands: Option<&Record>, size, sha256| decide(stands, Segment { id, size }, sha256);
         let written = Written { key: self.key, size: self.size, hash };
-        let commit = sink.commit(written, batch, held, verify, decide, abandoned.clone());
+        let (commit, metrics) =
+            (sink.commit(written, batch, held, verify, decide, abandoned.clone()), store.metrics.clone());
+        let commit = async move {
+            let timing = metrics.operation(Operation::Commit);
+            let committed = commit.await;
+            timing.end(Outcome::of(match &committed {
+                Committed::Stands(_) => None,
+                Committed::Closed(refusal) | Committed::Refused(refusal) => Some(refusal.error.kind()),
+            }));
+            committed
+        };
         match store.patience.run(commit).await {
             Ok(committed) => self.committed(committed).await,
             Err(unfinished) => {

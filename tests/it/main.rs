@@ -26,6 +26,7 @@ mod keys;
 mod limits;
 mod load;
 mod memory;
+mod metrics;
 mod multipart;
 mod order;
 mod pace;

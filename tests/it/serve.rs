@@ -235,12 +235,12 @@ async fn every_request_is_one_line_of_the_log_with_the_same_fields_through_both_
     eventually("each is in the log", || events(&server, "request").len() >= 6);
     let lines = events(&server, "request");
     for (id, level, outcome, status, door) in [
-        ("r-ok", "INFO", "OK", None, "Rest"),
-        ("r-401", "INFO", "TOKEN_INVALID", Some(401), "Rest"),
-        ("r-500", "ERROR", "INTERNAL", Some(500), "Rest"),
-        ("g-ok", "INFO", "OK", None, "Grpc"),
-        ("g-401", "INFO", "TOKEN_INVALID", Some(401), "Grpc"),
-        ("g-500", "ERROR", "INTERNAL", Some(500), "Grpc"),
+        ("r-ok", "INFO", "OK", None, "rest"),
+        ("r-401", "INFO", "TOKEN_INVALID", Some(401), "rest"),
+        ("r-500", "ERROR", "INTERNAL", Some(500), "rest"),
+        ("g-ok", "INFO", "OK", None, "grpc"),
+        ("g-401", "INFO", "TOKEN_INVALID", Some(401), "grpc"),
+        ("g-500", "ERROR", "INTERNAL", Some(500), "grpc"),
     ] {
         let mine: Vec<_> = lines.iter().filter(|line| line["fields"]["request_id"] == id).collect();
         assert_eq!(mine.len(), 1, "{id}: {lines:#?}");
@@ -250,6 +250,15 @@ async fn every_request_is_one_line_of_the_log_with_the_same_fields_through_both_
         assert!(fields["elapsed_ms"].is_u64() && fields["method"].is_string() && fields["path"].is_string(), "{line}");
         let error = fields["error"].as_str().unwrap_or_default();
         assert_eq!(error.is_empty(), outcome == "OK", "{line}");
+        // Whose attachment it was is known to whoever may know it, and under which id it was stored.
+        let named = (outcome != "TOKEN_INVALID").then_some(1);
+        assert_eq!(
+            (fields["client_id"].as_u64(), fields["attachment_id"].is_u64()),
+            (named, named.is_some()),
+            "{line}"
+        );
+        assert_eq!(fields["upload_id"].is_string(), outcome == "OK", "{line}");
+        assert_eq!(fields["size_bytes"].as_u64(), Some(u64::from(outcome == "OK")), "{line}");
         // The one place that has the cause.
         assert_eq!(error.contains("record.json"), outcome == "INTERNAL", "{line}");
     }

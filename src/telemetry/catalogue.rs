@@ -1,0 +1,243 @@
+//! Every metric by name: what it says, in which unit, and which values its labels have. It is what the HELP lines and
+//! docs/metrics.md are made of; a metric that is not here, or that is here and nowhere else, fails a test.
+
+use std::fmt::Write as _;
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// What a metric does over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only rises, until the process ends.
+    Counter,
+    /// It rises and falls.
+    Gauge,
+    /// It counts by size, in `_bucket`, `_sum` and `_count`.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its name, as it is asked for.
+    pub name: &'static str,
+    /// What it does over time.
+    pub kind: Kind,
+    /// Its labels, each with its values.
+    pub labels: &'static [(&'static str, &'static str)],
+    /// What it says.
+    pub help: &'static str,
+}
+
+const DOOR: (&str, &str) = ("door", "rest, grpc");
+const PORT: (&str, &str) = ("port", "rest, grpc, admin");
+const METHOD: (&str, &str) =
+    ("method", "UploadAttachment, RegisterAttachment (gRPC alone), other (REST alone: no such route)");
+const OPERATION: (&str, &str) = (
+    "operation",
+    "stat, read, list, write, close, abort, delete; on a local file system put (of a record), commit (of a content, with its record)",
+);
+const ISSUER: (&str, &str) = ("issuer", "the issuers of the configuration");
+
+const fn entry(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [(&'static str, &'static str)],
+    help: &'static str,
+) -> Entry {
+    Entry { name, kind, labels, help }
+}
+
+/// What `/metrics` serves.
+pub const CATALOGUE: &[Entry] = &[
+    entry("attachd_build_info", Gauge, &[("version", "the version")], "Always 1. The version is the label."),
+    entry("attachd_draining", Gauge, &[], "1 once the process was told to end, else 0."),
+    // Requests.
+    entry(
+        "attachd_requests_total",
+        Counter,
+        &[DOOR, METHOD, ("outcome", "OK, CLIENT_GONE, or the reason of the table of errors")],
+        "Requests that ended, by how.",
+    ),
+    entry(
+        "attachd_request_duration_seconds",
+        Histogram,
+        &[DOOR, METHOD, ("result", "ok, refused (4xx), failed (5xx), gone (the client went away)")],
+        "How long requests took, from their headers to the reply: the time that the client took to send is in it.",
+    ),
+    entry("attachd_requests_in_flight", Gauge, &[DOOR], "Requests that have begun and not ended."),
+    // Uploads.
+    entry("attachd_uploads_in_flight", Gauge, &[], "Uploads that have begun and are neither committed nor taken back."),
+    entry(
+        "attachd_upload_received_bytes_total",
+        Counter,
+        &[DOOR],
+        "Bytes of content that arrived, whether they were stored in the end or not.",
+    ),
+    entry(
+        "attachd_upload_size_bytes",
+        Histogram,
+        &[DOOR],
+        "Sizes of the files that were stored. The sum is the number of bytes stored.",
+    ),
+    entry(
+        "attachd_commit_duration_seconds",
+        Histogram,
+        &[("result", "ok, refused (the attachment is not as it was when the upload began), failed")],
+        "How long commits took: from the closing of the content to the durable record.",
+    ),
+    // Memory.
+    entry(
+        "attachd_memory_budget_bytes",
+        Gauge,
+        &[],
+        "What all upload buffers together may hold: `limits.memory_budget`.",
+    ),
+    entry("attachd_memory_budget_used_bytes", Gauge, &[], "What they hold."),
+    entry("attachd_memory_budget_waiting_uploads", Gauge, &[], "Uploads that wait for memory."),
+    entry("attachd_memory_budget_waits_total", Counter, &[], "How often an upload had to wait for memory."),
+    entry(
+        "attachd_memory_budget_refused_total",
+        Counter,
+        &[],
+        "Uploads that were refused since `limits.max_waiting_uploads` waited for memory.",
+    ),
+    // Storage.
+    entry(
+        "attachd_storage_operations_total",
+        Counter,
+        &[
+            OPERATION,
+            (
+                "outcome",
+                "ok; not_found, condition (both may be what was asked for); rate_limited, denied, unavailable (may be \
+                 tried again), failed; abandoned (its time had passed)",
+            ),
+        ],
+        "Operations that were sent to the storage, each try of its own.",
+    ),
+    entry(
+        "attachd_storage_operation_duration_seconds",
+        Histogram,
+        &[OPERATION],
+        "How long they took, however they ended.",
+    ),
+    entry(
+        "attachd_storage_late_operations",
+        Gauge,
+        &[],
+        "Operations that go on past `storage.timeout`, or tidy up, while nobody waits for them.",
+    ),
+    // Tokens.
+    entry(
+        "attachd_authentications_total",
+        Counter,
+        &[("outcome", "OK, TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, KEYS_UNAVAILABLE")],
+        "Requests by what became of their token, or of their client certificate where there is none.",
+    ),
+    entry(
+        "attachd_jwks_last_success_timestamp_seconds",
+        Gauge,
+        &[ISSUER],
+        "When the keys of an issuer were last found to be the right ones, by its provider or in their file, in seconds since 1970. Absent until then.",
+    ),
+    entry(
+        "attachd_jwks_fetches_total",
+        Counter,
+        &[ISSUER, ("outcome", "ok, failed")],
+        "How often they were asked for.",
+    ),
+    entry("attachd_jwks_keys", Gauge, &[ISSUER], "How many there are."),
+    entry(
+        "attachd_jwks_usable",
+        Gauge,
+        &[ISSUER],
+        "1 where the tokens of the issuer can be judged, 0 where they are answered 503.",
+    ),
+    entry(
+        "attachd_token_checks_total",
+        Counter,
+        &[("how", "verified (by their signature), remembered (from another request)")],
+        "Tokens that were checked.",
+    ),
+    // Connections.
+    entry("attachd_connections_accepted_total", Counter, &[PORT], "Connections that were accepted."),
+    entry("attachd_connections_open", Gauge, &[PORT], "Connections that are open."),
+    entry(
+        "attachd_connections_refused_total",
+        Counter,
+        &[PORT, ("reason", "tls (the handshake failed), silent (it said nothing in time)")],
+        "Connections that were closed before they had asked for anything.",
+    ),
+    // The process, by the names that all programs use.
+    entry("process_cpu_seconds_total", Counter, &[], "Processor time that the process has used."),
+    entry("process_resident_memory_bytes", Gauge, &[], "Memory that the process holds."),
+    entry("process_virtual_memory_bytes", Gauge, &[], "Address space that the process holds."),
+    entry("process_open_fds", Gauge, &[], "File descriptors that are open."),
+    entry("process_max_fds", Gauge, &[], "File descriptors that may be open."),
+    entry("process_threads", Gauge, &[], "Threads of the process."),
+    entry("process_start_time_seconds", Gauge, &[], "When the process began, in seconds since 1970."),
+];
+
+/// What `attachd gc` and `attachd verify` write with `--metrics-file`, each under its own name.
+pub const WALKS: &[Entry] = &[
+    entry("attachd_gc_last_run_timestamp_seconds", Gauge, &[], "When the last run ended, in seconds since 1970."),
+    entry("attachd_gc_duration_seconds", Gauge, &[], "How long it took."),
+    entry("attachd_gc_complete", Gauge, &[], "1 if it came to its end, 0 if it was stopped."),
+    entry("attachd_gc_attachments", Gauge, &[], "Attachments that it looked at."),
+    entry("attachd_gc_objects", Gauge, &[], "Objects that it looked at."),
+    entry("attachd_gc_garbage_objects", Gauge, &[], "Objects past the grace that no record names."),
+    entry("attachd_gc_garbage_bytes", Gauge, &[], "Their size, where the storage told it."),
+    entry("attachd_gc_deletes", Gauge, &[], "1 if it deleted them, 0 if it only looked."),
+    entry("attachd_gc_errors", Gauge, &[], "What could not be looked at or deleted."),
+    entry("attachd_verify_last_run_timestamp_seconds", Gauge, &[], "When the last run ended, in seconds since 1970."),
+    entry("attachd_verify_duration_seconds", Gauge, &[], "How long it took."),
+    entry("attachd_verify_complete", Gauge, &[], "1 if it came to its end, 0 if it was stopped."),
+    entry("attachd_verify_attachments", Gauge, &[], "Attachments that it read back."),
+    entry("attachd_verify_bytes", Gauge, &[], "Bytes that it read back."),
+    entry(
+        "attachd_verify_findings",
+        Gauge,
+        &[("finding", "missing, damaged, unreadable, orphaned, failed")],
+        "What is not as it should be.",
+    ),
+];
+
+/// The reference, in Markdown.
+pub fn markdown() -> String {
+    let mut text = String::from(HEAD);
+    table(&mut text, CATALOGUE);
+    text.push_str(WALK);
+    table(&mut text, WALKS);
+    text
+}
+
+const HEAD: &str = "# Metrics
+<!-- Made from the code by `attachd reference metrics`. -->
+The admin port serves them at `/metrics`: in OpenMetrics 1.0 where the scraper asks for it (`Accept:
+application/openmetrics-text`), else in the Prometheus text format. Times are in seconds, sizes in bytes. The values of labels
+are words of the program and of its configuration; nothing that a caller sends becomes one. Every counter is there from the
+start, at 0.
+
+";
+
+const WALK: &str = "
+## Of `attachd gc` and `attachd verify`
+These are commands that end, so nothing can scrape them. With `--metrics-file FILE` they write what follows when they end, in
+one step, for the textfile collector of the Prometheus node exporter. Where they run as a CronJob of Kubernetes, the metrics of
+kube-state-metrics on the CronJob say whether they succeed.
+
+";
+
+fn table(text: &mut String, entries: &[Entry]) {
+    text.push_str("| name | type | labels | meaning |\n|---|---|---|---|\n");
+    for Entry { name, kind, labels, help } in entries {
+        let labels: Vec<_> = labels.iter().map(|(label, values)| format!("`{label}`: {values}")).collect();
+        let kind = match kind {
+            Counter => "counter",
+            Gauge => "gauge",
+            Histogram => "histogram",
+        };
+        let _ = writeln!(text, "| `{name}` | {kind} | {} | {help} |", labels.join("<br>"));
+    }
+}

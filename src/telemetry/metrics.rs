@@ -1,0 +1,370 @@
+//! What is counted and timed while attachd works. The values of labels are words of this module and of the error table, so
+//! nothing that a caller chose can become one. What is counted for each chunk of an upload is one addition; everything else
+//! happens once a request, a connection or a storage operation. How the numbers are asked for stands in `exposition`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::request::{Door, Method};
+use crate::error::{Error, Kind, Result};
+
+/// Names and values of the labels of one series.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+pub(super) type Counters<const N: usize> = Family<Labels<N>, Counter>;
+pub(super) type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
+pub(super) type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
+
+/// The outcome of a request that was served, beside the reasons of the error table.
+pub const SERVED: &str = "OK";
+
+/// The outcome of a request whose client went away.
+pub const CLIENT_GONE: &str = "CLIENT_GONE";
+
+/// The counters and timers of one process. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(pub(super) Arc<Families>);
+
+/// All families, as they are registered.
+#[derive(Debug)]
+pub(super) struct Families {
+    pub requests: Counters<3>,
+    pub request_seconds: Histograms<3>,
+    pub requests_in_flight: Gauges<1>,
+    pub received_bytes: Counters<1>,
+    pub sizes: Histograms<1>,
+    pub commit_seconds: Histograms<1>,
+    pub operations: Counters<2>,
+    pub operation_seconds: Histograms<1>,
+    pub authentications: Counters<1>,
+    pub accepted: Counters<1>,
+    pub open: Gauges<1>,
+    pub refused: Counters<2>,
+}
+
+impl Default for Families {
+    /// All families, and in them every counter that can ever be: one that is not there yet looks the same as one that is
+    /// not counted, and the first event of its kind would be no increase.
+    fn default() -> Self {
+        let families = Families {
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
+            requests_in_flight: Family::default(),
+            received_bytes: Family::default(),
+            sizes: Family::new_with_constructor(|| Histogram::new(SIZES)),
+            commit_seconds: Family::new_with_constructor(|| Histogram::new(STORAGE_SECONDS)),
+            operations: Family::default(),
+            operation_seconds: Family::new_with_constructor(|| Histogram::new(STORAGE_SECONDS)),
+            authentications: Family::default(),
+            accepted: Family::default(),
+            open: Family::default(),
+            refused: Family::default(),
+        };
+        for door in Door::ALL {
+            drop(families.requests_in_flight.get_or_create(&[("door", door.as_str())]));
+            drop(families.received_bytes.get_or_create(&[("door", door.as_str())]));
+            drop(families.sizes.get_or_create(&[("door", door.as_str())]));
+            for method in door.methods() {
+                let reasons = Kind::ALL.map(|kind| kind.row().reason);
+                for outcome in reasons.into_iter().chain([SERVED, CLIENT_GONE]) {
+                    drop(families.requests.get_or_create(&request(door, method, outcome)));
+                }
+            }
+        }
+        for operation in Operation::ALL {
+            drop(families.operation_seconds.get_or_create(&[("operation", operation.as_str())]));
+            for outcome in Outcome::ALL {
+                drop(families.operations.get_or_create(&storage(operation, outcome)));
+            }
+        }
+        for kind in [Kind::TokenMissing, Kind::TokenInvalid, Kind::TokenExpired, Kind::KeysUnavailable]
+            .map(Some)
+            .into_iter()
+            .chain([None])
+        {
+            drop(families.authentications.get_or_create(&[("outcome", outcome(kind))]));
+        }
+        for port in Port::ALL {
+            drop(families.accepted.get_or_create(&[("port", port.as_str())]));
+            drop(families.open.get_or_create(&[("port", port.as_str())]));
+            for reason in Rejection::ALL {
+                drop(families.refused.get_or_create(&[("port", port.as_str()), ("reason", reason.as_str())]));
+            }
+        }
+        families
+    }
+}
+
+/// The bounds of what requests take, in seconds: from a refusal to the upload of a large file over a slow line.
+const REQUEST_SECONDS: [f64; 16] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0];
+
+/// The bounds of what one storage operation takes, in seconds: from a local disk to the time that an operation has.
+const STORAGE_SECONDS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// The bounds of sizes, in bytes: 1 KiB to 16 GiB.
+const SIZES: [f64; 10] = [
+    1024.0,
+    16_384.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+    268_435_456.0,
+    1_073_741_824.0,
+    17_179_869_184.0,
+];
+
+/// The outcome of what ended so, in one word.
+fn outcome(failure: Option<Kind>) -> &'static str {
+    failure.map_or(SERVED, |kind| kind.row().reason)
+}
+
+fn request(door: Door, method: Method, outcome: &'static str) -> Labels<3> {
+    [("door", door.as_str()), ("method", method.as_str()), ("outcome", outcome)]
+}
+
+fn storage(operation: Operation, outcome: Outcome) -> Labels<2> {
+    [("operation", operation.as_str()), ("outcome", outcome.as_str())]
+}
+
+/// How a request ended, in few words: what a caller got, or whose fault it is that it got nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was served.
+    Served,
+    /// It was refused or failed.
+    Failed(Kind),
+    /// Its client went away.
+    Gone,
+}
+
+impl End {
+    /// The word for the outcome: `OK`, `CLIENT_GONE`, or the reason of the error table.
+    pub fn outcome(self) -> &'static str {
+        match self {
+            End::Served => SERVED,
+            End::Failed(kind) => kind.row().reason,
+            End::Gone => CLIENT_GONE,
+        }
+    }
+
+    /// The word for whose fault it was.
+    pub(super) fn result(self) -> &'static str {
+        match self {
+            End::Served => "ok",
+            End::Failed(kind) if kind.row().status.is_server_error() => "failed",
+            End::Failed(_) => "refused",
+            End::Gone => "gone",
+        }
+    }
+}
+
+impl Metrics {
+    /// A request began.
+    pub(super) fn begun(&self, door: Door) {
+        self.0.requests_in_flight.get_or_create(&[("door", door.as_str())]).inc();
+    }
+
+    /// A request ended.
+    pub(super) fn ended(&self, door: Door, method: Method, end: End, elapsed: Duration) {
+        self.0.requests_in_flight.get_or_create(&[("door", door.as_str())]).dec();
+        self.0.requests.get_or_create(&request(door, method, end.outcome())).inc();
+        let labels = [("door", door.as_str()), ("method", method.as_str()), ("result", end.result())];
+        self.0.request_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// The counter of content that arrives through a door.
+    pub(super) fn received(&self, door: Door) -> Counter {
+        self.0.received_bytes.get_or_create_owned(&[("door", door.as_str())])
+    }
+
+    /// A file of this size was stored.
+    #[expect(clippy::cast_precision_loss, reason = "a sum of sizes may be off by one in 2^53")]
+    pub(super) fn stored(&self, door: Door, size: u64) {
+        self.0.sizes.get_or_create(&[("door", door.as_str())]).observe(size as f64);
+    }
+
+    /// A commit was tried: from the closing of the content to the durable record.
+    pub fn committed(&self, failure: Option<Kind>, elapsed: Duration) {
+        let end = failure.map_or(End::Served, End::Failed);
+        self.0.commit_seconds.get_or_create(&[("result", end.result())]).observe(elapsed.as_secs_f64());
+    }
+
+    /// A token was looked at.
+    pub fn authenticated(&self, failure: Option<Kind>) {
+        self.0.authentications.get_or_create(&[("outcome", outcome(failure))]).inc();
+    }
+
+    /// A storage operation begins.
+    pub fn operation(&self, operation: Operation) -> Timing {
+        Timing { metrics: self.clone(), operation, began: Instant::now(), outcome: Outcome::Abandoned }
+    }
+
+    /// Times a storage operation whose failure is one of ours.
+    pub async fn time<T>(&self, operation: Operation, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let timing = self.operation(operation);
+        let done = work.await;
+        timing.end(Outcome::of(done.as_ref().err().map(Error::kind)));
+        done
+    }
+
+    /// A connection was accepted. It is open as long as what is returned lives.
+    pub fn connected(&self, port: Port) -> OpenConnection {
+        self.0.accepted.get_or_create(&[("port", port.as_str())]).inc();
+        let open = self.0.open.get_or_create_owned(&[("port", port.as_str())]);
+        open.inc();
+        OpenConnection(open)
+    }
+
+    /// A connection was accepted and closed without having served anything.
+    pub fn refused(&self, port: Port, reason: Rejection) {
+        self.0.refused.get_or_create(&[("port", port.as_str()), ("reason", reason.as_str())]).inc();
+    }
+}
+
+/// A storage operation that goes on. One that is dropped was abandoned.
+#[derive(Debug)]
+pub struct Timing {
+    metrics: Metrics,
+    operation: Operation,
+    began: Instant,
+    outcome: Outcome,
+}
+
+impl Timing {
+    /// The operation ended.
+    pub fn end(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Timing {
+    fn drop(&mut self) {
+        let Families { operations, operation_seconds, .. } = &*self.metrics.0;
+        operations.get_or_create(&storage(self.operation, self.outcome)).inc();
+        let elapsed = self.began.elapsed().as_secs_f64();
+        operation_seconds.get_or_create(&[("operation", self.operation.as_str())]).observe(elapsed);
+    }
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Makes an enumeration whose variants are the values of a label.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$why:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$why])* $variant,)*
+        }
+
+        impl $name {
+            /// Each there is.
+            pub const ALL: [$name; [$($word),*].len()] = [$($name::$variant),*];
+
+            /// The value of the label.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $($name::$variant => $word,)*
+                }
+            }
+        }
+    };
+}
+pub(super) use label;
+
+label! {
+    /// A kind of storage operation.
+    Operation {
+        /// A look at an object.
+        Stat = "stat",
+        /// The reading of an object, or of a part of it.
+        Read = "read",
+        /// The next page of a listing.
+        List = "list",
+        /// A write to an object that is not closed yet.
+        Write = "write",
+        /// The closing of an object, which makes it visible.
+        Close = "close",
+        /// The taking back of an object that is not closed.
+        Abort = "abort",
+        /// A deletion.
+        Delete = "delete",
+        /// The replacement of a record, on a local file system: its lock, its file, its directories.
+        Put = "put",
+        /// The commit of a content, on a local file system: its end, its fsync, and the replacement of the record.
+        Commit = "commit",
+    }
+}
+
+label! {
+    /// How a storage operation ended.
+    Outcome {
+        /// It was done.
+        Ok = "ok",
+        /// There is no such object.
+        NotFound = "not_found",
+        /// A condition did not hold.
+        Condition = "condition",
+        /// The storage asks to slow down.
+        RateLimited = "rate_limited",
+        /// The storage does not permit it.
+        Denied = "denied",
+        /// It failed and may succeed later.
+        Unavailable = "unavailable",
+        /// It failed.
+        Failed = "failed",
+        /// Nobody waited for its end, as when its time had passed.
+        Abandoned = "abandoned",
+    }
+}
+
+impl Outcome {
+    /// What became of an operation whose failure is one of ours.
+    pub fn of(failure: Option<Kind>) -> Outcome {
+        match failure {
+            None => Outcome::Ok,
+            Some(Kind::StorageUnavailable) => Outcome::Unavailable,
+            Some(Kind::Internal) => Outcome::Failed,
+            // What was asked for is not to be, and the storage has done its part.
+            Some(_) => Outcome::Condition,
+        }
+    }
+}
+
+label! {
+    /// A port.
+    Port {
+        /// The REST port.
+        Rest = "rest",
+        /// The gRPC port.
+        Grpc = "grpc",
+        /// The admin port.
+        Admin = "admin",
+    }
+}
+
+label! {
+    /// Why a connection was closed without having served anything.
+    Rejection {
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// It said nothing in time.
+        Silent = "silent",
+    }
+}

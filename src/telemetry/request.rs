@@ -1,0 +1,250 @@
+//! One request, from its first byte to its end: what is learnt of it on the way, and what is told of it when it ends. There
+//! is one line in the log, with the same fields on both doors, one count and one duration. A failure is logged here, once,
+//! with its cause; nowhere else. No token, no header value that a caller chose but its request id, ever gets here.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use prometheus_client::metrics::counter::Counter;
+use uuid::Uuid;
+
+use super::metrics::{End, Metrics, label};
+use crate::attachment::{Key, UploadId};
+use crate::error::{Error, Kind};
+
+/// The header and metadata key of the request id.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// The longest request id that is accepted from a caller, in bytes.
+const REQUEST_ID_BYTES: usize = 128;
+
+/// The id by which a request is found again in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// Takes the caller's id where it is 1 to 128 letters, digits and `-_.:/+=@`, else makes one (UUIDv7).
+    pub fn accept_or_make(sent: Option<&[u8]>) -> RequestId {
+        let sane = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
+        match sent.and_then(|sent| std::str::from_utf8(sent).ok()) {
+            Some(sent) if (1..=REQUEST_ID_BYTES).contains(&sent.len()) && sent.as_bytes().iter().all(sane) => {
+                RequestId(sent.to_owned())
+            }
+            _ => RequestId(Uuid::now_v7().to_string()),
+        }
+    }
+
+    /// The id: ASCII that may stand in a header.
+    pub fn to_ascii(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+label! {
+    /// Which port a request came through.
+    Door {
+        /// The REST port.
+        Rest = "rest",
+        /// The gRPC port.
+        Grpc = "grpc",
+    }
+}
+
+label! {
+    /// What a request asked for.
+    Method {
+        /// An upload.
+        Upload = "UploadAttachment",
+        /// A registration.
+        Register = "RegisterAttachment",
+        /// What there is not.
+        Other = "other",
+    }
+}
+
+impl Door {
+    /// What can be asked for through it.
+    pub fn methods(self) -> impl Iterator<Item = Method> {
+        let never = move |method: &Method| {
+            matches!((self, method), (Door::Rest, Method::Register) | (Door::Grpc, Method::Other))
+        };
+        Method::ALL.into_iter().filter(move |method| !never(method))
+    }
+}
+
+/// What is learnt of a request on its way. It goes along with the request, and what holds it may outlive that.
+#[derive(Clone, Debug)]
+pub struct Trail(Arc<Facts>);
+
+#[derive(Debug)]
+struct Facts {
+    /// The client and the attachment that the request names.
+    target: OnceLock<Key>,
+    upload: OnceLock<UploadId>,
+    method: OnceLock<Method>,
+    bytes: AtomicU64,
+    received: Counter,
+    metrics: Metrics,
+}
+
+impl Trail {
+    fn new(door: Door, metrics: &Metrics) -> Trail {
+        Trail(Arc::new(Facts {
+            target: OnceLock::new(),
+            upload: OnceLock::new(),
+            method: OnceLock::new(),
+            bytes: AtomicU64::new(0),
+            received: metrics.received(door),
+            metrics: metrics.clone(),
+        }))
+    }
+
+    /// What the request asks for. Until that is known it is [`Method::Other`].
+    pub fn asks_for(&self, method: Method) {
+        // A second word on it would be a mistake that changes nothing.
+        let _ = self.0.method.set(method);
+    }
+
+    /// Whose attachment the request is about, as it was parsed.
+    pub fn names(&self, target: Key) {
+        let _ = self.0.target.set(target);
+    }
+
+    /// Under which id the content is stored.
+    pub fn writes(&self, upload: UploadId) {
+        let _ = self.0.upload.set(upload);
+    }
+
+    /// So many bytes of content arrived.
+    pub fn received(&self, bytes: usize) {
+        self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.received.inc_by(bytes as u64);
+    }
+
+    /// The counters of the process.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+}
+
+/// The end of a request, which is told once. A request that is dropped before it ends has lost its client.
+#[derive(Debug)]
+pub struct Exit {
+    door: Door,
+    id: RequestId,
+    /// As the caller wrote it: it is in the log alone.
+    method: String,
+    path: String,
+    began: Instant,
+    trail: Trail,
+    told: bool,
+}
+
+impl Exit {
+    /// Begins to time a request.
+    pub fn new(
+        door: Door,
+        id: RequestId,
+        method: impl Into<String>,
+        path: impl Into<String>,
+        metrics: &Metrics,
+    ) -> Self {
+        metrics.begun(door);
+        let trail = Trail::new(door, metrics);
+        Exit { door, id, method: method.into(), path: path.into(), began: Instant::now(), trail, told: false }
+    }
+
+    /// The request's id.
+    pub fn request_id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Where the request's way is written down.
+    pub fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
+    /// The request was served.
+    pub fn succeeded(mut self) {
+        self.tell(End::Served, None);
+    }
+
+    /// The request was refused or failed.
+    pub fn failed(mut self, error: &Error) {
+        self.tell(End::Failed(error.kind()), Some(error.to_string()));
+    }
+
+    /// The request was refused or failed, with what [`Error`]'s `Display` said of it.
+    pub fn failed_with(mut self, kind: Kind, error: String) {
+        self.tell(End::Failed(kind), Some(error));
+    }
+
+    fn tell(&mut self, end: End, error: Option<String>) {
+        self.told = true;
+        let Exit { door, id, method, path, began, trail: Trail(facts), .. } = self;
+        let elapsed = began.elapsed();
+        let asked = facts.method.get().copied().unwrap_or(Method::Other);
+        let size_bytes = facts.bytes.load(Ordering::Relaxed);
+        facts.metrics.ended(*door, asked, end, elapsed);
+        if end == End::Served && asked == Method::Upload {
+            facts.metrics.stored(*door, size_bytes);
+        }
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let (client_id, attachment_id) = facts.target.get().map(|key| (key.client.get(), key.attachment.get())).unzip();
+        let upload_id = facts.upload.get().map(tracing::field::display);
+        let size_bytes = (asked == Method::Upload).then_some(size_bytes);
+        let status = match end {
+            End::Failed(kind) => Some(kind.row().status.as_u16()),
+            End::Served | End::Gone => None,
+        };
+        // A macro, since the level of an event is a constant.
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    request_id = %id, door = door.as_str(), method, path, client_id, attachment_id, upload_id,
+                    outcome = end.outcome(), status, error, size_bytes, elapsed_ms, "request"
+                )
+            };
+        }
+        if end.result() == "failed" {
+            line!(error);
+        } else {
+            line!(info);
+        }
+    }
+}
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        if !self.told {
+            self.tell(End::Gone, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sane_request_id_is_kept_and_any_other_is_replaced() {
+        let kept = |sent: &str| RequestId::accept_or_make(Some(sent.as_bytes())).to_ascii() == sent;
+        assert!(kept("a"));
+        assert!(kept("018f-Trace.1:2/3+4=@_"));
+        assert!(kept(&"a".repeat(REQUEST_ID_BYTES - 1)));
+        assert!(kept(&"a".repeat(REQUEST_ID_BYTES)));
+        assert!(!kept(&"a".repeat(REQUEST_ID_BYTES + 1)));
+        assert!(!kept(""));
+        assert!(!kept("a b"));
+        assert!(!kept("a\r\nx: y"));
+        assert_ne!(RequestId::accept_or_make(None), RequestId::accept_or_make(None));
+    }
+}
