@@ -46,6 +46,7 @@ step "a rollout under load" tests/rollout/run.sh "$attachd"
 step "a large file through each door" tests/big.sh "$attachd"
 step "the protos" tests/proto.sh
 step "the manifests" tests/deploy/manifests.sh "$attachd"
+step "the alerts and the dashboard" tests/deploy/monitoring.sh "$attachd"
 step "backup and restore" tests/deploy/restore.sh "$attachd"
 step "the image" tests/deploy/image.sh "$attachd"
 
