@@ -111,6 +111,13 @@ jwks_url = "{key_set()}"
 """)
 
 
+def break_one():
+    """Lays a file where the storage needs a folder: uploads to attachment 77 fail."""
+    content = work / "store/clients/1/attachments/77/content"
+    content.parent.mkdir(parents=True)
+    content.write_text("not a folder")
+
+
 def addresses(running):
     """Where the ports are, from the log."""
     deadline = time.monotonic() + 30
@@ -186,6 +193,7 @@ def load(ports, token):
             upload(ports["rest"], token + "x", 1, b"a token that does not hold")
             upload(ports["rest"], token, 1, b"another client", path="clients/2")
             upload(ports["rest"], token, "x", b"no id")
+            upload(ports["rest"], token, 77, b"the storage fails")
             upload(ports["rest"], token, 2, secrets.token_bytes(100_000), stop_after=50_000)
             time.sleep(0.2)
 
@@ -256,6 +264,7 @@ def names(address):
 
 
 configure()
+break_one()
 token = subprocess.run([attachd, "token", "--config", str(work / "attachd.toml"), "--client", "1", "--scope", "attachments:write",
                         "--ttl", "1h"], check=True, capture_output=True, text=True).stdout.strip()
 (work / "token").write_text(token)
