@@ -10,6 +10,7 @@ mod check;
 mod claims;
 mod config;
 mod fetch;
+mod inspect;
 mod issuer;
 mod keyring;
 mod keys;
@@ -26,6 +27,7 @@ use serde_json::Value;
 
 pub use certificate::{Certificates, Peer};
 pub use config::{Config, IssuerConfig, LoadError};
+pub use inspect::{Report, Verdict};
 pub use keyring::{Freshness, KeysState};
 pub use mint::{Claims, Minter};
 pub use principal::{Ids, Principal, Scope};
@@ -37,6 +39,8 @@ use issuer::{Issuer, Unsigned};
 use keyring::NoneNewer;
 use seen::{Fingerprint, Found, Seen};
 use token::{Members, Parts};
+
+const TOO_LONG: &str = "the token is longer than 16 KiB";
 
 /// Turns tokens into principals: the configured issuers with their keys, and the tokens that were found to hold lately.
 /// `Debug` shows issuers, algorithms and key ids, and no key material.
@@ -135,7 +139,7 @@ impl Verifier {
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_err(|_| Error::internal("the clock of this machine is before 1970"))?;
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refusal::new(Check::Form, "the token is longer than 16 KiB").into());
+            return Err(Refusal::new(Check::Form, TOO_LONG).into());
         }
         let fingerprint = Fingerprint::of(token);
         let found = match self.seen.get(&fingerprint).filter(|found| self.stands(found)) {
@@ -145,7 +149,7 @@ impl Verifier {
             }
             None => {
                 self.verified.fetch_add(1, Ordering::Relaxed);
-                let found = self.judge(token).await?;
+                let found = self.judge(token).await.map_err(Error::from)?;
                 found.window.check(now, self.leeway)?;
                 self.seen.insert(fingerprint, found.clone());
                 found
@@ -164,8 +168,11 @@ impl Verifier {
     }
 
     /// All that can be said of a token without a clock.
-    async fn judge(&self, token: &str) -> Result<Found> {
+    async fn judge(&self, token: &str) -> Result<Found, Unjudged> {
         let form = |why| Refusal::new(Check::Form, why);
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(form(TOO_LONG).into());
+        }
         let parts = Parts::of(token).ok_or(form("the token does not have three parts"))?;
         let header = Members::decode(parts.header).ok_or(form("the token's header is not a JSON object"))?;
         let claims = Members::decode(parts.claims).ok_or(form("the token's claims are not a JSON object"))?;
@@ -183,7 +190,7 @@ impl Verifier {
     }
 
     /// Looks for a key under which the signature holds, among those that are known, and then among newer ones.
-    async fn signed(&self, issuer: &Issuer, header: &Members, parts: &Parts<'_>) -> Result<u64> {
+    async fn signed(&self, issuer: &Issuer, header: &Members, parts: &Parts<'_>) -> Result<u64, Unjudged> {
         let ring = &issuer.ring;
         let mark = ring.mark();
         let mut held = ring.held();
@@ -199,10 +206,33 @@ impl Verifier {
             match (ring.newer(&held, mark).await, refusal) {
                 (Ok(newer), _) => held = newer,
                 (Err(NoneNewer::Told), Some(refusal)) if is_usable => return Err(refusal.into()),
-                (Err(_), _) => {
-                    let error = Error::new(Kind::KeysUnavailable);
-                    return Err(error.because(format!("the keys of {} are not to be had", issuer.name)));
-                }
+                (Err(_), _) => return Err(Unjudged::WithoutKeys(issuer.name.clone())),
+            }
+        }
+    }
+}
+
+/// Why nothing was found of a token.
+#[derive(Debug)]
+enum Unjudged {
+    /// It does not hold.
+    Refused(Refusal),
+    /// The keys of this issuer are not to be had.
+    WithoutKeys(String),
+}
+
+impl From<Refusal> for Unjudged {
+    fn from(refusal: Refusal) -> Unjudged {
+        Unjudged::Refused(refusal)
+    }
+}
+
+impl From<Unjudged> for Error {
+    fn from(unjudged: Unjudged) -> Error {
+        match unjudged {
+            Unjudged::Refused(refusal) => refusal.into(),
+            Unjudged::WithoutKeys(issuer) => {
+                Error::new(Kind::KeysUnavailable).because(format!("the keys of {issuer} are not to be had"))
             }
         }
     }

@@ -41,8 +41,8 @@ enum Command {
     /// See a configuration as `serve` does
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Make a token, for development and tests
-    Token(token::Arguments),
+    /// Make a token, for development and tests, or explain one
+    Token(Box<token::Arguments>),
     /// Upload a file over gRPC and print the stored attachment as JSON
     Upload(upload::Arguments),
     /// Find content that no record names, and with --delete delete it
@@ -137,7 +137,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Config(ConfigCommand::Show(file)) => show::run(&file),
-        Command::Token(arguments) => token::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments).await,
         Command::Upload(arguments) => upload::run(arguments).await,
         Command::Gc(arguments) => gc::run(arguments).await,
         Command::Verify(arguments) => verify::run(arguments).await,

@@ -1,6 +1,8 @@
 //! What is looked at in a token, in order, and why one is refused. The reasons are fixed sentences for the log, so that no
 //! part of a token can be in them.
 
+use std::fmt;
+
 use crate::error::{Error, Kind};
 
 /// The checks of a token, in the order in which they are made.
@@ -26,6 +28,43 @@ pub enum Check {
     Times,
     /// `exp` has not passed.
     Expiry,
+}
+
+impl Check {
+    /// Every check, in order.
+    pub const ALL: [Check; 10] = [
+        Check::Form,
+        Check::Issuer,
+        Check::Header,
+        Check::Key,
+        Check::Signature,
+        Check::Audience,
+        Check::Subject,
+        Check::Claims,
+        Check::Times,
+        Check::Expiry,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Check::Form => "form",
+            Check::Issuer => "issuer",
+            Check::Header => "header",
+            Check::Key => "key",
+            Check::Signature => "signature",
+            Check::Audience => "audience",
+            Check::Subject => "subject",
+            Check::Claims => "claims",
+            Check::Times => "times",
+            Check::Expiry => "expiry",
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// Why a token does not hold.

@@ -23,7 +23,7 @@ const APPLICATION: &str = "application/";
 pub(super) struct Issuer {
     pub(super) name: String,
     pub(super) audience: Vec<String>,
-    types: Vec<String>,
+    pub(super) types: Vec<String>,
     paths: Paths,
     grants: Vec<Grant>,
     /// Whether `kid` selects among the keys: true of a JWKS, where keys have names.
@@ -113,9 +113,19 @@ impl Issuer {
         if !self.is_addressed_by(claims.get("aud")) {
             return Err(Refusal::new(Check::Audience, "the token's aud is missing, malformed or not ours"));
         }
-        let subject = self.paths.subject(claims);
+        let subject = self.subject(claims);
         let subject = subject.ok_or(Refusal::new(Check::Subject, "the token's subject is missing or malformed"))?;
         Ok(Principal::new(&self.name, subject, self.rights(subject, claims)?))
+    }
+
+    /// Who the caller is, if the claims say so in a way that can be used.
+    pub(super) fn subject<'a>(&self, claims: &'a Members) -> Option<&'a str> {
+        self.paths.subject(claims)
+    }
+
+    /// Whether the configuration says what this subject may do.
+    pub(super) fn has_grant(&self, subject: &str) -> bool {
+        self.grants.iter().any(|grant| grant.subject == subject)
     }
 
     /// What the configuration grants to this subject by name, or else what the claims grant.

@@ -250,6 +250,11 @@ impl Principal {
         self.0.rights.portfolios.holds(id)
     }
 
+    /// What the caller may do and touch.
+    pub(super) fn rights(&self) -> &Rights {
+        &self.0.rights
+    }
+
     /// The bytes that this principal takes on the heap, about.
     pub(super) fn weight(&self) -> usize {
         let Identity { issuer, subject, rights } = &*self.0;

@@ -1,0 +1,242 @@
+//! A token explained against the configuration, for whoever was told "401": each check in order, what it looked at, and how
+//! it came out. The verdict is that of [`Verifier::verify`]; this file only puts words to it. It shows what a token says, and
+//! never its signature.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::check::Check;
+use super::issuer::Issuer;
+use super::keyring::Held;
+use super::principal::{Principal, Scope};
+use super::token::{Members, Parts};
+use super::{Unjudged, Verifier, Window};
+use crate::error::{Error, Result};
+
+/// The longest value of a token that is shown whole, in characters.
+const SHOWN: usize = 200;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The token passed.
+    Passed,
+    /// The token is refused for it.
+    Failed,
+    /// It was not come to, because an earlier one failed.
+    NotReached,
+}
+
+/// One check of a token.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// What was checked, in a word.
+    pub check: String,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// What was looked at.
+    pub seen: String,
+    /// Why it failed.
+    pub why: Option<String>,
+}
+
+/// All that there is to say of a token.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Each check, in the order in which they are made.
+    pub findings: Vec<Finding>,
+    /// What the token grants, where it is accepted.
+    pub rights: Vec<(&'static str, String)>,
+    /// The reason of the error table with which a request would be refused.
+    pub refused: Option<&'static str>,
+}
+
+impl Verifier {
+    /// Explains `token` as of `now`. Asks for the keys of its issuer where they are at a provider.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::error::Kind::Internal) when `now` is before 1970.
+    pub async fn inspect(&self, token: &str, now: SystemTime) -> Result<Report> {
+        let now = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_err(|_| Error::internal("the clock of this machine is before 1970"))?;
+        let judged = match self.judge(token).await {
+            Ok(found) => found.window.check(now, self.leeway).map(|()| found.principal).map_err(Unjudged::from),
+            Err(unjudged) => Err(unjudged),
+        };
+        let failed = match &judged {
+            Ok(_) => None,
+            Err(Unjudged::Refused(refusal)) => Some((refusal.check, refusal.why.to_owned())),
+            Err(Unjudged::WithoutKeys(_)) => Some((Check::Key, "the issuer's keys are not to be had".to_owned())),
+        };
+        let view = View::of(self, token, now);
+        let findings = Check::ALL.map(|check| {
+            let (verdict, why) = match &failed {
+                Some((at, why)) if *at == check => (Verdict::Failed, Some(why.clone())),
+                Some((at, _)) if *at < check => (Verdict::NotReached, None),
+                _ => (Verdict::Passed, None),
+            };
+            Finding { check: check.to_string(), verdict, seen: view.seen(check), why }
+        });
+        let rights = judged.as_ref().map(rights).unwrap_or_default();
+        let refused = judged.err().map(|unjudged| Error::from(unjudged).kind().row().reason);
+        Ok(Report { findings: findings.into(), rights, refused })
+    }
+}
+
+fn rights(principal: &Principal) -> Vec<(&'static str, String)> {
+    let rights = principal.rights();
+    let scopes: Vec<_> = rights.scopes.iter().copied().map(Scope::as_str).collect();
+    let scopes = if scopes.is_empty() { "none".to_owned() } else { scopes.join(" ") };
+    vec![
+        ("scopes", scopes),
+        ("clients", rights.clients.to_string()),
+        ("projects", rights.projects.to_string()),
+        ("portfolios", rights.portfolios.to_string()),
+    ]
+}
+
+/// What can be read of a token without knowing whether it holds.
+struct View<'a> {
+    verifier: &'a Verifier,
+    length: usize,
+    parts: usize,
+    header: Option<Members>,
+    claims: Option<Members>,
+    issuer: Option<(usize, &'a Issuer)>,
+    now: Duration,
+}
+
+impl<'a> View<'a> {
+    fn of(verifier: &'a Verifier, token: &str, now: Duration) -> View<'a> {
+        let short = token.len() <= super::MAX_TOKEN_BYTES;
+        let parts = Parts::of(token).filter(|_| short);
+        let claims = parts.as_ref().and_then(|parts| Members::decode(parts.claims));
+        let name = claims.as_ref().and_then(|claims| claims.string("iss"));
+        let issuer = name.and_then(|name| verifier.issuers.iter().enumerate().find(|(_, issuer)| issuer.name == name));
+        View {
+            verifier,
+            length: token.len(),
+            parts: token.split('.').count(),
+            header: parts.as_ref().and_then(|parts| Members::decode(parts.header)),
+            claims,
+            issuer,
+            now,
+        }
+    }
+
+    fn header(&self, name: &str) -> String {
+        show(self.header.as_ref().and_then(|header| header.get(name)))
+    }
+
+    fn claim(&self, name: &str) -> String {
+        show(self.claims.as_ref().and_then(|claims| claims.get(name)))
+    }
+
+    fn seen(&self, check: Check) -> String {
+        match check {
+            Check::Form => format!("{} bytes in {} parts", self.length, self.parts),
+            Check::Issuer => match self.issuer {
+                Some((index, _)) => format!("iss {} is auth.issuers[{index}]", self.claim("iss")),
+                None => {
+                    let known: Vec<_> = self.verifier.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
+                    format!("iss {}; configured are {}", self.claim("iss"), known.join(", "))
+                }
+            },
+            Check::Header => {
+                let types = self.issuer.map(|(_, issuer)| issuer.types.join(", ")).filter(|types| !types.is_empty());
+                let types = types.map(|types| format!("; configured types are {types}")).unwrap_or_default();
+                format!("typ {}, crit {}{types}", self.header("typ"), self.header("crit"))
+            }
+            Check::Key => {
+                let keys = self.issuer.map(|(_, issuer)| keys(issuer)).unwrap_or_default();
+                format!("alg {}, kid {}{keys}", self.header("alg"), self.header("kid"))
+            }
+            Check::Signature => "(not shown)".to_owned(),
+            Check::Audience => {
+                let ours = self.issuer.map(|(_, issuer)| format!("; ours is {}", issuer.audience.join(" or ")));
+                format!("aud {}{}", self.claim("aud"), ours.unwrap_or_default())
+            }
+            Check::Subject => match self.read(|issuer, claims| issuer.subject(claims).map(str::to_owned)) {
+                Some(subject) => format!("{subject:?}"),
+                None => "none that can be used".to_owned(),
+            },
+            Check::Claims => {
+                let granted = self.read(|issuer, claims| {
+                    Some(issuer.subject(claims).is_some_and(|subject| issuer.has_grant(subject)))
+                });
+                match granted {
+                    Some(true) => "a grant of the configuration stands in their place".to_owned(),
+                    _ => "scopes, clients, projects, portfolios".to_owned(),
+                }
+            }
+            Check::Times => {
+                let [iat, nbf, exp] = ["iat", "nbf", "exp"].map(|name| self.instant(name));
+                format!("iat {iat}, nbf {nbf}, exp {exp}")
+            }
+            Check::Expiry => self.expiry(),
+        }
+    }
+
+    fn read<T>(&self, read: impl Fn(&Issuer, &Members) -> Option<T>) -> Option<T> {
+        let ((_, issuer), claims) = self.issuer.zip(self.claims.as_ref())?;
+        read(issuer, claims)
+    }
+
+    /// A time as people write it, where it is one.
+    fn instant(&self, name: &str) -> String {
+        let seconds = self.claims.as_ref().and_then(|claims| claims.get(name)?.as_i64());
+        let instant = seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+        instant.and_then(|instant| instant.format(&Rfc3339).ok()).unwrap_or_else(|| self.claim(name))
+    }
+
+    fn expiry(&self) -> String {
+        let Some(window) = self.claims.as_ref().and_then(|claims| Window::of(claims).ok()) else {
+            return "unknown".to_owned();
+        };
+        let whole = |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs()));
+        let leeway = humantime::format_duration(self.verifier.leeway);
+        match window.expires.checked_sub(self.now) {
+            Some(left) => format!("expires in {}, and {leeway} are forgiven", whole(left)),
+            None => format!("expired {} ago, and {leeway} are forgiven", whole(self.now - window.expires)),
+        }
+    }
+}
+
+/// The keys of an issuer, as far as they help to see which one is missing.
+fn keys(issuer: &Issuer) -> String {
+    let held: &Held = &issuer.ring.held();
+    let state = issuer.ring.state();
+    let names: Vec<_> = held
+        .keys
+        .iter()
+        .map(|key| {
+            let algorithms: Vec<_> = key.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect();
+            let kid = key.kid.as_deref().map(|kid| format!("{kid:?} for ")).unwrap_or_default();
+            format!("{kid}{}", algorithms.join("/"))
+        })
+        .collect();
+    let failure = held.failure.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    format!("; the keys at {} are {names}, {}{failure}", issuer.ring.origin(), state.freshness.as_str())
+}
+
+/// A value of a token, on one line, without what a terminal would act on.
+fn show(value: Option<&Value>) -> String {
+    let Some(value) = value else { return "absent".to_owned() };
+    let text: String = value
+        .to_string()
+        .chars()
+        .flat_map(|c| {
+            let keeps = c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
+            if keeps { vec![c] } else { c.escape_unicode().collect() }
+        })
+        .collect();
+    match text.char_indices().nth(SHOWN) {
+        None => text,
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+    }
+}
