@@ -51,6 +51,7 @@ async fn identified(State(metrics): State<Metrics>, mut request: Request, next: 
     let id = RequestId::accept_or_make(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
     let exit = Exit::new(Door::Rest, id, request.method().as_str(), request.uri().path(), &metrics);
     request.extensions_mut().insert(exit.trail().clone());
+    request.extensions_mut().insert(exit.request_id().clone());
     let mut response = match hosted(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => envelope::refusal(&error),

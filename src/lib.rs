@@ -17,6 +17,7 @@ mod multipart;
 
 mod rpc;
 
+mod audit;
 mod auth;
 mod rights;
 mod upload;

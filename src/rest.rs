@@ -19,13 +19,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
 use crate::attachment::{Digest, Id};
+use crate::audit::{Action, Entry};
 use crate::envelope;
 use crate::error::{Error, Kind, Result};
 use crate::multipart::{Boundary, Event, Limits, Parser, PartHead};
 use crate::pb::upload_attachment_request::Message;
 use crate::pb::{Attachment, UPLOAD_PATH_FIELDS, UPLOAD_ROUTE, UploadAttachmentRequest, UploadFinish, UploadHeader};
-use crate::rpc::Attachments;
-use crate::telemetry::{Method, Trail};
+use crate::rpc::{self, Attachments};
+use crate::telemetry::{Door, Method, RequestId, Trail};
 
 pub mod openapi;
 
@@ -58,15 +59,22 @@ async fn upload(
     path: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
 ) -> Response {
-    match serve(&attachments, path, request).await {
+    let id = request.extensions().get::<RequestId>().cloned();
+    let id = id.unwrap_or_else(|| RequestId::accept_or_make(None));
+    let entry = rpc::entry(Action::Upload, Door::Rest, id, request.extensions());
+    match serve(&attachments, &entry, path, request).await {
         Ok(attachment) => created(&attachment),
-        Err(error) => envelope::refusal(&error),
+        Err(error) => {
+            entry.refused(&error);
+            envelope::refusal(&error)
+        }
     }
 }
 
 /// The order of these checks is part of the contract: whoever may not know, learns nothing from the checks after.
 async fn serve(
     attachments: &Attachments,
+    entry: &Entry,
     path: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
 ) -> Result<Attachment> {
@@ -74,10 +82,15 @@ async fn serve(
     let trail = parts.extensions.remove::<Trail>().ok_or_else(|| Error::internal("a request without a trail"))?;
     trail.asks_for(Method::Upload);
     let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let caller = attachments.caller(authorization, &parts.extensions).await?;
-    let mut header = target(path, parts.uri.query().unwrap_or_default())?;
+    // Read before the token is looked at, so that the audit trail says what a stranger was after; told after.
+    let header = target(path, parts.uri.query().unwrap_or_default());
+    if let Ok(header) = &header {
+        entry.asked(rpc::asked(header));
+    }
+    let caller = attachments.caller(authorization, &parts.extensions, entry).await?;
+    let mut header = header?;
     header.if_absent = if_absent(&parts.headers)?;
-    let admitted = attachments.admit(caller, &header, trail).await?;
+    let admitted = attachments.admit(caller, &header, trail, entry).await?;
 
     let boundary = Boundary::from_content_type(single(&parts.headers, &CONTENT_TYPE)?)?;
     header.sha256 = repr_digest(&parts.headers)?.map(|digest| Bytes::copy_from_slice(digest.as_bytes()));

@@ -12,6 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Target};
+use crate::audit::{Action, Asked, Entry};
 use crate::auth::{Peer, Principal, Verifier, bearer};
 use crate::error::{Error, Kind, Result};
 use crate::pb::attachment_service_server::AttachmentService;
@@ -66,10 +67,11 @@ impl Attachments {
         &self,
         authorization: impl Iterator<Item = &'a [u8]>,
         extensions: &Extensions,
+        entry: &Entry,
     ) -> Result<Principal> {
         let caller = self.identify(authorization, extensions).await;
         self.metrics.authenticated(caller.as_ref().err().map(Error::kind));
-        caller
+        caller.inspect(|caller| entry.called(caller))
     }
 
     async fn identify<'a>(
@@ -87,10 +89,16 @@ impl Attachments {
 
     /// Decides whether the caller may upload what `header` names, before any content is asked for. Looks at the ids and
     /// `if_absent` alone; the rest of the header is read by [`upload`](Self::upload).
-    pub async fn admit(&self, caller: Principal, header: &UploadHeader, trail: Trail) -> Result<Admitted> {
+    pub async fn admit(
+        &self,
+        caller: Principal,
+        header: &UploadHeader,
+        trail: Trail,
+        entry: &Entry,
+    ) -> Result<Admitted> {
         let target = target(header.client_id, header.attachment_id, header.project_id, header.portfolio_id)?;
         trail.names(target.key);
-        self.uploads.admit(caller, target, header.if_absent, trail).await
+        self.uploads.admit(caller, target, header.if_absent, trail, entry).await
     }
 
     /// Stores the content that `messages` bring: one header, chunks, one finish.
@@ -217,15 +225,17 @@ impl AttachmentService for Attachments {
     ) -> Result<Response<UploadAttachmentResponse>, Status> {
         let (exit, metadata, extensions, _) = self.enter(Method::Upload, request);
         let trail = exit.trail().clone();
+        let entry = entry(Action::Upload, Door::Grpc, exit.request_id().clone(), &extensions);
         let served = async {
-            let caller = self.caller(authorization(&metadata), &extensions).await?;
+            let caller = self.caller(authorization(&metadata), &extensions, &entry).await?;
             let mut messages = pin!(frames::messages(extensions.get::<Unread>())?);
             let header = self.header(messages.next()).await?;
-            let admitted = self.admit(caller, &header, trail).await?;
+            entry.asked(asked(&header));
+            let admitted = self.admit(caller, &header, trail, &entry).await?;
             let header = UploadAttachmentRequest { message: Some(Message::Header(header)) };
             self.upload(admitted, stream::iter([Ok(header)]).chain(messages)).await
         };
-        leave(exit, served.await)
+        leave(exit, &entry, served.await)
     }
 
     async fn register_attachment(
@@ -234,15 +244,36 @@ impl AttachmentService for Attachments {
     ) -> Result<Response<RegisterAttachmentResponse>, Status> {
         let (exit, metadata, extensions, message) = self.enter(Method::Register, request);
         let trail = exit.trail().clone();
+        let entry = entry(Action::Register, Door::Grpc, exit.request_id().clone(), &extensions);
+        let RegisterAttachmentRequest { client_id, attachment_id, project_id, portfolio_id } = message;
+        entry.asked(Asked {
+            client: client_id,
+            attachment: attachment_id,
+            project: project_id,
+            portfolio: portfolio_id,
+        });
         let served = async {
-            let caller = self.caller(authorization(&metadata), &extensions).await?;
-            self.register(&caller, &message, &trail).await
+            let caller = self.caller(authorization(&metadata), &extensions, &entry).await?;
+            let registered = self.register(&caller, &message, &trail).await?;
+            entry.done();
+            Ok(registered)
         };
-        leave(exit, served.await)
+        leave(exit, &entry, served.await)
     }
 }
 
-fn leave<M>(exit: Exit, served: Result<M>) -> Result<Response<M>, Status> {
+/// Begins the audit line of a request, with what the layers before have said of it.
+pub fn entry(action: Action, door: Door, id: RequestId, extensions: &Extensions) -> Entry {
+    Entry::new(action, door, id, extensions.get::<Peer>().map(|peer| peer.address))
+}
+
+/// What an upload asks for, for the audit trail.
+pub fn asked(header: &UploadHeader) -> Asked {
+    let UploadHeader { client_id, attachment_id, project_id, portfolio_id, .. } = *header;
+    Asked { client: client_id, attachment: attachment_id, project: project_id, portfolio: portfolio_id }
+}
+
+fn leave<M>(exit: Exit, entry: &Entry, served: Result<M>) -> Result<Response<M>, Status> {
     let id = exit.request_id().to_ascii();
     match served {
         Ok(message) => {
@@ -254,6 +285,7 @@ fn leave<M>(exit: Exit, served: Result<M>) -> Result<Response<M>, Status> {
             Ok(response)
         }
         Err(error) => {
+            entry.refused(&error);
             exit.failed(&error);
             let mut status = error.to_status();
             if let Ok(id) = id.parse() {

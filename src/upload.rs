@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
+use crate::audit::Entry;
 use crate::auth::{Principal, Scope};
 use crate::budget::{Budget, Reservation};
 use crate::error::{Error, Kind, Result};
@@ -85,6 +86,7 @@ pub struct Admitted {
     target: Target,
     if_absent: bool,
     trail: Trail,
+    entry: Entry,
 }
 
 impl Admitted {
@@ -132,14 +134,21 @@ impl Uploads {
         self.ended.cancel();
     }
 
-    /// Decides whether `principal` may upload to `target`, before any content is asked for.
+    /// Decides whether `principal` may upload to `target`, before any content is asked for. The commit is told to `entry`.
     ///
     /// # Errors
     /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::AlreadyExists`], [`Kind::Overloaded`], and what storage raises.
-    pub async fn admit(&self, principal: Principal, target: Target, if_absent: bool, trail: Trail) -> Result<Admitted> {
+    pub async fn admit(
+        &self,
+        principal: Principal,
+        target: Target,
+        if_absent: bool,
+        trail: Trail,
+        entry: &Entry,
+    ) -> Result<Admitted> {
         rights::decide(&principal, Scope::Write, target, Stands::Unread)?;
         self.budget.admit()?;
-        let admitted = Admitted { principal, target, if_absent, trail };
+        let admitted = Admitted { principal, target, if_absent, trail, entry: entry.clone() };
         self.config.accepts(&admitted, self.store.record(target.key).await?.as_ref())?;
         Ok(admitted)
     }
@@ -392,6 +401,8 @@ impl<'a> Upload<'a> {
         self.end_copied();
         let Upload { uploads, writer, trail, batch, reservation, _begun, .. } = self;
         let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
+        // Told here, since the client may be gone by then, and what is stored is stored.
+        let entry = commit.admitted.entry.clone();
         let commit = Arc::new(commit);
         let verifies = Arc::clone(&commit);
         let verify = move |size, sha256| verifies.verify(size, sha256);
@@ -400,7 +411,7 @@ impl<'a> Upload<'a> {
             let began = Instant::now();
             let committed = writer.commit(batch, reservation, verify, decide).await;
             trail.metrics().committed(committed.as_ref().err().map(Error::kind), began.elapsed());
-            let mut receipt = committed?;
+            let mut receipt = committed.inspect(|_| entry.done()).inspect_err(|error| entry.refused(error))?;
             store.passed(Step::Replying);
             let replaced = receipt.take_replaced();
             if !replaced.is_empty() {

@@ -10,9 +10,11 @@
 
 mod harness;
 
+mod audit;
 mod cli;
 mod early;
 mod ending;
+mod examples;
 mod framing;
 mod gc;
 mod grpc;
@@ -22,6 +24,7 @@ mod grpc_wire;
 mod health;
 mod house;
 mod http2;
+mod inspect;
 mod keys;
 mod limits;
 mod load;

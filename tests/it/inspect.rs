@@ -1,0 +1,137 @@
+//! `attachd token`: minting in both forms, and the explanation of a token.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Provider, SECRET, Setup, SigningKey, claims, mint, mint_with, run, token};
+
+/// Runs `attachd token inspect` on a token, against the configuration of the harness.
+fn inspect(auth: Option<String>, token: &str) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Setup { auth, ..Setup::default() }.write(folder.path());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_attachd"))
+        .args(["token", "inspect", "--config"])
+        .arg(config)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(token.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The line of a check.
+fn line(output: &Output, check: &str) -> String {
+    let said = said(output);
+    let found = said.lines().find(|line| line.split(' ').next() == Some(check));
+    found.unwrap_or_else(|| panic!("no line {check} in {said}")).to_owned()
+}
+
+fn with(name: &str, value: Value) -> String {
+    let mut claims = claims(&[1, 7]);
+    claims[name] = value;
+    mint(&claims)
+}
+
+#[test]
+fn a_good_token_is_accepted_with_its_rights() {
+    let token = token(&[1, 7]);
+    for text in [token.clone(), format!("{token}\n"), format!("Bearer {token}"), format!("bearer  {token}\r\n")] {
+        let output = inspect(None, &text);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(said(&output).ends_with("the token is accepted\n"), "{}", said(&output));
+        assert!(line(&output, "clients").ends_with(" 1, 7"));
+        assert!(line(&output, "projects").ends_with(" all"));
+        assert!(line(&output, "scopes").ends_with("attachments:write attachments:read attachments:manage"));
+        assert!(line(&output, "issuer").contains("is auth.issuers[0]"));
+        assert!(!said(&output).contains("FAILED"));
+    }
+}
+
+#[test]
+fn the_check_that_fails_is_named_with_what_it_saw_and_the_rest_is_left_open() {
+    let good = token(&[1]);
+    let (message, _) = good.rsplit_once('.').unwrap();
+    let another = mint_with(&jsonwebtoken::Header::default(), &claims(&[1]), "another secret of at least 32 bytes");
+    let hs384 = mint_with(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS384), &claims(&[1]), SECRET);
+    for (token, check, seen, reason) in [
+        ("a.b".to_owned(), "form", "2 parts", "TOKEN_INVALID"),
+        (String::new(), "form", "0 bytes", "TOKEN_INVALID"),
+        ("x".repeat(20_000), "form", "20000 bytes", "TOKEN_INVALID"),
+        (with("iss", json!("https://other.example")), "issuer", "configured are https://id.example", "TOKEN_INVALID"),
+        (hs384, "key", "alg \"HS384\"", "TOKEN_INVALID"),
+        (another, "signature", "not shown", "TOKEN_INVALID"),
+        (format!("{message}."), "signature", "not shown", "TOKEN_INVALID"),
+        (with("aud", json!(["other"])), "audience", "aud [\"other\"]; ours is attachd", "TOKEN_INVALID"),
+        (with("sub", json!(7)), "subject", "none that can be used", "TOKEN_INVALID"),
+        (with("client_ids", json!({})), "claims", "clients", "TOKEN_INVALID"),
+        (with("nbf", json!(4_000_000_000_u64)), "times", "nbf 2096-10-02T07:06:40Z", "TOKEN_INVALID"),
+        (with("exp", json!("soon")), "times", "exp \"soon\"", "TOKEN_INVALID"),
+        (with("exp", json!(1_000_000_000)), "expiry", "expired ", "TOKEN_EXPIRED"),
+    ] {
+        let output = inspect(None, &token);
+        assert_eq!(output.status.code(), Some(1), "{check}: {output:?}");
+        let text = said(&output);
+        assert_eq!(text.matches("FAILED").count(), 1, "{text}");
+        let line = line(&output, check);
+        assert!(line.contains("FAILED") && line.contains(seen), "{check}: {text}");
+        assert!(!text.contains("accepted") && !text.contains("scopes    "), "{text}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains(reason));
+        let after = text.lines().skip_while(|line| !line.contains("FAILED")).skip(2);
+        assert!(after.clone().all(|line| line.contains(" -  ")), "{text}");
+    }
+}
+
+#[test]
+fn no_signature_and_nothing_that_a_terminal_would_act_on_is_printed() {
+    let evil = with("aud", json!("\u{1b}[2J\u{202e}\u{9b}x\r\n".to_owned()));
+    for token in [token(&[1]), evil, with("exp", json!(1)), format!("{}MARKER", token(&[1]))] {
+        let output = inspect(None, &token);
+        let signature = token.rsplit_once('.').unwrap().1;
+        let all = format!("{}{}", said(&output), String::from_utf8(output.stderr.clone()).unwrap());
+        assert!(!all.contains(&signature[..20]), "{all}");
+        assert!(all.chars().all(|c| c == '\n' || (!c.is_control() && c != '\u{202e}')), "{all:?}");
+    }
+}
+
+#[test]
+fn a_tokens_keys_are_fetched_and_shown_by_name() {
+    let (provider, key) = (Provider::start(), SigningKey::new("key-1"));
+    let auth = || Some(provider.auth("timeout = \"1s\"", "discovery = true"));
+    let good = provider.token(&key);
+    let output = inspect(auth(), &good);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(line(&output, "key").contains("FAILED") && line(&output, "key").contains("answered 404"), "{output:?}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("KEYS_UNAVAILABLE"));
+    provider.publish(&[&key]);
+    let output = inspect(auth(), &good);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(line(&output, "key").contains("\"key-1\" for ES256, fresh"), "{output:?}");
+    let unknown = inspect(auth(), &provider.token(&SigningKey::new("key-2")));
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(line(&unknown, "key").contains("kid \"key-2\""), "{unknown:?}");
+}
+
+#[test]
+fn minting_has_two_forms_that_make_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Setup::default().write(folder.path());
+    let config = config.to_str().unwrap();
+    for form in [&["token"][..], &["token", "mint"]] {
+        let output = run(&[form, &["--config", config, "--client", "1", "7"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let inspected = inspect(None, &String::from_utf8(output.stdout).unwrap());
+        assert!(line(&inspected, "clients").ends_with(" 1, 7"));
+        assert_eq!(run(&[form, &["--config", config]].concat()).status.code(), Some(2), "a client is needed");
+    }
+    assert_eq!(run(&["token", "inspect"]).status.code(), Some(2));
+    assert_eq!(run(&["token", "inspect", "--config", "/no/such.toml"]).status.code(), Some(2));
+}
