@@ -43,6 +43,7 @@ step "what the clients need" tests/clients/setup.sh
 step "clients in ten languages" tests/clients/run.sh "$attachd"
 step "TLS as other programs speak it" tests/tls/run.sh "$attachd"
 step "a rollout under load" tests/rollout/run.sh "$attachd"
+step "tokens of other people's making, and keys that rotate" tests/auth/run.sh "$attachd"
 step "a large file through each door" tests/big.sh "$attachd"
 step "the protos" tests/proto.sh
 step "the manifests" tests/deploy/manifests.sh "$attachd"
