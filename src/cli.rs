@@ -159,7 +159,9 @@ async fn run(command: Command) -> Result<(), Failure> {
 /// Serves until the process is told to end. `started` is called once the ports are bound.
 async fn serve(config: Config, started: impl FnOnce(server::Addresses) -> Result<(), Failure>) -> Result<(), Failure> {
     let server = Server::bind(config).await.map_err(|error| match error {
-        StartError::Storage(_) | StartError::Keys(_) | StartError::Certificates(_) => Failure::usage(error),
+        StartError::Storage(_) | StartError::Unfit(_) | StartError::Keys(_) | StartError::Certificates(_) => {
+            Failure::usage(error)
+        }
         StartError::Bind { .. } => Failure::running(error),
     })?;
     // Whoever reads that it is ready may end it at once.

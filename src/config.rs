@@ -222,7 +222,12 @@ impl Config {
         budget::Config {
             memory_budget: self.limits.memory_budget,
             max_waiting_uploads: self.limits.max_waiting_uploads,
+            kept: self.kept_by_upload() > 0,
         }
+    }
+
+    fn kept_by_upload(&self) -> u64 {
+        self.storage.kept_by_upload(self.limits.max_upload_size.as_u64())
     }
 
     /// How refused requests are drained.
@@ -244,6 +249,7 @@ impl Config {
             .map_err(|error| Error { file: error.file.or_else(|| Some(file.to_owned())), ..error })?;
         // A key file is named as seen from the file that names it, wherever the process was started.
         let folder = file.parent().unwrap_or(Path::new(""));
+        config.storage.resolve(folder);
         for issuer in &mut config.auth.issuers {
             for path in issuer.paths_mut() {
                 *path = folder.join(&*path);
@@ -259,7 +265,9 @@ impl Config {
         let overrides = overrides(variables);
         for (path, (variable, text)) in &overrides {
             let parts: Vec<&str> = path.split('.').collect();
-            set(&mut table, &parts, value(text)).map_err(|why| Error {
+            // An option of a storage service is text whatever it looks like: a secret may look like a number.
+            let value = if path.starts_with("storage.options.") { Value::String(text.clone()) } else { value(text) };
+            set(&mut table, &parts, value).map_err(|why| Error {
                 file: None,
                 key: Some(format!("{path} (from {variable})")),
                 why,
@@ -271,6 +279,12 @@ impl Config {
         })?;
         config.validate().map_err(|(key, why)| Error::at(key, &overrides, &why))?;
         config.storage.validate().map_err(|error| Error::at(&error.key(), &overrides, error.why()))?;
+        let least = budget::least(config.kept_by_upload());
+        if config.limits.memory_budget.as_u64() < least {
+            let parts = "for the parts that the storage takes uploads of limits.max_upload_size in";
+            let why = format!("must be at least {} {parts}", ByteSize::b(least));
+            return Err(Error::at("limits.memory_budget", &overrides, &why));
+        }
         Ok(config)
     }
 

@@ -96,6 +96,7 @@ async fn serve(
     header.sha256 = repr_digest(&parts.headers)?.map(|digest| Bytes::copy_from_slice(digest.as_bytes()));
     unencoded(&parts.headers)?;
     fits(&parts.headers, attachments.uploads().config().max_upload_size)?;
+    let admitted = admitted.at_most(http_body::Body::size_hint(&body).upper());
     let messages = transcode(body, Parser::new(&boundary, Limits::default()), header);
     let stored = attachments.upload(admitted, messages).await?;
     stored.attachment.ok_or_else(|| Error::internal("an upload was stored without an attachment"))

@@ -23,6 +23,7 @@ use crate::admin::{self, Health};
 use crate::auth::{Certificates, Verifier};
 use crate::budget::Budget;
 use crate::config::{self, Config};
+use crate::error::{Error, Kind};
 use crate::rpc::Attachments;
 use crate::store::{OpenError, Store};
 use crate::telemetry::{Metrics, Port};
@@ -33,12 +34,18 @@ use health::Serving;
 use limits::{ADMIN_PARTING, PARTING};
 use stage::{Stage, Stages};
 
+/// How long a start waits for the storage to show what it can do.
+const PROVED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The storage could not be opened.
     #[error(transparent)]
     Storage(#[from] OpenError),
+    /// The storage cannot do what an upload needs.
+    #[error("storage: {0}")]
+    Unfit(Error),
     /// A key could not be read.
     #[error(transparent)]
     Keys(#[from] auth::LoadError),
@@ -94,8 +101,23 @@ pub async fn check(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     Verifier::load(&config.auth)?.fetch_keys().await?;
     Certificates::load(&config.auth.certificates)?;
     Tls::load(config)?;
-    Store::open(&config.storage, &Metrics::default())?.probe().await.map_err(|error| format!("storage: {error}"))?;
+    let largest = config.limits.max_upload_size.as_u64();
+    let store = Store::open(&config.storage, largest, &Metrics::default())?;
+    store.probe().await.map_err(|error| format!("storage: {error}"))?;
     Ok(())
+}
+
+/// Refuses a storage that cannot do what an upload needs. One that is not there at the moment may come, and is asked then.
+async fn prove(store: &Store) -> Result<(), StartError> {
+    let late = |_| Error::new(Kind::StorageUnavailable).because("it did not answer in time");
+    match timeout(PROVED_WITHIN, store.prove()).await.map_err(late).flatten() {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == Kind::StorageUnavailable => {
+            tracing::warn!(%error, "the storage is not available");
+            Ok(())
+        }
+        Err(error) => Err(StartError::Unfit(error)),
+    }
 }
 
 impl Server {
@@ -105,7 +127,9 @@ impl Server {
         let verifier = Arc::new(Verifier::load(&config.auth)?);
         let certificates = Arc::new(Certificates::load(&config.auth.certificates)?);
         let tls = Tls::load(&config)?;
-        let store = Arc::new(Store::open(&config.storage, &metrics)?);
+        let store = Store::open(&config.storage, config.limits.max_upload_size.as_u64(), &metrics)?;
+        prove(&store).await?;
+        let store = Arc::new(store);
         let budget = Arc::new(Budget::new(config.budget()));
         let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), config.upload()));
         let attachments = Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), metrics.clone());

@@ -20,7 +20,7 @@ use crate::attachment::{Key, RECORD_FORMAT, Record, UploadId};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::{Metrics, Operation};
 
-use backend::{Backend, Failure, Version};
+use backend::{Backend, Failure, Kept, Version};
 use local::Local;
 use patience::Patience;
 use steps::Steps;
@@ -38,8 +38,10 @@ mod local;
 mod measured;
 mod objects;
 mod patience;
+mod services;
 mod steps;
 mod sweep;
+mod transport;
 
 pub use audit::Audit;
 pub use config::{Config, OpenError};
@@ -81,17 +83,19 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the storage, and on a local file system sweeps what ended processes left behind.
-    pub fn open(config: &Config, metrics: &Metrics) -> Result<Store, OpenError> {
+    /// Opens the storage for content of up to `largest` bytes, and on a local file system sweeps what ended processes left
+    /// behind. A service is not spoken to.
+    pub fn open(config: &Config, largest: u64, metrics: &Metrics) -> Result<Store, OpenError> {
         config.validate()?;
         #[cfg(feature = "faults")]
         let (faults, steps) = (faults::Faults::new(&config.faults), Steps::new(config.crash));
         #[cfg(not(feature = "faults"))]
         let steps = Steps::default();
-        // Options that only our own writing knows are none of OpenDAL's.
-        let local = if config.service == "fs" {
+        let service = config.service()?;
+        let options = config.opened_options()?;
+        let local = if service.name == "fs" {
             let local = Local::open(
-                &config.options,
+                &options,
                 steps.clone(),
                 #[cfg(feature = "faults")]
                 faults.clone(),
@@ -100,14 +104,24 @@ impl Store {
         } else {
             None
         };
-        let operator = Operator::via_iter(&config.service, config.options.clone())
-            .map_err(|error| OpenError::new("options", error))?;
+        let mut operator =
+            Operator::via_iter(service.name, options).map_err(|error| OpenError::new("options", error))?;
+        if service.is_remote() {
+            let context = transport::context(config.ca_file.as_deref())?;
+            #[cfg(feature = "faults")]
+            let context = faults::on_the_way(&config.faults, context);
+            operator = operator.with_context(context);
+        }
         #[cfg(feature = "faults")]
-        let operator = operator.layer(faults);
+        let operator = if service.is_remote() { operator } else { operator.layer(faults) };
         let operator = operator.layer(measured::Measured::new(metrics.clone()));
-        let backend = match local {
-            Some(local) => Backend::Local(local),
-            None => Backend::Objects(objects::Objects::new(operator.clone())),
+        let (operator, backend) = match local {
+            Some(local) => (operator, Backend::Local(local)),
+            None => {
+                let part = service.part_size(largest).and_then(|part| usize::try_from(part).ok());
+                let objects = objects::Objects::new(service, operator, part, config.sole_writer, config.timeout);
+                (objects.operator().clone(), Backend::Objects(Arc::new(objects)))
+            }
         };
         let locks = std::iter::repeat_with(Arc::default).take(LOCKS).collect();
         let patience = Patience::new(config.timeout);
@@ -133,27 +147,31 @@ impl Store {
     pub async fn health(&self) -> Result<()> {
         let look = async {
             self.present().await?;
-            // An object that is not there: OpenDAL answers for the root without a look.
-            match self.operator.stat(PROBE).await {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(failure(error)),
-                _ => Ok(()),
+            match &self.backend {
+                // An object that is not there: OpenDAL answers for the root without a look.
+                Backend::Local(_) => match self.operator.stat(PROBE).await {
+                    Err(error) if error.kind() != ErrorKind::NotFound => Err(failure(error)),
+                    _ => Ok(()),
+                },
+                Backend::Objects(_) => Ok(()),
             }
         };
         let late = |_| Error::new(Kind::StorageUnavailable).because("the storage did not answer in time");
         tokio::time::timeout(PROBE_TIMEOUT, look).await.map_err(late)?
     }
 
-    /// Whether the root is there. A file system says of a volume that is not mounted what it says of an object that does not
+    /// Whether the root or the bucket is there. A file system says of a volume that is not mounted what it says of an object that does not
     /// exist, and OpenDAL would make the directories anew.
     async fn present(&self) -> Result<()> {
         match &self.backend {
             Backend::Local(local) => local.present().await,
-            Backend::Objects(_) => Ok(()),
+            Backend::Objects(objects) => objects.present().await.map_err(failure),
         }
     }
 
     /// Whether the storage does all that an upload needs: writes a small object, reads it back and deletes it.
     pub async fn probe(&self) -> Result<()> {
+        self.prove().await?;
         let path = format!("{PROBE}/{}", UploadId::fresh());
         let sent = path.clone().into_bytes();
         let put = self.backend.clone().put(path.clone(), sent.clone(), Version::Any, Steps::default());
@@ -165,6 +183,17 @@ impl Store {
             return Err(Error::internal("the storage returned other bytes than it was given"));
         }
         Ok(())
+    }
+
+    /// Whether the storage compares versions where two replicas need it to. It is asked once.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] where it does not, and what storage raises.
+    pub async fn prove(&self) -> Result<()> {
+        match &self.backend {
+            Backend::Local(_) => Ok(()),
+            Backend::Objects(objects) => objects.prove().await,
+        }
     }
 
     /// The record of an attachment, if it is known.
@@ -181,7 +210,13 @@ impl Store {
         match self.patience.wait(self.backend.read(&self.operator, &path)).await? {
             Ok((bytes, version)) => parse_record(&bytes, key).map(|record| (Some(record), version)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.present().await?;
+                let is_vague = match &self.backend {
+                    Backend::Local(_) => true,
+                    Backend::Objects(objects) => objects.is_vague(),
+                };
+                if is_vague {
+                    self.present().await?;
+                }
                 Ok((None, Version::Absent))
             }
             Err(error) => Err(failure(error)),
@@ -196,9 +231,18 @@ impl Store {
         }
     }
 
-    /// Begins to take the content of an attachment. Nothing is created before the first write.
-    pub fn begin(self: &Arc<Self>, key: Key) -> ContentWriter {
-        ContentWriter::new(Arc::clone(self), key)
+    /// How many bytes the writer of one upload keeps to its end, if it is known that no more than `size` arrive.
+    pub fn kept_by_upload(&self, size: Option<u64>) -> usize {
+        match &self.backend {
+            Backend::Local(_) => 0,
+            Backend::Objects(objects) => objects.kept_by_upload(size),
+        }
+    }
+
+    /// Begins to take the content of an attachment. Nothing is created before the first write. The writer drops `kept` when
+    /// it has let go of all its memory.
+    pub fn begin(self: &Arc<Self>, key: Key, kept: impl Send + Sync + 'static) -> ContentWriter {
+        ContentWriter::new(Arc::clone(self), key, Kept::new(kept))
     }
 
     /// Deletes content that no record names. What cannot be deleted is garbage, not a failure of the request.
@@ -242,9 +286,16 @@ fn failure(error: opendal::Error) -> Error {
     // OpenDAL marks nearly every errno as temporary. A full disk is: space returns. A file where a directory should be
     // is not, and telling the caller to come back would only hide it.
     let io = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    // What was tried again says no more than that, whether or not it could have helped, so its kind decides: what has no
+    // kind of its own comes from a service that does not work at the moment.
+    let passes = match error.kind() {
+        ErrorKind::RateLimited | ErrorKind::Conflict => true,
+        ErrorKind::Unexpected => error.is_temporary() || error.is_persistent(),
+        _ => error.is_temporary(),
+    };
     let kind = match io {
         Some(io) if is_permanent(io) => Kind::Internal,
-        _ if error.is_temporary() || error.kind() == ErrorKind::RateLimited => Kind::StorageUnavailable,
+        _ if passes => Kind::StorageUnavailable,
         _ => Kind::Internal,
     };
     Error::new(kind).because(error)

@@ -5,8 +5,11 @@ use std::io;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{FilterFn, ParseError, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 mod catalogue;
 mod exposition;
@@ -59,8 +62,18 @@ impl Config {
 pub fn start(config: &Config) -> Result<(), ParseError> {
     let log = tracing_subscriber::fmt().with_env_filter(config.parse_filter()?).with_writer(io::stderr);
     let _already = match config.format {
-        Format::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
-        Format::Json => log.json().try_init(),
+        Format::Text => {
+            log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).finish().with(without_secrets()).try_init()
+        }
+        Format::Json => log.json().finish().with(without_secrets()).try_init(),
     };
     Ok(())
+}
+
+/// Keeps the library that signs requests to storage out of the log, whatever the filter says: it writes the keys.
+fn without_secrets() -> FilterFn {
+    fn speaks(metadata: &Metadata<'_>) -> bool {
+        !metadata.target().starts_with("reqsign")
+    }
+    filter_fn(speaks)
 }

@@ -87,9 +87,16 @@ pub struct Admitted {
     if_absent: bool,
     trail: Trail,
     entry: Entry,
+    /// The most that can arrive, in bytes, where the door knows it.
+    at_most: Option<u64>,
 }
 
 impl Admitted {
+    /// Says that no more than so many bytes can arrive, where that is known: a small upload then keeps little memory.
+    pub fn at_most(self, bytes: Option<u64>) -> Admitted {
+        Admitted { at_most: bytes, ..self }
+    }
+
     /// What the leave is for.
     pub fn target(&self) -> Target {
         self.target
@@ -148,7 +155,7 @@ impl Uploads {
     ) -> Result<Admitted> {
         rights::decide(&principal, Scope::Write, target, Stands::Unread)?;
         self.budget.admit()?;
-        let admitted = Admitted { principal, target, if_absent, trail, entry: entry.clone() };
+        let admitted = Admitted { principal, target, if_absent, trail, entry: entry.clone(), at_most: None };
         self.config.accepts(&admitted, self.store.record(target.key).await?.as_ref())?;
         Ok(admitted)
     }
@@ -188,7 +195,14 @@ impl Uploads {
         S: Stream<Item = Result<Piece>>,
     {
         self.fits(header.declared.size)?;
-        let mut upload = Upload::begin(self, admitted.target, header.declared, admitted.trail.clone());
+        // What is kept to the end is taken before the first chunk: nobody waits for it while holding some.
+        let known = header.declared.size.into_iter().chain(admitted.at_most).min();
+        let kept = tokio::select! {
+            biased;
+            () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
+            kept = self.budget.keep(self.store.kept_by_upload(known)) => kept?,
+        };
+        let mut upload = Upload::begin(self, admitted.target, header.declared, kept, admitted.trail.clone());
         let pieces = pin!(pieces);
         let pumped = tokio::select! {
             biased;
@@ -264,8 +278,8 @@ struct Commit {
 }
 
 impl<'a> Upload<'a> {
-    fn begin(uploads: &'a Uploads, target: Target, declared: Declared, trail: Trail) -> Self {
-        let writer = uploads.store.begin(target.key);
+    fn begin(uploads: &'a Uploads, target: Target, declared: Declared, kept: Reservation, trail: Trail) -> Self {
+        let writer = uploads.store.begin(target.key, kept);
         trail.writes(writer.id());
         Upload {
             uploads,

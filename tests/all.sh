@@ -2,7 +2,8 @@
 # Runs every test. Installs what they need from the package registries, into tests/.env or by apt, and fails where
 # something cannot be had. Its last line is the sum of all: `N passed, N failed`.
 #
-# --long ends the server 500 times where the short form does 60.
+# --long ends the server 500 times where the short form does 60, races 1,000 rounds over each storage, and sends 1 GiB to
+# each.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 log=$(mktemp)
@@ -10,7 +11,11 @@ trap 'rm -f "$log"' EXIT
 broken=0
 # A build cache may lie outside of the checkout.
 attachd=${CARGO_TARGET_DIR:-target}/release/attachd
-if [ "${1:-}" = --long ]; then export ATTACHD_TEST_KILLS=${ATTACHD_TEST_KILLS:-500}; fi
+ignored=()
+if [ "${1:-}" = --long ]; then
+    export ATTACHD_TEST_KILLS=${ATTACHD_TEST_KILLS:-500} ATTACHD_TEST_LONG=1
+    ignored=(--include-ignored)
+fi
 
 # step NAME COMMAND…: runs one part of the suite. A part that fails does not keep the others from running.
 step() {
@@ -35,8 +40,15 @@ benchmark() {
     cargo bench --locked --profile dev --bench uploads -- --smoke --peers nginx,axum,tonic
 }
 
+# One suite over every storage, on servers that are started for it.
+storage() {
+    tests/storage/setup.sh || return 1
+    cargo test --locked --features faults --test storage -- --nocapture --test-threads 4 "${ignored[@]}"
+}
+
 step "the Rust suite" cargo test --locked
 step "faults, crashes and a full disk" faults
+step "every storage by its servers" storage
 step "the benchmark, in small" benchmark
 step "the release build" cargo build --release --locked
 step "what the clients need" tests/clients/setup.sh

@@ -60,18 +60,19 @@ fn client(text: &str) -> Result<Id, String> {
 impl Arguments {
     /// Opens the storage that the arguments name.
     fn open(&self) -> Result<Arc<Store>, Failure> {
-        let (storage, max_upload_time) = match (&self.config, &self.data) {
+        let (storage, limits) = match (&self.config, &self.data) {
             (Some(config), _) => {
                 let config = Config::load(config).map_err(Failure::usage)?;
-                (config.storage, config.limits.max_upload_time)
+                (config.storage, config.limits)
             }
             // A walk over a folder that is not there would be a success that says nothing.
             (None, Some(data)) if !data.is_dir() => {
                 return Err(Failure::usage(format!("--data: {} is not a folder", data.display())));
             }
-            (None, Some(data)) => (dev::storage(data)?, Limits::default().max_upload_time),
+            (None, Some(data)) => (dev::storage(data)?, Limits::default()),
             (None, None) => return Err(Failure::usage("--config or --data is needed")),
         };
+        let (max_upload_time, largest) = (limits.max_upload_time, limits.max_upload_size.as_u64());
         if self.grace <= max_upload_time {
             let longest = humantime::format_duration(max_upload_time);
             return Err(Failure::usage(format!(
@@ -79,7 +80,7 @@ impl Arguments {
                  belong to an upload that is running"
             )));
         }
-        Store::open(&storage, &Metrics::default()).map(Arc::new).map_err(Failure::usage)
+        Store::open(&storage, largest, &Metrics::default()).map(Arc::new).map_err(Failure::usage)
     }
 
     /// Walks over the storage: `begin` starts the walk, `take` is told each finding and says whether to print it.

@@ -18,24 +18,42 @@ pub enum Backend {
     /// A directory.
     Local(Arc<local::Local>),
     /// A service of OpenDAL's.
-    Objects(objects::Objects),
+    Objects(Arc<objects::Objects>),
+}
+
+/// What stands for the memory that a sink keeps: who hands it over learns by its drop that it is free.
+pub struct Kept {
+    _kept: Box<dyn Send + Sync>,
+}
+
+impl Kept {
+    /// Keeps something until it is dropped.
+    pub fn new(kept: impl Send + Sync + 'static) -> Kept {
+        Kept { _kept: Box::new(kept) }
+    }
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kept")
+    }
 }
 
 /// Which version of an object is to be replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(dead_code, reason = "no service that compares is known yet")]
 pub enum Version {
     /// None: there is no such object.
     Absent,
     /// The one of this entity tag.
     Tag(String),
+    /// The one of this number.
+    Generation(String),
     /// Whichever there is: the storage does not compare, or has no need to.
     Any,
 }
 
 /// Why a put failed, and what may have come of it.
 #[derive(Debug)]
-#[expect(dead_code, reason = "no service that compares is known yet")]
 pub enum Failure {
     /// Another version stands. Nothing was put, and nothing will be.
     Overtaken,
@@ -50,16 +68,16 @@ pub enum Sink {
     /// On a local file system.
     Local(local::Sink, Metrics),
     /// As an object.
-    Object(objects::Sink, Steps),
+    Object(Box<objects::Sink>, Steps),
 }
 
 impl Backend {
     /// Begins an object. Nothing need be there before the first write.
-    pub async fn create(&self, path: &str, steps: &Steps, metrics: &Metrics) -> Result<Sink> {
+    pub async fn create(&self, path: &str, steps: &Steps, metrics: &Metrics, kept: Kept) -> Result<Sink> {
         match self {
             Backend::Local(local) => Ok(Sink::Local(local.create(path), metrics.clone())),
             Backend::Objects(objects) => {
-                let sink = objects.create(path).await?;
+                let sink = Box::new(objects.create(path, kept).await?);
                 steps.passed(Step::ContentOpened);
                 Ok(Sink::Object(sink, steps.clone()))
             }
@@ -68,7 +86,10 @@ impl Backend {
 
     /// Reads a small object, and says which version of it that is.
     pub async fn read(&self, operator: &Operator, path: &str) -> opendal::Result<(Bytes, Version)> {
-        operator.read(path).await.map(|bytes| (bytes.to_bytes(), Version::Any))
+        match self {
+            Backend::Local(_) => operator.read(path).await.map(|bytes| (bytes.to_bytes(), Version::Any)),
+            Backend::Objects(objects) => objects.read(path).await,
+        }
     }
 
     /// Puts a small object in one step in place of the version that is named. Must be driven to its end.

@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::backend::Sink;
+use super::backend::{Kept, Sink};
 use super::commit::{Refusal, Replacement};
 use super::local::{self, Abandoned};
 use super::patience::Unfinished;
@@ -49,6 +49,8 @@ pub struct ContentWriter {
     id: UploadId,
     path: String,
     state: State,
+    /// What the sink is to keep, until there is one.
+    kept: Option<Kept>,
     /// Whether a close was asked for: from then on there may be an object, whatever the answer says.
     closing: bool,
     size: u64,
@@ -133,9 +135,9 @@ impl Receipt {
 
 impl ContentWriter {
     /// A writer under a fresh id that has created nothing yet.
-    pub(super) fn new(store: Arc<Store>, key: Key) -> Self {
-        let id = UploadId::fresh();
-        ContentWriter { store, key, id, path: content_path(key, id), state: State::Unopened, closing: false, size: 0 }
+    pub(super) fn new(store: Arc<Store>, key: Key, kept: Kept) -> Self {
+        let (id, state, kept) = (UploadId::fresh(), State::Unopened, Some(kept));
+        ContentWriter { store, key, id, path: content_path(key, id), state, kept, closing: false, size: 0 }
     }
 
     /// The id under which the content is written.
@@ -159,7 +161,9 @@ impl ContentWriter {
     async fn open(&mut self) -> Result<Pen> {
         match std::mem::replace(&mut self.state, State::Unopened) {
             State::Unopened => {
-                let sink = self.store.backend.create(&self.path, &self.store.steps, &self.store.metrics).await?;
+                let kept = self.kept.take().unwrap_or_else(|| Kept::new(()));
+                let Store { backend, steps, metrics, .. } = &*self.store;
+                let sink = backend.create(&self.path, steps, metrics, kept).await?;
                 Ok(Pen { sink, hash: Hash::default() })
             }
             State::Open(pen) => Ok(pen),

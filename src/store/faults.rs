@@ -16,6 +16,10 @@ use serde::Deserialize;
 
 use super::steps::Step;
 
+mod wire;
+
+pub use wire::on_the_way;
+
 #[cfg(not(debug_assertions))]
 compile_error!("the feature `faults` is for tests and has no place in a release");
 
@@ -33,6 +37,8 @@ pub enum Operation {
     Stat,
     /// The reading of an object, or of a part of it.
     Read,
+    /// The beginning of an object in parts.
+    Open,
     /// A write to an object that is not closed yet.
     Write,
     /// The closing of an object, which makes it visible.
@@ -51,6 +57,8 @@ pub enum Operation {
 pub enum Fault {
     /// It is not done, and may be tried again.
     Temporary,
+    /// It is not done, since something is broken that may be mended.
+    Broken,
     /// It is not done, and trying again will not help.
     Permanent,
     /// It is not done: not permitted.
@@ -183,7 +191,7 @@ impl Faults {
                 drop(work());
                 io::ErrorKind::Other
             }
-            Some(Fault::Temporary) => io::ErrorKind::Other,
+            Some(Fault::Temporary | Fault::Broken) => io::ErrorKind::Other,
             Some(Fault::Permanent) => io::ErrorKind::NotADirectory,
             Some(Fault::PermissionDenied) => io::ErrorKind::PermissionDenied,
             Some(Fault::NotFound) => io::ErrorKind::NotFound,
@@ -207,7 +215,9 @@ impl Faults {
                 let _ = work.await;
                 return Err(Error::new(ErrorKind::Unexpected, TEXT).set_temporary());
             }
-            Some(Fault::Temporary) => return Err(Error::new(ErrorKind::Unexpected, TEXT).set_temporary()),
+            Some(Fault::Temporary | Fault::Broken) => {
+                return Err(Error::new(ErrorKind::Unexpected, TEXT).set_temporary());
+            }
             Some(Fault::Permanent) => ErrorKind::Unexpected,
             Some(Fault::PermissionDenied) => ErrorKind::PermissionDenied,
             Some(Fault::NotFound) => ErrorKind::NotFound,

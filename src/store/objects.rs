@@ -1,34 +1,224 @@
-//! Objects behind OpenDAL: what an upload needs beyond its writers. It must not know what the objects are for.
+//! Objects behind OpenDAL: content in parts, and puts that name the version which they replace. It must not know what the
+//! objects are for.
+//!
+//! An answer that comes over a network can be lost, and a request that was given up can still come about. A put of a record
+//! therefore counts what it does not know: a condition that does not hold at the first try was another's, at a later one it
+//! may have been the first try's own.
 
-use bytes::Bytes;
-use opendal::{Buffer, Operator, Writer};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::backend::{Failure, Version};
+use bytes::{Bytes, BytesMut};
+use opendal::layers::{RetryLayer, TimeoutLayer};
+use opendal::options::WriteOptions;
+use opendal::{Buffer, ErrorKind, Operator, Writer};
+use tokio::sync::OnceCell;
+
+use super::backend::{Failure, Kept, Version};
 use super::failure;
+use super::services::{Compares, Service};
 use super::steps::{Step, Steps};
-use crate::error::Result;
+use crate::attachment::UploadId;
+use crate::error::{Error, Result};
+
+/// How often an operation is tried.
+const TRIES: usize = 3;
+
+/// The pause before the second try; it doubles, and a random part is added to each.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How much of an operation's time one try has, in tenths: all of them and their pauses fit into it.
+const TENTHS_OF_A_TRY: u32 = 3;
+
+/// The size of the pieces that a part is gathered in, in bytes.
+const PIECE: usize = 1 << 20;
 
 /// A service of OpenDAL's.
 #[derive(Clone, Debug)]
 pub struct Objects {
+    /// Tries again by itself.
     operator: Operator,
+    /// Does not.
+    once: Operator,
+    remote: bool,
+    names_missing_bucket: bool,
+    compares: Compares,
+    /// The size of a part, where content is sent in parts.
+    part: Option<usize>,
+    /// How many parts an upload keeps in memory at once.
+    parts_kept: usize,
+    /// Whether the service was seen to compare versions.
+    proven: Arc<OnceCell<()>>,
+}
+
+/// Takes the bytes of one object.
+pub struct Sink {
+    writer: Writer,
+    operator: Operator,
+    path: String,
+    size: u64,
+    part: Option<usize>,
+    gathered: Gathered,
+    /// Whether what the close came to can be asked for afterwards.
+    remote: bool,
+    _kept: Kept,
+}
+
+/// The part that is not complete.
+#[derive(Default)]
+struct Gathered {
+    pieces: Vec<BytesMut>,
+    size: usize,
 }
 
 impl Objects {
-    /// The service behind an operator.
-    pub fn new(operator: Operator) -> Objects {
-        Objects { operator }
+    /// The service behind `operator`, which has no layers but those for tests. `time` is what one operation has.
+    pub fn new(
+        service: &Service,
+        operator: Operator,
+        part: Option<usize>,
+        sole_writer: bool,
+        time: Duration,
+    ) -> Objects {
+        let compares = if sole_writer { Compares::Never } else { service.compares };
+        let remote = service.is_remote();
+        let (once, operator) = if remote {
+            let try_time = time / 10 * TENTHS_OF_A_TRY;
+            let once = operator.layer(TimeoutLayer::new().with_timeout(try_time).with_io_timeout(try_time));
+            let retry = RetryLayer::new()
+                .with_max_times(TRIES - 1)
+                .with_min_delay(PAUSE)
+                .with_max_delay(LONGEST_PAUSE)
+                .with_jitter();
+            (once.clone(), once.layer(retry))
+        } else {
+            (operator.clone(), operator)
+        };
+        Objects {
+            operator,
+            once,
+            remote,
+            names_missing_bucket: service.names_missing_bucket,
+            compares,
+            part,
+            parts_kept: service.parts_kept,
+            proven: Arc::default(),
+        }
     }
 
-    /// Begins an object.
-    pub async fn create(&self, path: &str) -> Result<Sink> {
-        self.operator.writer(path).await.map(Sink).map_err(failure)
+    /// What reads, lists and deletes.
+    pub fn operator(&self) -> &Operator {
+        &self.operator
     }
 
-    /// Puts a small object in one step, and takes back what a failure leaves. Must be driven to its end.
-    pub async fn put(&self, path: &str, bytes: Vec<u8>, _version: Version, steps: &Steps) -> Result<(), Failure> {
-        let refused = |error| Failure::Refused(failure(error));
-        let mut writer = self.operator.writer(path).await.map_err(refused)?;
+    /// Whether that there is no object may mean that there is no bucket.
+    pub fn is_vague(&self) -> bool {
+        !self.names_missing_bucket
+    }
+
+    /// Whether the bucket is there.
+    pub async fn present(&self) -> opendal::Result<()> {
+        if self.remote {
+            let mut lister = self.operator.lister_with("clients/").limit(1).await?;
+            futures_util::StreamExt::next(&mut lister).await.transpose()?;
+        }
+        Ok(())
+    }
+
+    /// Reads a small object, and says which version of it that is.
+    pub async fn read(&self, path: &str) -> opendal::Result<(Bytes, Version)> {
+        let reader = self.operator.reader(path).await?;
+        let bytes = reader.read(..).await?.to_bytes();
+        let metadata = reader.metadata();
+        let version = match self.compares {
+            Compares::Never => return Ok((bytes, Version::Any)),
+            Compares::Tag => metadata.and_then(|metadata| metadata.etag()).map(str::to_owned).map(Version::Tag),
+            Compares::Generation => {
+                metadata.and_then(|metadata| metadata.version()).map(str::to_owned).map(Version::Generation)
+            }
+        };
+        let none = || opendal::Error::new(ErrorKind::Unsupported, "the storage does not say which version it returned");
+        version.map(|version| (bytes, version)).ok_or_else(none)
+    }
+
+    /// How many bytes an upload keeps to its end, if it is known that no more than `size` arrive.
+    pub fn kept_by_upload(&self, size: Option<u64>) -> usize {
+        let most = self.part.unwrap_or_default() * self.parts_kept;
+        size.and_then(|size| usize::try_from(size).ok()).map_or(most, |size| most.min(size.next_multiple_of(PIECE)))
+    }
+
+    /// Begins an object. The sink drops `kept` when it has let go of all its memory.
+    pub async fn create(&self, path: &str, kept: Kept) -> Result<Sink> {
+        let options = match self.compares {
+            // With a condition OpenDAL uses the resumable uploads of GCS. Its name is fresh, so there is none.
+            Compares::Generation => WriteOptions { if_not_exists: true, ..WriteOptions::default() },
+            Compares::Tag | Compares::Never => WriteOptions::default(),
+        };
+        let writer = self.operator.writer_options(path, options).await.map_err(failure)?;
+        Ok(Sink {
+            writer,
+            operator: self.operator.clone(),
+            path: path.to_owned(),
+            size: 0,
+            part: self.part,
+            gathered: Gathered::default(),
+            remote: self.remote,
+            _kept: kept,
+        })
+    }
+
+    /// Puts a small object in one step in place of the version that is named. Must be driven to its end.
+    pub async fn put(&self, path: &str, bytes: Vec<u8>, version: Version, steps: &Steps) -> Result<(), Failure> {
+        self.prove().await.map_err(Failure::Refused)?;
+        // What nobody compares may be put whatever stands.
+        let version = if self.compares == Compares::Never { Version::Any } else { version };
+        self.try_put(path, Buffer::from(bytes), &version, steps).await
+    }
+
+    async fn try_put(&self, path: &str, bytes: Buffer, version: &Version, steps: &Steps) -> Result<(), Failure> {
+        let mut unclear = false;
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            let Err(error) = self.put_once(path, bytes.clone(), version, steps).await else {
+                return Ok(());
+            };
+            match error.kind() {
+                ErrorKind::ConditionNotMatch if unclear => return Err(Failure::Unclear(failure(error))),
+                ErrorKind::ConditionNotMatch => return Err(Failure::Overtaken),
+                // The service has said that it did nothing.
+                ErrorKind::Conflict
+                | ErrorKind::RateLimited
+                | ErrorKind::PermissionDenied
+                | ErrorKind::NotFound
+                | ErrorKind::ConfigInvalid
+                | ErrorKind::Unsupported => {}
+                // An answer that is none, or one from somewhere on the way.
+                _ => unclear |= self.remote,
+            }
+            if attempt == TRIES || !self.remote || !error.is_temporary() {
+                return Err(match error.kind() {
+                    ErrorKind::Conflict if !unclear => Failure::Overtaken,
+                    _ if unclear => Failure::Unclear(failure(error)),
+                    _ => Failure::Refused(failure(error)),
+                });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Ok(())
+    }
+
+    async fn put_once(&self, path: &str, bytes: Buffer, version: &Version, steps: &Steps) -> opendal::Result<()> {
+        let options = match version.clone() {
+            Version::Any => WriteOptions::default(),
+            Version::Absent => WriteOptions { if_not_exists: true, ..WriteOptions::default() },
+            Version::Tag(tag) => WriteOptions { if_match: Some(tag), ..WriteOptions::default() },
+            Version::Generation(number) => WriteOptions { if_version_match: Some(number), ..WriteOptions::default() },
+        };
+        let mut writer = self.once.writer_options(path, options).await?;
         let put = match writer.write(bytes).await {
             Ok(()) => {
                 steps.passed(Step::RecordWritten);
@@ -41,26 +231,108 @@ impl Objects {
         {
             tracing::warn!(%error, "a put could not be aborted cleanly");
         }
-        put.map_err(refused)
+        put
+    }
+
+    /// Looks once that the service compares versions, and does not only take the words: two that believe it did could each
+    /// tell a client that its file is stored.
+    pub async fn prove(&self) -> Result<()> {
+        if self.compares == Compares::Never {
+            return Ok(());
+        }
+        self.proven.get_or_try_init(|| self.look_whether_it_compares()).await.map(drop)
+    }
+
+    async fn look_whether_it_compares(&self) -> Result<()> {
+        let path = format!("probe/{}", UploadId::fresh());
+        let put = |text: &'static str, version: Version| {
+            let path = &path;
+            async move { self.try_put(path, Buffer::from(text), &version, &Steps::default()).await }
+        };
+        let looked = async {
+            put("first", Version::Absent).await.map_err(Failure::into_error)?;
+            let (_, first) = self.read(&path).await.map_err(failure)?;
+            put("second", first.clone()).await.map_err(Failure::into_error)?;
+            let again = [put("third", first).await, put("third", Version::Absent).await];
+            let (bytes, _) = self.read(&path).await.map_err(failure)?;
+            let refused = |put: &Result<(), Failure>| matches!(put, Err(Failure::Overtaken));
+            Ok(again.iter().all(refused) && bytes == "second")
+        };
+        let looked: Result<bool> = looked.await;
+        if let Err(error) = self.operator.delete(&path).await {
+            tracing::warn!(%error, path, "what the storage was tried with could not be deleted");
+        }
+        if looked? {
+            return Ok(());
+        }
+        Err(Error::internal(
+            "the storage does not compare versions when it replaces an object (If-Match, If-None-Match), so of two replicas \
+             each could believe that it stored; if only one process ever writes there, set storage.sole_writer",
+        ))
     }
 }
-
-/// Takes the bytes of one object.
-pub struct Sink(Writer);
 
 impl Sink {
     /// Writes the next bytes.
     pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<()> {
-        self.0.write(Buffer::from(batch)).await.map_err(failure)
+        self.size += batch.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        let Some(part) = self.part else {
+            return self.writer.write(Buffer::from(batch)).await.map_err(failure);
+        };
+        for mut bytes in batch {
+            while !bytes.is_empty() {
+                let room = part - self.gathered.size;
+                self.gathered.push(&bytes.split_to(room.min(bytes.len())));
+                if self.gathered.size == part {
+                    self.writer.write(self.gathered.take()).await.map_err(failure)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes the object visible.
     pub async fn close(&mut self) -> Result<()> {
-        self.0.close().await.map(drop).map_err(failure)
+        if self.part.is_some() && (self.gathered.size > 0 || self.size == 0) {
+            self.writer.write(self.gathered.take()).await.map_err(failure)?;
+        }
+        let Err(error) = self.writer.close().await else {
+            return Ok(());
+        };
+        // It may have happened although its answer says otherwise. An object appears whole or not at all.
+        if self.remote
+            && let Ok(metadata) = self.operator.stat(&self.path).await
+            && metadata.content_length() == self.size
+        {
+            return Ok(());
+        }
+        Err(failure(error))
     }
 
     /// Takes back what was written.
     pub async fn abort(&mut self) -> Result<()> {
-        self.0.abort().await.map_err(failure)
+        self.writer.abort().await.map_err(failure)
+    }
+}
+
+impl Gathered {
+    /// Copies, so that the memory of a part is what it holds and not the buffers that it came in.
+    fn push(&mut self, mut bytes: &[u8]) {
+        self.size += bytes.len();
+        while !bytes.is_empty() {
+            let room = self.pieces.last().map_or(0, |piece| PIECE - piece.len());
+            if room == 0 {
+                self.pieces.push(BytesMut::with_capacity(PIECE.min(bytes.len().next_power_of_two())));
+            }
+            let Some(piece) = self.pieces.last_mut() else { return };
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE - piece.len()));
+            piece.extend_from_slice(now);
+            bytes = later;
+        }
+    }
+
+    fn take(&mut self) -> Buffer {
+        let Gathered { pieces, .. } = std::mem::take(self);
+        Buffer::from(pieces.into_iter().map(BytesMut::freeze).collect::<Vec<Bytes>>())
     }
 }

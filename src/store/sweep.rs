@@ -158,7 +158,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = BTreeMap::from([("root".to_owned(), folder.path().to_str().unwrap().to_owned())]);
         let open = |service: &str, options| {
-            Store::open(&Config::new(service, options), &crate::telemetry::Metrics::default()).unwrap()
+            Store::open(&Config::new(service, options), 1 << 20, &crate::telemetry::Metrics::default()).unwrap()
         };
         vec![(Arc::new(open("memory", BTreeMap::new())), None), (Arc::new(open("fs", root)), Some(folder))]
     }

@@ -50,8 +50,9 @@ const ARROWS: [(&str, &[&str]); 23] = [
 ];
 
 /// Which modules may name each library. A library that is not here may be named anywhere.
-const FENCES: [(&str, &[&str]); 10] = [
+const FENCES: [(&str, &[&str]); 11] = [
     ("opendal", &["store"]),
+    ("reqwest", &["auth", "store"]),
     ("jsonwebtoken", &["auth"]),
     ("axum", &["rest", "edge", "envelope", "admin", "server"]),
     ("tonic", &["rpc", "server", "error", "pb", "cli/upload"]),
@@ -60,7 +61,7 @@ const FENCES: [(&str, &[&str]); 10] = [
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls", "server"]),
     ("x509_parser", &["auth", "tls"]),
-    ("http", &["rest", "edge", "envelope", "error", "server"]),
+    ("http", &["rest", "edge", "envelope", "error", "server", "store/faults/wire"]),
 ];
 
 /// A source file: its path below `src/` without the ending, and what it says.

@@ -1,0 +1,269 @@
+//! The services that a storage can be, and the options of each. OpenDAL takes any text as an option, so a name that none of
+//! its services knows would be a setting that does nothing: the known ones are read off its own configurations.
+
+use std::collections::BTreeMap;
+
+use super::OpenError;
+
+/// The size of a part where nothing asks for larger ones, in bytes.
+const PART: u64 = 8 << 20;
+
+/// How many parts one object may have. S3 and GCS permit as many, Azure more.
+const PARTS: u64 = 10_000;
+
+/// What the size of a part is a multiple of, in bytes.
+const PART_UNIT: u64 = 1 << 20;
+
+/// How the versions of an object are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compares {
+    /// By an entity tag.
+    Tag,
+    /// By a number that the service counts up.
+    Generation,
+    /// Not at all: nobody else writes there.
+    Never,
+}
+
+/// One service.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name at OpenDAL.
+    pub name: &'static str,
+    /// The options that must be there.
+    required: &'static [&'static str],
+    /// The options that nobody else may read. Each may also be the name of a file, as `{option}_file`.
+    secret: &'static [&'static str],
+    /// The options that it has and that are of no use here: OpenDAL calls them deprecated, or they are not text.
+    hidden: &'static [&'static str],
+    /// All options, as OpenDAL's configuration of the service has them.
+    options: fn() -> serde_json::Value,
+    /// How it tells versions apart.
+    pub compares: Compares,
+    /// Whether it says of a bucket that is missing something else than of an object.
+    pub names_missing_bucket: bool,
+    /// How many parts an upload keeps in memory at once. Zero where it does not gather parts.
+    pub parts_kept: usize,
+}
+
+impl Service {
+    /// Whether it is reached over a network, so that an answer can be lost on the way.
+    pub fn is_remote(&self) -> bool {
+        self.parts_kept > 0
+    }
+
+    /// Whether the option is a secret.
+    pub fn is_secret(&self, option: &str) -> bool {
+        self.secret.contains(&option)
+    }
+
+    /// The secret that an option names the file of.
+    pub fn secret_in_file<'a>(&self, option: &'a str) -> Option<&'a str> {
+        option.strip_suffix("_file").filter(|secret| self.is_secret(secret))
+    }
+
+    /// Checks that the options are ones that it has, and that those which it needs are there.
+    pub fn check(&self, options: &BTreeMap<String, String>) -> Result<(), OpenError> {
+        let all = (self.options)();
+        let names = all.as_object().into_iter().flat_map(serde_json::Map::keys).map(String::as_str);
+        let files: Vec<String> = self.secret.iter().map(|secret| format!("{secret}_file")).collect();
+        let known: Vec<&str> =
+            names.filter(|name| !self.hidden.contains(name)).chain(files.iter().map(String::as_str)).collect();
+        for (option, value) in options {
+            let key = format!("options.{option}");
+            if !known.contains(&option.as_str()) {
+                let nearest = crate::config::nearest(option, known.iter().copied());
+                return Err(OpenError::new(key, format!("the service {} has no such option; {nearest}", self.name)));
+            }
+            if let Some(secret) = self.secret_in_file(option)
+                && options.contains_key(secret)
+            {
+                return Err(OpenError::new(key, format!("`{secret}` is there as well; one of the two is enough")));
+            }
+            if option == "endpoint" && value.contains('@') {
+                return Err(OpenError::new(key, "an address holds no secrets; they have options of their own"));
+            }
+        }
+        match self.required.iter().find(|option| options.get(**option).is_none_or(String::is_empty)) {
+            Some(option) => {
+                Err(OpenError::new(format!("options.{option}"), format!("the service {} needs it", self.name)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The size of the parts that content of up to `largest` bytes is sent in, if it is sent in parts.
+    pub fn part_size(&self, largest: u64) -> Option<u64> {
+        let least = largest.div_ceil(PARTS).div_ceil(PART_UNIT) * PART_UNIT;
+        self.is_remote().then(|| least.max(PART))
+    }
+}
+
+fn fields(config: impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(config).unwrap_or_default()
+}
+
+/// Those that this build has.
+const SERVICES: &[Service] = &[
+    Service {
+        name: "fs",
+        required: &["root"],
+        secret: &[],
+        hidden: &[],
+        options: || fields(opendal::services::FsConfig::default()),
+        compares: Compares::Never,
+        names_missing_bucket: false,
+        parts_kept: 0,
+    },
+    Service {
+        name: "memory",
+        required: &[],
+        secret: &[],
+        hidden: &[],
+        options: || fields(opendal::services::MemoryConfig::default()),
+        compares: Compares::Never,
+        names_missing_bucket: true,
+        parts_kept: 0,
+    },
+    #[cfg(feature = "s3")]
+    Service {
+        name: "s3",
+        required: &["bucket"],
+        secret: &["access_key_id", "secret_access_key", "session_token", "server_side_encryption_customer_key"],
+        hidden: &[
+            "enable_versioning",
+            "allow_anonymous",
+            "batch_max_operations",
+            "delete_max_size",
+            "disable_stat_with_override",
+            "disable_write_with_if_match",
+            "enable_write_with_append",
+            "assume_role_session_tags",
+        ],
+        options: || fields(opendal::services::S3Config::default()),
+        compares: Compares::Tag,
+        names_missing_bucket: true,
+        // One is gathered while OpenDAL keeps the last one, since that may turn out to be the only one.
+        parts_kept: 2,
+    },
+    #[cfg(feature = "gcs")]
+    Service {
+        name: "gcs",
+        required: &["bucket"],
+        secret: &["credential", "token"],
+        hidden: &["allow_anonymous"],
+        options: || fields(opendal::services::GcsConfig::default()),
+        compares: Compares::Generation,
+        names_missing_bucket: false,
+        // A resumable upload keeps up to two until it knows whether they are the last.
+        parts_kept: 3,
+    },
+    #[cfg(feature = "azblob")]
+    Service {
+        name: "azblob",
+        required: &["container"],
+        secret: &["account_key", "sas_token", "encryption_key"],
+        hidden: &["batch_max_operations"],
+        options: || fields(opendal::services::AzblobConfig::default()),
+        compares: Compares::Tag,
+        names_missing_bucket: false,
+        parts_kept: 2,
+    },
+];
+
+/// Those that a build can have, by the feature that brings them.
+const FEATURES: [&str; 3] = ["s3", "gcs", "azblob"];
+
+/// Those that cannot keep the promises of a commit, and why.
+const UNFIT: [(&str, &str); 1] = [(
+    "webdav",
+    "a WebDAV server takes a file in one piece, so an upload would have to be held in memory whole; it need not write it to \
+     its disk before it answers; and few compare versions, so two replicas could not share it",
+)];
+
+/// Finds a service by its name.
+pub fn find(name: &str) -> Result<&'static Service, OpenError> {
+    if let Some(service) = SERVICES.iter().find(|service| service.name == name) {
+        return Ok(service);
+    }
+    let refusal = |why: String| Err(OpenError::new("service", why));
+    if FEATURES.contains(&name) {
+        return refusal(format!("this build has no `{name}`: the cargo feature of that name brings it"));
+    }
+    if let Some((_, why)) = UNFIT.iter().find(|(unfit, _)| *unfit == name) {
+        return refusal(format!("`{name}` cannot keep what a 201 promises: {why}"));
+    }
+    let names: Vec<&str> = SERVICES.iter().map(|service| service.name).collect();
+    refusal(format!("unknown service `{name}`; known are: {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(options: &[(&str, &str)]) -> BTreeMap<String, String> {
+        options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn refusal(service: &str, given: &[(&str, &str)]) -> String {
+        find(service).and_then(|service| service.check(&options(given))).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_service_or_option_is_refused_by_name() {
+        let unknown = refusal("fss", &[]);
+        assert!(unknown.starts_with("storage.service: unknown service `fss`; known are: fs, memory"), "{unknown}");
+        let typo = refusal("fs", &[("rot", "/x")]);
+        assert!(typo.starts_with("storage.options.rot: ") && typo.contains("did you mean `root`?"), "{typo}");
+        assert!(refusal("fs", &[]).starts_with("storage.options.root: "));
+        assert!(refusal("fs", &[("root", "")]).starts_with("storage.options.root: "));
+        assert!(find("memory").unwrap().check(&options(&[])).is_ok());
+    }
+
+    #[test]
+    fn a_service_that_cannot_keep_the_promises_is_refused_with_why() {
+        let why = refusal("webdav", &[]);
+        assert!(why.starts_with("storage.service: `webdav` cannot keep what a 201 promises: "), "{why}");
+    }
+
+    #[cfg(feature = "s3")]
+    #[test]
+    fn the_options_of_a_service_are_those_of_opendal() {
+        let s3 = find("s3").unwrap();
+        let good = [("bucket", "b"), ("region", "r"), ("endpoint", "http://h"), ("secret_access_key_file", "f")];
+        assert!(s3.check(&options(&good)).is_ok());
+        assert!(refusal("s3", &[]).starts_with("storage.options.bucket: "));
+        let typo = refusal("s3", &[("bucket", "b"), ("regoin", "r")]);
+        assert!(typo.contains("did you mean `region`?"), "{typo}");
+        for option in s3.hidden.iter().chain(s3.secret) {
+            let all = (s3.options)();
+            assert!(all.get(option).is_some(), "OpenDAL has no {option} any more");
+        }
+        for option in s3.hidden {
+            assert!(refusal("s3", &[("bucket", "b"), (option, "true")]).contains("has no such option"), "{option}");
+        }
+    }
+
+    #[cfg(feature = "s3")]
+    #[test]
+    fn a_secret_stands_in_one_place_and_in_no_address() {
+        let twice = refusal("s3", &[("bucket", "b"), ("session_token", "x"), ("session_token_file", "y")]);
+        assert!(twice.contains("one of the two is enough"), "{twice}");
+        let address = refusal("s3", &[("bucket", "b"), ("endpoint", "https://user:hunter2@host")]);
+        assert!(address.starts_with("storage.options.endpoint: ") && !address.contains("hunter2"), "{address}");
+    }
+
+    #[cfg(feature = "s3")]
+    #[test]
+    fn the_largest_upload_fits_into_the_parts_that_there_may_be() {
+        let part = |largest: u64| find("s3").unwrap().part_size(largest).unwrap();
+        assert_eq!(part(1), PART);
+        assert_eq!(part(PART * PARTS - 1), PART);
+        assert_eq!(part(PART * PARTS), PART);
+        assert_eq!(part(PART * PARTS + 1), PART + PART_UNIT);
+        for largest in [1, 5 << 30, PART * PARTS + 1, 5 << 40, 50 << 40] {
+            assert!(largest.div_ceil(part(largest)) <= PARTS, "{largest}");
+        }
+        assert_eq!(find("fs").unwrap().part_size(5 << 40), None);
+    }
+}

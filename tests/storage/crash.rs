@@ -1,0 +1,182 @@
+//! The process ends by SIGKILL at every step of an upload, and at any time, over S3. What was acknowledged is whole, what was
+//! not is the old or the new, and gc brings the bucket back to what the records name.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::conformance::{DOORS, Door, digest};
+use crate::engines::{Engine, Place};
+use crate::harness::{Connection, Form, Server, Setup, noise, token};
+
+/// The steps, in the order in which an upload passes them. A step that is a directory's is passed all the same.
+const STEPS: [&str; 9] = [
+    "content_opened",
+    "content_written",
+    "content_closed",
+    "content_synced",
+    "record_written",
+    "record_put",
+    "record_synced",
+    "replying",
+    "replaced_deleted",
+];
+
+/// How many kills, where `ATTACHD_TEST_KILLS` says nothing.
+const KILLS: usize = 50;
+
+/// What may stand under each id: nothing, or a digest.
+#[derive(Default)]
+struct Ledger(BTreeMap<i64, Vec<Option<String>>>);
+
+impl Ledger {
+    fn begun(&mut self, attachment: i64, bytes: &[u8]) {
+        self.0.entry(attachment).or_insert_with(|| vec![None]).push(Some(digest(bytes)));
+    }
+
+    fn acknowledged(&mut self, attachment: i64, bytes: &[u8]) {
+        self.0.insert(attachment, vec![Some(digest(bytes))]);
+    }
+
+    fn check(&mut self, place: &Place, attachment: i64) {
+        let stands = place.stored(attachment);
+        let may = &self.0[&attachment];
+        assert!(may.contains(&stands), "attachment {attachment} is none of the {} that it may be", may.len());
+        self.0.insert(attachment, vec![stands]);
+    }
+}
+
+/// Uploads over a connection that may break, and returns whether it was acknowledged.
+fn upload(server: &Server, door: Door, attachment: i64, bytes: &[u8]) -> bool {
+    if door == Door::Grpc {
+        return crate::faults::grpc_status(server, attachment, bytes) == Some(201);
+    }
+    let Ok(mut connection) = Connection::try_open(server.rest) else { return false };
+    let form = Form::file(bytes);
+    let body = form.bytes();
+    let head = format!(
+        "POST /api/v2/clients/1/attachments/{attachment} HTTP/1.1\r\nHost: attachd\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: {}\r\nContent-Length: {}\r\n\r\n",
+        token(&[1]),
+        form.content_type(),
+        body.len()
+    );
+    let _ = connection.send(head.as_bytes());
+    let _ = connection.send(&body);
+    connection.reply().is_some_and(|reply| reply.status == 201)
+}
+
+#[test]
+fn after_a_kill_at_any_step_or_time_what_was_acknowledged_is_whole_and_gc_leaves_what_the_records_name() {
+    let kills = std::env::var("ATTACHD_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
+    let place = Engine::Moto.place();
+    let mut ledger = Ledger::default();
+    let mut done = 0;
+    'steps: loop {
+        for replace in [false, true] {
+            for door in DOORS {
+                for step in STEPS {
+                    if step == "replaced_deleted" && !replace {
+                        continue;
+                    }
+                    if done >= kills * 3 / 4 {
+                        break 'steps;
+                    }
+                    done += 1;
+                    at_step(&place, &mut ledger, i64::try_from(done).unwrap(), step, door, replace);
+                }
+            }
+        }
+    }
+    let at_steps = done;
+    let mut acknowledged = 0;
+    while done < kills {
+        done += 1;
+        acknowledged += at_any_time(&place, &mut ledger, done);
+    }
+    // Every id once more, then gc: what is left is what the records name. Uploads in parts that were open are left to the
+    // bucket's lifecycle rule.
+    for attachment in ledger.0.keys().copied().collect::<Vec<_>>() {
+        ledger.check(&place, attachment);
+    }
+    let before = place.look().list(&place.root).len();
+    collect_garbage(&place);
+    for attachment in ledger.0.keys().copied().collect::<Vec<_>>() {
+        ledger.check(&place, attachment);
+    }
+    let after = place.look().list(&place.root);
+    let stored = ledger.0.values().filter(|may| may[0].is_some()).count();
+    assert_eq!(after.len(), stored * 2, "a record and its content each, and nothing else: {after:?}");
+    println!(
+        "s3: {done} kills, {at_steps} of them at steps; {acknowledged} acknowledged beside the others; {} objects before gc, {} after",
+        before,
+        after.len()
+    );
+}
+
+/// Deletes what no record names, with a grace of a second.
+pub fn collect_garbage(place: &Place) {
+    // It is older than the grace by then.
+    std::thread::sleep(Duration::from_secs(2));
+    let setup = Setup { limits: "max_upload_time = \"500ms\"\n".to_owned(), ..place.setup() };
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_attachd"));
+    command.args(["gc", "--delete", "--grace", "1s", "--config"]).arg(setup.write(folder.path()));
+    let ended = command.env_clear().envs(place.variables()).output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+fn at_step(place: &Place, ledger: &mut Ledger, attachment: i64, step: &str, door: Door, replace: bool) {
+    let nth = if replace && step != "replaced_deleted" { 2 } else { 1 };
+    let mut setup = place.setup();
+    setup.variables.insert("ATTACHD_STORAGE__CRASH__STEP", step.to_owned());
+    setup.variables.insert("ATTACHD_STORAGE__CRASH__NTH", nth.to_string());
+    let mut server = setup.start();
+    let seed = attachment.cast_unsigned();
+    let (old, new) = (noise(20_000, seed), noise(30_000, seed + 1_000_000));
+    if replace {
+        ledger.begun(attachment, &old);
+        assert!(upload(&server, door, attachment, &old));
+        ledger.acknowledged(attachment, &old);
+    }
+    ledger.begun(attachment, &new);
+    let stored = upload(&server, door, attachment, &new);
+    if stored {
+        ledger.acknowledged(attachment, &new);
+    }
+    assert!(!stored || step == "replaced_deleted", "{step} comes before the reply");
+    assert_eq!(server.wait(), None, "it ended by a signal at {step}");
+    ledger.check(place, attachment);
+}
+
+/// Four uploads, one of them in parts, and a kill while they run.
+fn at_any_time(place: &Place, ledger: &mut Ledger, round: usize) -> usize {
+    let server = place.start();
+    let random = noise(8, round as u64);
+    // Some ids have content from the round before, some have none.
+    let ids: [i64; 4] = std::array::from_fn(|index| i64::try_from(100_000 + round * 2 + index).unwrap());
+    let bytes: [Vec<u8>; 4] = std::array::from_fn(|index| {
+        let size = if index == 0 { (8 << 20) + 1000 } else { 1000 + usize::from(random[index]) * 2000 };
+        noise(size, (round * 4 + index) as u64)
+    });
+    for (id, bytes) in ids.iter().zip(&bytes) {
+        ledger.begun(*id, bytes);
+    }
+    let stored = std::thread::scope(|scope| {
+        let uploads = std::array::from_fn::<_, 4, _>(|index| {
+            let (server, bytes, id) = (&server, &bytes[index], ids[index]);
+            scope.spawn(move || upload(server, DOORS[index % 2], id, bytes))
+        });
+        // Any time will do; this is not to wait for something.
+        std::thread::sleep(Duration::from_millis(u64::from(random[7]) * 4));
+        server.signal("KILL");
+        uploads.map(|upload| upload.join().unwrap())
+    });
+    for (index, _) in stored.iter().enumerate().filter(|(_, stored)| **stored) {
+        ledger.acknowledged(ids[index], &bytes[index]);
+    }
+    drop(server.kill());
+    for id in ids {
+        ledger.check(place, id);
+    }
+    stored.iter().filter(|stored| **stored).count()
+}

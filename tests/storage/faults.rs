@@ -1,0 +1,248 @@
+//! Every request to an S3 server with every fault, through both doors: the invariants hold and the answer comes in time.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use attachd::pb::UploadAttachmentRequest;
+use attachd::pb::attachment_service_client::AttachmentServiceClient;
+use attachd::pb::upload_attachment_request::Message;
+use tonic::transport::Endpoint;
+use tonic::{Code, Request};
+
+use crate::conformance::{DOORS, Door, digest};
+use crate::crash::collect_garbage;
+use crate::engines::Engine;
+use crate::harness::{Connection, Form, Server, Setup, chunk, eventually, finish, header, noise, token};
+
+/// The requests of a small upload to an attachment without content, then the one more of an upload that replaces.
+const SMALL: [&str; 5] = ["read", "close", "read", "close", "delete"];
+
+/// The requests of an upload in two parts.
+const LARGE: [&str; 8] = ["read", "open", "write", "write", "close", "read", "close", "delete"];
+
+/// What happens to a request, and whether to all later ones of the attachment as well.
+const FAULTS: [(&str, bool); 15] = [
+    ("temporary", false),
+    ("temporary", true),
+    ("broken", false),
+    ("broken", true),
+    ("permanent", false),
+    ("permanent", true),
+    ("permission_denied", false),
+    ("permission_denied", true),
+    ("not_found", false),
+    ("rate_limited", false),
+    ("rate_limited", true),
+    ("hang", false),
+    ("hang", true),
+    ("slow", false),
+    ("lost", false),
+];
+
+/// Two more, which are what a network does: the answer of this request, or of all from here on, is lost.
+const LOST_FOR_GOOD: (&str, bool) = ("lost", true);
+
+/// How many uploads run at once: most of the time they wait for a timeout.
+const WORKERS: usize = 12;
+
+/// The time of a storage operation, with its second and third try.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long an upload may take whatever the storage does: a few operations that each take all of their time.
+const IN_TIME: Duration = Duration::from_secs(30);
+
+/// One upload with its fault.
+#[derive(Clone, Debug)]
+struct Case {
+    door: Door,
+    replace: bool,
+    large: bool,
+    operation: &'static str,
+    /// The number of the request, from 1, of all that are about the attachment.
+    nth: usize,
+    fault: &'static str,
+    always: bool,
+    /// Whether it is the put of the record that fails, after which nobody knows.
+    record: bool,
+}
+
+impl Case {
+    /// What must be answered, where one answer is right.
+    fn status(&self) -> Option<u16> {
+        match (self.operation, self.fault, self.always) {
+            // The caller does not wait for the tidying.
+            ("delete", ..) | (_, "slow", _) => Some(201),
+            // It is tried again, and what was done and not answered is looked for.
+            (_, "temporary" | "broken" | "rate_limited" | "hang" | "lost", false) => Some(201),
+            (_, "temporary" | "broken" | "rate_limited" | "hang", true) => Some(503),
+            (_, "permission_denied", _) => Some(500),
+            _ => None,
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for large in [false, true] {
+        let operations: &[&'static str] = if large { &LARGE } else { &SMALL };
+        let record = operations.len() - 2;
+        for (door, replace) in [(Door::Rest, false), (Door::Rest, true), (Door::Grpc, false), (Door::Grpc, true)] {
+            // An upload in parts is the same over both doors from its first part on.
+            if large && door == Door::Grpc {
+                continue;
+            }
+            let count = if replace { operations.len() } else { operations.len() - 1 };
+            // What was there before, which is small, has had its requests.
+            let before = if replace { SMALL.len() - 1 } else { 0 };
+            for (index, operation) in operations[..count].iter().enumerate() {
+                for (fault, always) in FAULTS.into_iter().chain([LOST_FOR_GOOD]) {
+                    let nth = before + index + 1;
+                    cases.push(Case { door, replace, large, operation, nth, fault, always, record: index == record });
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// Uploads over gRPC; `None` where there is no connection.
+pub fn grpc_status(server: &Server, attachment: i64, bytes: &[u8]) -> Option<u16> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut messages = vec![Message::Header(header(1, attachment))];
+    messages.extend(bytes.chunks(1 << 20).map(|bytes| chunk(bytes.to_vec())));
+    messages.push(finish());
+    runtime.block_on(async {
+        let endpoint = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
+        let channel = endpoint.connect().await.ok()?;
+        let messages = messages.into_iter().map(|message| UploadAttachmentRequest { message: Some(message) });
+        let mut request = Request::new(futures_util::stream::iter(messages));
+        request.metadata_mut().insert("authorization", format!("Bearer {}", token(&[1])).parse().unwrap());
+        match AttachmentServiceClient::new(channel).upload_attachment(request).await {
+            Ok(_) => Some(201),
+            Err(status) => match status.code() {
+                Code::Unavailable => Some(503),
+                Code::Internal => Some(500),
+                _ => None,
+            },
+        }
+    })
+}
+
+/// Uploads, looks at what the caller may read, and returns the status.
+fn upload(server: &Server, door: Door, attachment: i64, bytes: &[u8]) -> u16 {
+    if door == Door::Grpc {
+        return grpc_status(server, attachment, bytes).expect("an answer that is documented");
+    }
+    let mut connection = Connection::open(server.rest);
+    let form = Form::file(bytes);
+    connection.writer().set_read_timeout(Some(IN_TIME)).unwrap();
+    let reply = connection.upload(&token(&[1]), 1, attachment, &form);
+    match reply.status {
+        201 => {}
+        503 => assert_eq!(reply.details(), "The storage is not available, try again later"),
+        500 => assert_eq!(reply.details(), "An internal server error occurred"),
+        _ => panic!("{reply:?}"),
+    }
+    reply.status
+}
+
+fn content(case: &Case, attachment: i64) -> (Vec<u8>, Vec<u8>) {
+    let seed = attachment.unsigned_abs();
+    let size = if case.large { (8 << 20) + 1000 } else { 6000 };
+    (noise(5000, seed), noise(size, seed + 100_000))
+}
+
+#[test]
+fn every_fault_at_every_request_leaves_the_old_or_the_new_and_an_answer_in_time() {
+    let cases = cases();
+    let mut rules = format!("timeout = \"{}s\"\nfaults = [\n", TIMEOUT.as_secs());
+    for (index, case) in cases.iter().enumerate() {
+        let Case { nth, always, fault, .. } = case;
+        rules += &format!("{{ attachment = {}, nth = {nth}, always = {always}, fault = \"{fault}\" }},\n", index + 1);
+    }
+    rules += "]\n";
+    let place = Engine::Moto.place();
+    let server = Setup { storage: rules, ..place.setup() }.start();
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some((index, case)) = Some(next.fetch_add(1, Ordering::Relaxed))
+                    .and_then(|index| cases.get(index).map(|case| (index, case)))
+                {
+                    let attachment = i64::try_from(index + 1).unwrap();
+                    let look = std::panic::AssertUnwindSafe(|| one(&server, attachment, case));
+                    match std::panic::catch_unwind(look) {
+                        Ok(status) => failed.lock().unwrap().push((attachment, case, Some(status))),
+                        Err(_) => failed.lock().unwrap().push((attachment, case, None)),
+                    }
+                }
+            });
+        }
+    });
+    let mut ended = failed.into_inner().unwrap();
+    ended.sort_by_key(|(attachment, ..)| *attachment);
+    eventually("nothing is open and no memory is held", || {
+        let state = server.readiness();
+        state["uploads_in_flight"] == 0 && state["budget_used_bytes"] == 0
+    });
+    drop(server);
+    let mut wrong = Vec::new();
+    for (attachment, case, status) in &ended {
+        let (old, new) = content(case, *attachment);
+        let (old, new) = (case.replace.then(|| digest(&old)), Some(digest(&new)));
+        let stands = place.stored(*attachment);
+        let ambiguous = case.record || (case.fault == "lost" && case.always);
+        let good = match status {
+            None => false,
+            Some(status) if case.status().is_some_and(|right| right != *status) => false,
+            Some(201) => stands == new,
+            Some(_) if ambiguous => stands == old || stands == new,
+            Some(_) => stands == old,
+        };
+        if !good {
+            wrong.push(format!("{attachment}: {status:?}: {case:?}; new stands: {}", stands == new));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    collect_garbage(&place);
+    let open = place.look().uploads(&place.root).len();
+    let objects = place.look().list(&place.root);
+    let records = objects.keys().filter(|key| key.ends_with("/record.json")).count();
+    assert_eq!(objects.len(), records * 2, "gc leaves what the records name");
+    println!("s3: {} faulty uploads; {open} uploads in parts left to the lifecycle rule", cases.len());
+}
+
+fn one(server: &Server, attachment: i64, case: &Case) -> u16 {
+    let (old, new) = content(case, attachment);
+    if case.replace {
+        assert_eq!(upload(server, case.door, attachment, &old), 201);
+    }
+    let began = Instant::now();
+    let status = upload(server, case.door, attachment, &new);
+    assert!(began.elapsed() < IN_TIME, "{:?} is not in time", began.elapsed());
+    status
+}
+
+#[test]
+fn an_upload_takes_the_requests_that_are_listed_here() {
+    let place = Engine::Moto.place();
+    let server = place.setup().start();
+    let requests = |attachment: i64| {
+        let part = format!("/attachments/{attachment}/");
+        let lines = server.log().into_iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(&line).ok());
+        let ours = lines.filter(|event| {
+            event["fields"]["message"] == "storage operation"
+                && event["fields"]["path"].as_str().is_some_and(|path| path.contains(&part))
+        });
+        ours.map(|event| event["fields"]["operation"].as_str().unwrap().to_lowercase()).collect::<Vec<_>>()
+    };
+    for (attachment, door) in [(1, DOORS[0]), (2, DOORS[1])] {
+        assert_eq!(upload(&server, door, attachment, &noise(5000, 1)), 201);
+        assert_eq!(requests(attachment), SMALL[..4]);
+        assert_eq!(upload(&server, door, attachment, &noise((8 << 20) + 1000, 2)), 201);
+        let both = [&SMALL[..4], &LARGE[..]].concat();
+        eventually("the replaced content is deleted", || requests(attachment) == both);
+    }
+}

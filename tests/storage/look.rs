@@ -1,0 +1,147 @@
+//! What lies in a storage, as another client sees it (`look.py`). None of attachd's own code is in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+
+/// The access key of the test servers, and the account of azurite.
+pub const ACCESS_KEY: &str = "devstoreaccount1";
+/// Their secret key, in the form that azurite wants: the base64 of some bytes.
+pub const SECRET_KEY: &str = "YXR0YWNoZC1zdG9yYWdlLXRlc3RzLXNlY3JldC1rZXk=";
+
+/// The folder that `setup.sh` installs into.
+pub fn installed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.env")
+}
+
+/// One who looks into a bucket.
+pub struct Look {
+    child: Child,
+    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+}
+
+impl Look {
+    /// Looks into a bucket at an address; for `fs` the address is a folder and the bucket one in it.
+    pub fn at(kind: &str, address: &str, bucket: &str) -> Look {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/storage/look.py");
+        let mut child = Command::new(installed().join("storage/bin/python"))
+            .arg(script)
+            .args([kind, address, bucket])
+            .env("ATTACHD_TEST_ACCESS_KEY", ACCESS_KEY)
+            .env("ATTACHD_TEST_SECRET_KEY", SECRET_KEY)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("tests/storage/setup.sh has installed Python");
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Look { child, pipes: Mutex::new((stdin, BufReader::new(stdout))) }
+    }
+
+    fn ask(&self, question: Value) -> Result<Value, String> {
+        let mut pipes = self.pipes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        writeln!(pipes.0, "{question}").expect("look.py listens");
+        let mut line = String::new();
+        pipes.1.read_line(&mut line).expect("look.py answers");
+        let answer: Value = serde_json::from_str(&line).expect("look.py answers with JSON");
+        match answer.get("error") {
+            Some(error) => Err(error.to_string()),
+            None => Ok(answer["ok"].clone()),
+        }
+    }
+
+    /// Makes the bucket, once the server answers.
+    pub fn make(&self) {
+        let mut last = String::new();
+        for _ in 0..300 {
+            match self.ask(json!({ "do": "make" })) {
+                Ok(_) => return,
+                Err(error) => last = error,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        panic!("the bucket could not be made: {last}");
+    }
+
+    /// The keys below a prefix, with their sizes.
+    pub fn list(&self, prefix: &str) -> BTreeMap<String, u64> {
+        let found = self.ask(json!({ "do": "list", "prefix": prefix })).expect("the storage can be listed");
+        let pair = |entry: &Value| (entry[0].as_str().unwrap().to_owned(), entry[1].as_u64().unwrap());
+        found.as_array().expect("a list").iter().map(pair).collect()
+    }
+
+    /// The keys below a prefix of which an upload in parts is open.
+    pub fn uploads(&self, prefix: &str) -> Vec<String> {
+        let found = self.ask(json!({ "do": "uploads", "prefix": prefix })).expect("the uploads can be listed");
+        found.as_array().expect("a list").iter().map(|key| key.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The size and the digest of an object, if there is one.
+    pub fn digest(&self, key: &str) -> Option<(u64, String)> {
+        let found = self.ask(json!({ "do": "get", "key": key })).expect("the storage can be read");
+        let said = found.as_object()?;
+        Some((said["size"].as_u64().unwrap(), said["sha256"].as_str().unwrap().to_owned()))
+    }
+
+    /// An object that is JSON, if there is one.
+    pub fn json(&self, key: &str) -> Option<Value> {
+        let found = self.ask(json!({ "do": "get", "key": key, "text": true })).expect("the storage can be read");
+        let text = found.get("text")?.as_str().expect("text").to_owned();
+        Some(serde_json::from_str(&text).expect("a record is JSON"))
+    }
+
+    /// Puts an object.
+    pub fn put(&self, key: &str, text: &str) {
+        self.ask(json!({ "do": "put", "key": key, "text": text })).expect("an object can be put");
+    }
+
+    /// The digest of what is stored under an attachment, if anything is. What its record names must be there, whole.
+    pub fn stored(&self, root: &str, attachment: i64) -> Option<String> {
+        let folder = format!("{root}clients/1/attachments/{attachment}/");
+        // Between the look at a record and the look at its content another may replace both.
+        for _ in 0..50 {
+            let record = self.json(&format!("{folder}record.json")).filter(|record| record["state"] == "stored")?;
+            let (id, size, digest) = (&record["upload_id"], &record["size"], &record["sha256"]);
+            match self.digest(&format!("{folder}content/{}", id.as_str().unwrap())) {
+                Some((found, sha256)) => {
+                    assert_eq!((&json!(found), &json!(sha256)), (size, digest), "what was stored is damaged");
+                    return Some(sha256);
+                }
+                None => {
+                    let again = self.json(&format!("{folder}record.json")).expect("a record stays");
+                    assert_ne!(again["upload_id"], *id, "what a record names is missing");
+                }
+            }
+        }
+        panic!("attachment {attachment} is replaced faster than it can be read");
+    }
+
+    /// Looks that below a root there is exactly what the records name, and that no upload in parts is open.
+    pub fn assert_nothing_left(&self, root: &str) {
+        let found = self.list(root);
+        let mut live = BTreeSet::new();
+        for key in found.keys().filter(|key| key.ends_with("/record.json")) {
+            let record = self.json(key).expect("it is listed");
+            if let Some(segments) = record["segments"].as_array() {
+                let folder = key.strip_suffix("record.json").unwrap();
+                live.extend(
+                    segments.iter().map(|segment| format!("{folder}content/{}", segment["id"].as_str().unwrap())),
+                );
+            }
+            live.insert(key.clone());
+        }
+        let found: BTreeSet<String> = found.into_keys().collect();
+        assert_eq!(found, live, "left: what is there and what the records name differ");
+        assert_eq!(self.uploads(root), [""; 0], "uploads in parts are open");
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,146 @@
+//! What a start refuses, and what it keeps to itself.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Output;
+
+use crate::conformance::{Door, upload};
+use crate::engines::{Engine, Place};
+use crate::harness::Setup;
+use crate::look::{ACCESS_KEY, SECRET_KEY};
+
+/// Runs `serve`, which is expected to end by itself.
+fn refused(setup: &Setup) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let config = setup.write(folder.path());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_attachd"));
+    let command = command.args(["serve", "--config"]).arg(config).env_clear().envs(&setup.variables);
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(2), "{said}");
+    said
+}
+
+fn with(place: &Place, option: &'static str, value: &str) -> Setup {
+    let mut setup = place.setup();
+    setup.variables.insert(option, value.to_owned());
+    setup
+}
+
+#[test]
+fn a_storage_that_cannot_keep_the_promises_is_refused_with_why() {
+    let said = refused(&Setup { service: "webdav", ..Setup::default() });
+    assert!(said.contains("storage.service: `webdav` cannot keep what a 201 promises: "), "{said}");
+}
+
+#[test]
+fn an_unknown_option_is_refused_with_the_nearest_known_one() {
+    let said = refused(&with(&Engine::Moto.place(), "ATTACHD_STORAGE__OPTIONS__REGOIN", "x"));
+    assert!(said.contains("storage.options.regoin (from ATTACHD_STORAGE__OPTIONS__REGOIN): "), "{said}");
+    assert!(said.contains("did you mean `region`?"), "{said}");
+}
+
+#[test]
+fn a_bucket_that_is_not_there_is_refused() {
+    for engine in [Engine::Moto, Engine::Minio] {
+        let said = refused(&with(&engine.place(), "ATTACHD_STORAGE__OPTIONS__BUCKET", "no-such-bucket"));
+        assert!(said.contains("storage: ") && said.contains("NoSuchBucket"), "{said}");
+    }
+    let said = refused(&with(&Engine::Azurite.place(), "ATTACHD_STORAGE__OPTIONS__CONTAINER", "no-such-container"));
+    assert!(said.contains("storage: ") && said.contains("ContainerNotFound"), "{said}");
+}
+
+#[test]
+fn a_wrong_key_is_refused_and_not_said() {
+    let wrong = "hunter2hunter2hunter2";
+    let said = refused(&with(&Engine::Minio.place(), "ATTACHD_STORAGE__OPTIONS__SECRET_ACCESS_KEY", wrong));
+    assert!(said.contains("storage: ") && !said.contains(wrong), "{said}");
+}
+
+#[test]
+fn a_secret_may_look_like_a_number_and_may_be_in_a_file() {
+    let place = Engine::Minio.place();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, format!("{SECRET_KEY}\n")).unwrap();
+    let mut setup = place.setup();
+    setup.variables.remove("ATTACHD_STORAGE__OPTIONS__SECRET_ACCESS_KEY");
+    let named = file.to_str().unwrap().to_owned();
+    setup.variables.insert("ATTACHD_STORAGE__OPTIONS__SECRET_ACCESS_KEY_FILE", named);
+    assert_eq!(upload(&setup.start(), Door::Rest, 1, b"x", false), 201);
+    // moto takes any key, this one included, which TOML would take for a number.
+    let numeric = with(&Engine::Moto.place(), "ATTACHD_STORAGE__OPTIONS__SECRET_ACCESS_KEY", "1e5");
+    assert_eq!(upload(&numeric.start(), Door::Rest, 1, b"x", false), 201);
+}
+
+#[test]
+fn no_secret_is_in_the_log_whatever_its_filter() {
+    for engine in [Engine::Moto, Engine::Azurite] {
+        let mut setup = engine.place().setup();
+        setup.variables.insert("ATTACHD_LOG__FILTER", "trace,reqsign_core=trace,reqsign_core::api=trace".to_owned());
+        let server = setup.start();
+        assert_eq!(upload(&server, Door::Rest, 1, b"x", false), 201);
+        let lines = server.log();
+        assert!(lines.len() > 20, "a trace has many lines: {}", lines.len());
+        let found: Vec<_> = lines.iter().filter(|line| line.contains(SECRET_KEY)).collect();
+        assert!(found.is_empty(), "{found:?}");
+        // The filter itself is in a line of ours.
+        let signs = |line: &&String| line.contains("\"target\":\"reqsign") || line.contains("\"log.target\":\"reqsign");
+        assert_eq!(lines.iter().find(signs), None, "what signs is silent");
+    }
+    assert_ne!(ACCESS_KEY, SECRET_KEY);
+}
+
+/// A way to a server on which all conditions are lost, as with a server that does not know them.
+fn without_conditions(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            std::thread::spawn(move || one_request(client, server));
+        }
+    });
+    address
+}
+
+fn one_request(client: TcpStream, server: SocketAddr) -> std::io::Result<()> {
+    let mut upstream = TcpStream::connect(server)?;
+    let mut reader = BufReader::new(client.try_clone()?);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let lower = line.to_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            upstream.write_all(b"Connection: close\r\n\r\n")?;
+            break;
+        }
+        if !["if-match", "if-none-match", "connection"].iter().any(|name| lower.starts_with(&format!("{name}:"))) {
+            upstream.write_all(line.as_bytes())?;
+        }
+    }
+    std::io::copy(&mut reader.take(length), &mut upstream)?;
+    std::io::copy(&mut upstream, &mut &client)?;
+    client.shutdown(std::net::Shutdown::Both)
+}
+
+#[test]
+fn a_storage_that_does_not_compare_versions_is_refused_unless_nobody_else_writes_there() {
+    let place = Engine::Moto.place();
+    let server = place.running.endpoint.strip_prefix("http://").unwrap().parse().unwrap();
+    let endpoint = format!("http://{}", without_conditions(server));
+    let said = refused(&with(&place, "ATTACHD_STORAGE__OPTIONS__ENDPOINT", &endpoint));
+    assert!(said.contains("does not compare versions") && said.contains("storage.sole_writer"), "{said}");
+
+    let mut alone = with(&place, "ATTACHD_STORAGE__OPTIONS__ENDPOINT", &endpoint);
+    alone.variables.extend(BTreeMap::from([("ATTACHD_STORAGE__SOLE_WRITER", "true".to_owned())]));
+    let server = alone.start();
+    assert_eq!(upload(&server, Door::Rest, 1, b"one", true), 201);
+    assert_eq!(upload(&server, Door::Grpc, 1, b"two", true), 412);
+    assert_eq!(upload(&server, Door::Grpc, 1, b"three", false), 201);
+    assert_eq!(place.stored(1), Some(crate::conformance::digest(b"three")));
+}

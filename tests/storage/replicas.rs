@@ -1,0 +1,72 @@
+//! Two replicas on one storage: what one of them promises holds against the other.
+
+use attachd::pb::RegisterAttachmentRequest;
+use tonic::Code;
+
+use crate::conformance::{DOORS, Door, digest, upload};
+use crate::engines::Engine;
+use crate::harness::{Server, Setup, noise, token};
+
+fn register(server: &Server, attachment: i64, project: Option<i64>) -> Result<(), Code> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let request = RegisterAttachmentRequest {
+        client_id: 1,
+        attachment_id: attachment,
+        project_id: project,
+        ..Default::default()
+    };
+    let registered = runtime.block_on(server.grpc_register(&token(&[1]), request));
+    registered.map(drop).map_err(|refusal| refusal.code)
+}
+
+/// Registrations and uploads of the same attachments, all at once and through both replicas in turn.
+fn registrations_and_uploads_alternate(engine: Engine, rounds: i64) {
+    let place = engine.place();
+    let start = || Setup { on_unknown: "reject", ..place.setup() }.start();
+    let servers = [start(), start()];
+    for attachment in 1..=rounds {
+        let odd = usize::from(attachment % 2 == 1);
+        let (one, other) = (&servers[odd], &servers[1 - odd]);
+        let contents: Vec<Vec<u8>> =
+            (0..4).map(|turn| noise(2000 + turn * 100, (attachment * 10).cast_unsigned() + turn as u64)).collect();
+        let digests: Vec<String> = contents.iter().map(|bytes| digest(bytes)).collect();
+        assert_eq!(upload(other, Door::Rest, attachment, &contents[0], false), 404);
+        // Both register it at once, with the same project: both are told that it is.
+        let registered = std::thread::scope(|scope| {
+            let both = [one, other].map(|server| scope.spawn(move || register(server, attachment, Some(7))));
+            both.map(|registered| registered.join().unwrap())
+        });
+        assert_eq!(registered, [Ok(()), Ok(())], "{attachment}");
+        // What the one has registered the other takes an upload to, while more are under way and it is registered again.
+        let statuses = std::thread::scope(|scope| {
+            let uploads: Vec<_> = contents
+                .iter()
+                .enumerate()
+                .map(|(turn, bytes)| {
+                    let server = if turn % 2 == 0 { other } else { one };
+                    scope.spawn(move || upload(server, DOORS[turn / 2], attachment, bytes, false))
+                })
+                .collect();
+            assert_eq!(register(one, attachment, Some(7)), Ok(()));
+            assert_eq!(register(other, attachment, Some(8)), Err(Code::AlreadyExists));
+            uploads.into_iter().map(|upload| upload.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(statuses, [201; 4], "{attachment}");
+        let stored = place.stored(attachment).expect("one of them stands");
+        assert!(digests.contains(&stored), "{attachment}: a mix stands");
+        // A registration never takes content away.
+        let record = place.look().json(&format!("{}clients/1/attachments/{attachment}/record.json", place.root));
+        assert_eq!(record.expect("a record stands")["project_id"], 7, "{attachment}");
+    }
+    place.assert_nothing_left(&[&servers[0], &servers[1]]);
+}
+
+#[test]
+fn registrations_and_uploads_through_two_replicas_on_one_directory_keep_each_others_promises() {
+    registrations_and_uploads_alternate(Engine::Fs, if crate::long() { 200 } else { 20 });
+}
+
+#[test]
+fn registrations_and_uploads_through_two_replicas_on_one_bucket_keep_each_others_promises() {
+    registrations_and_uploads_alternate(Engine::Minio, if crate::long() { 200 } else { 20 });
+}

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Installs the storage servers that the tests need, all pinned: moto and the clients by pip and azurite by npm into tests/.env,
+# MinIO and fake-gcs-server by `go install` into a cache, since MinIO takes minutes to build. A second run changes nothing and
+# takes seconds. Whatever cannot be had is named, and the exit status is 1.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+env_dir=$here/../.env
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/attachd-tests/bin
+
+fail() {
+    echo "storage setup: $*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+lacking=()
+command -v go >/dev/null || lacking+=(golang-go)
+command -v npm >/dev/null || lacking+=(nodejs npm)
+python3 -c 'import ensurepip, venv' 2>/dev/null || lacking+=(python3-venv)
+if [ ${#lacking[@]} -gt 0 ]; then
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq || fail "apt-get update failed"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${lacking[@]}" >/dev/null ||
+        fail "cannot install ${lacking[*]}"
+fi
+
+mkdir -p "$env_dir" "$cache"
+
+# Python: a virtual environment, renewed when the pins change.
+python=$env_dir/storage/bin/python
+if ! cmp -s "$here/requirements.txt" "$env_dir/storage/requirements.txt"; then
+    python3 -m venv --clear "$env_dir/storage" || fail "cannot create a Python virtual environment"
+    "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt" ||
+        fail "cannot install the Python packages of requirements.txt"
+    cp "$here/requirements.txt" "$env_dir/storage/"
+fi
+
+# Node: azurite, from the lock file.
+azurite=$env_dir/azurite
+if ! cmp -s "$here/azurite/package-lock.json" "$azurite/installed-lock.json"; then
+    rm -rf "$azurite"
+    mkdir -p "$azurite"
+    cp "$here"/azurite/package*.json "$azurite/"
+    (cd "$azurite" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) ||
+        fail "cannot install the Node packages of azurite/package-lock.json"
+    cp "$here/azurite/package-lock.json" "$azurite/installed-lock.json"
+fi
+
+# built NAME MODULE VERSION: builds a Go program into the cache, unless it is there in this version.
+built() {
+    local name=$1 module=$2 version=$3
+    if ! go version -m "$cache/$name" 2>/dev/null | grep -qF "$version"; then
+        GOBIN=$cache nice go install "$module@$version" || fail "cannot build $name $version"
+    fi
+}
+built fake-gcs-server github.com/fsouza/fake-gcs-server v1.56.1
+built minio github.com/minio/minio v0.0.0-20260212201848-7aac2a2c5b7c
+
+echo "storage setup: ready"
