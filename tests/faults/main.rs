@@ -10,6 +10,7 @@ mod harness;
 mod crash;
 mod disk;
 mod durable;
+mod load;
 mod operations;
 
 /// The names of the files below a folder, other than locks.

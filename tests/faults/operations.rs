@@ -328,7 +328,7 @@ fn an_upload_takes_the_storage_operations_that_are_listed_here() {
         let runtime = runtime();
         for (attachment, grpc) in [(1, false), (2, true)] {
             assert_eq!(upload(&server, &runtime, grpc, attachment, &noise(5000, 1)), 201);
-            assert_eq!(operations(&server, attachment), OPERATIONS[..DELETE]);
+            eventually("all of the first are in the log", || operations(&server, attachment) == OPERATIONS[..DELETE]);
             assert_eq!(upload(&server, &runtime, grpc, attachment, &noise(5000, 2)), 201);
             let both = [&OPERATIONS[..DELETE], &OPERATIONS[..]].concat();
             eventually("the replaced content is deleted", || operations(&server, attachment) == both);

@@ -1,22 +1,15 @@
-//! Many uploads at once: the memory budget holds, those who came wait for it, and those for whom there is no place are
-//! told to come back.
+//! Many uploads at once: the memory budget holds, and those who came wait for it. Those for whom there is no place are in
+//! `tests/faults`, where a storage can be made to keep what it is given.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use attachd::pb::upload_attachment_request::Message;
 use bytes::Bytes;
-use tokio::task::JoinSet;
-use tonic::Code;
 
-use crate::harness::{Form, MAX_UPLOAD, Setup, chunk, eventually, finish, header, noise, token};
+use crate::harness::{Form, MAX_UPLOAD, Setup, eventually, finish, header, noise, token};
 
 /// The smallest budget that a server accepts, in bytes.
 const BUDGET: u64 = 8 << 20;
-
-/// How many uploads want more than that together.
-const PRESSING: usize = 192;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_uploads_than_the_budget_holds_wait_for_each_other_and_all_succeed() {
@@ -46,67 +39,6 @@ async fn more_uploads_than_the_budget_holds_wait_for_each_other_and_all_succeed(
         assert!(server.stored(1, attachment).unwrap() == bytes, "attachment {attachment} is as it was sent");
     }
     println!("the peak was {} MiB", server.peak_rss() >> 20);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn newcomers_are_told_to_come_back_while_too_many_wait_and_those_who_waited_succeed() {
-    let limits = format!("memory_budget = {BUDGET}\nmax_waiting_uploads = 1\n");
-    let server = Arc::new(Setup { limits, ..Setup::default() }.start());
-    // Uploads that were let in while there was room, and that then want more memory than there is, for as long as they are
-    // asked to: what each of them gathers for a write is together six times as much.
-    let pressure = Arc::new(AtomicBool::new(true));
-    let begin = Arc::new(tokio::sync::Barrier::new(PRESSING + 1));
-    let mut pressing = JoinSet::new();
-    for attachment in (1..).take(PRESSING) {
-        let (server, pressure, begin) = (Arc::clone(&server), Arc::clone(&pressure), Arc::clone(&begin));
-        pressing.spawn(async move {
-            let (send, messages) = tokio::sync::mpsc::channel(1);
-            let sending = async move {
-                let piece = Bytes::from(noise(4 << 20, 1));
-                send.send(Message::Header(header(1, attachment))).await.unwrap();
-                begin.wait().await;
-                while pressure.load(Ordering::Relaxed) {
-                    send.send(Message::Chunk(piece.clone())).await.unwrap();
-                }
-                send.send(finish()).await.unwrap();
-            };
-            let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-            let token = token(&[1]);
-            tokio::join!(server.grpc_upload_stream(&token, messages), sending).0
-        });
-    }
-    eventually("all are let in", || server.readiness()["uploads_in_flight"] == PRESSING);
-    begin.wait().await;
-
-    let mut connection = server.connect();
-    let newcomer = token(&[2]);
-    // Between two writes there may be nobody who waits, so not each of them is refused.
-    let mut over_rest = None;
-    eventually("a newcomer is refused over REST", || {
-        over_rest = Some(connection.upload(&newcomer, 2, 1, &Form::file(b"x"))).filter(|reply| reply.status != 201);
-        over_rest.is_some()
-    });
-    let over_rest = over_rest.expect("a refusal");
-    assert_eq!(over_rest.status, 503, "{over_rest:?}");
-    assert_eq!(over_rest.details(), "The service is at its limit, try again later");
-    assert!(over_rest.headers.contains_key("retry-after"), "{over_rest:?}");
-    let mut over_grpc = None;
-    for _ in 0..1000 {
-        let messages = vec![Message::Header(header(2, 2)), chunk(b"x".to_vec()), finish()];
-        over_grpc = server.grpc_upload(&newcomer, messages).await.err();
-        if over_grpc.is_some() {
-            break;
-        }
-    }
-    let over_grpc = over_grpc.expect("a newcomer is refused over gRPC");
-    assert_eq!((over_grpc.code, over_grpc.reason.as_str()), (Code::Unavailable, "OVERLOADED"));
-    pressure.store(false, Ordering::Relaxed);
-    while let Some(stored) = pressing.join_next().await {
-        stored.unwrap().unwrap();
-    }
-    // The connection outlives its refusal, and once nobody waits its next upload is taken.
-    assert_eq!(connection.upload(&newcomer, 2, 1, &Form::file(b"last")).status, 201);
-    assert_eq!(server.stored(2, 1).unwrap(), b"last");
 }
 
 #[test]

@@ -1,0 +1,72 @@
+//! A storage that hangs keeps what it was given: when the budget is full of that, who comes next waits, and who comes when as many
+//! wait as may is told to come back.
+
+use std::fmt::Write as _;
+
+use attachd::pb::upload_attachment_request::Message;
+use tonic::Code;
+
+use crate::harness::{Form, Setup, chunk, eventually, finish, header, noise, token};
+
+/// The smallest budget that a server accepts, in bytes.
+const BUDGET: u64 = 8 << 20;
+
+/// How many uploads fill it: each gathers a write of 256 KiB at least, and then another.
+const STUCK: i64 = 40;
+
+/// What the one uploads to that waits.
+const WAITER: i64 = 99;
+
+/// What others upload to. Rules name an attachment whatever its client.
+const NEWCOMER: i64 = 100;
+
+#[test]
+fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there_is_memory_again() {
+    let mut storage = "timeout = \"10s\"\nfaults = [\n".to_owned();
+    for attachment in 1..=STUCK {
+        let _ = writeln!(
+            storage,
+            "{{ attachment = {attachment}, operation = \"write\", nth = 1, always = true, fault = \"hang\" }},"
+        );
+    }
+    storage.push_str("]\n");
+    let limits = format!("memory_budget = {BUDGET}\nmax_waiting_uploads = 1\n");
+    let server = Setup { limits, storage, ..Setup::default() }.start();
+    let form = Form::file(&noise(4 << 20, 1));
+    let (writer, newcomer) = (token(&[1]), token(&[2]));
+    std::thread::scope(|scope| {
+        for attachment in 1..=STUCK {
+            let (server, form, writer) = (&server, &form, &writer);
+            scope.spawn(move || {
+                let reply = server.connect().upload(writer, 1, attachment, form);
+                assert_eq!(reply.status, 503, "{reply:?}");
+            });
+        }
+        eventually("there is no room for a chunk", || {
+            server.readiness()["budget_used_bytes"].as_u64().is_some_and(|used| used > BUDGET - (64 << 10))
+        });
+        // The one that waits.
+        let waiter = scope.spawn(|| server.connect().upload(&newcomer, 2, WAITER, &form).status);
+        let mut connection = server.connect();
+        let mut over_rest = None;
+        eventually("a newcomer is refused over REST", || {
+            over_rest =
+                Some(connection.upload(&newcomer, 2, NEWCOMER, &Form::file(b"x"))).filter(|reply| reply.status != 201);
+            over_rest.is_some()
+        });
+        let over_rest = over_rest.expect("a refusal");
+        assert_eq!(over_rest.status, 503, "{over_rest:?}");
+        assert_eq!(over_rest.details(), "The service is at its limit, try again later");
+        assert!(over_rest.headers.contains_key("retry-after"), "{over_rest:?}");
+        let messages = vec![Message::Header(header(2, NEWCOMER)), chunk(b"x".to_vec()), finish()];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let over_grpc = runtime.block_on(server.grpc_upload(&newcomer, messages));
+        let over_grpc = over_grpc.expect_err("a newcomer is refused over gRPC");
+        assert_eq!((over_grpc.code, over_grpc.reason.as_str()), (Code::Unavailable, "OVERLOADED"));
+        // It gets its memory when what hangs is given up, and then waits for a thread no longer than an operation may take.
+        assert!(matches!(waiter.join().expect("a reply"), 201 | 503));
+    });
+    eventually("the memory is given back", || server.readiness()["budget_used_bytes"] == 0);
+    assert_eq!(server.connect().upload(&newcomer, 2, NEWCOMER, &Form::file(b"last")).status, 201);
+    assert_eq!(server.stored(2, NEWCOMER).unwrap(), b"last");
+}
