@@ -252,6 +252,38 @@ fn nothing_outside_of_the_root_is_touched_by_ids_that_climb() {
 }
 
 #[test]
+fn a_link_within_the_root_leads_nobody_out_of_it() {
+    let server = Server::start();
+    let outside = tempfile::tempdir().unwrap();
+    let precious = outside.path().join("precious");
+    std::fs::write(&precious, b"precious").unwrap();
+    let clients = server.root().join("clients");
+    let attachment = clients.join("1/attachments/2");
+    let link = |target: &std::path::Path, at: &std::path::Path| {
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, at).unwrap();
+    };
+    for at in [clients.join("1"), clients.join("1/attachments"), attachment.clone(), attachment.join("content")] {
+        link(outside.path(), &at);
+        let reply = server.connect().ask(&upload());
+        reply.assert_refusal(500, "An internal server error occurred");
+        let names: Vec<_> =
+            std::fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["precious"], "{}", at.display());
+        std::fs::remove_file(&at).unwrap();
+        std::fs::remove_dir_all(clients.join("1")).ok();
+    }
+    // In place of the record, the link is what is replaced or refused, and never what it names.
+    link(&precious, &attachment.join("record.json"));
+    let reply = server.connect().ask(&upload());
+    assert!(matches!(reply.status, 201 | 500), "{reply:?}");
+    assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+    std::fs::remove_file(attachment.join("record.json")).unwrap();
+    assert_eq!(server.connect().ask(&upload()).status, 201);
+    assert_eq!(server.stored(1, 2).unwrap(), b"content");
+}
+
+#[test]
 fn a_query_id_is_given_once_and_is_an_id_and_unknown_keys_are_ignored() {
     let server = Server::start();
     for field in ["project_id", "portfolio_id"] {

@@ -42,8 +42,18 @@ impl Entries {
         Entries { root, known: Mutex::default(), shared: Mutex::default() }
     }
 
-    /// Makes the directory that `file` is to lie in.
+    /// Makes the directory that `file` is to lie in. A symbolic link on the way to it could lead out of the root and is refused.
     pub fn make_above(&self, file: &Path) -> io::Result<()> {
+        for above in self.above(file).filter(|above| *above != self.root) {
+            match fs::symlink_metadata(above) {
+                Ok(found) if found.is_symlink() => {
+                    let why = format!("{} is a symbolic link", above.display());
+                    return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
         let mut above: Vec<&Path> = self.above(file).take(2).filter(|above| *above != self.root).collect();
         // From the top: mostly the last two are missing, or none.
         above.reverse();
