@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::contestant::{Contestant, Door, Program};
 
+/// How many connections attachd takes if it is not told otherwise.
+const MAX_CONNECTIONS: usize = 4096;
+
 /// Where the content is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
@@ -76,7 +79,13 @@ impl Cell {
 
     /// Lines of attachd's `[limits]`.
     pub fn limits(&self) -> String {
-        self.budget.map(|budget| format!("memory_budget = \"{budget}\"\n")).unwrap_or_default()
+        let mut limits = self.budget.map(|budget| format!("memory_budget = \"{budget}\"\n")).unwrap_or_default();
+        if let Load::Paced { uploads, .. } = self.load
+            && uploads > MAX_CONNECTIONS
+        {
+            limits += &format!("max_connections = {}\n", uploads * 2);
+        }
+        limits
     }
 
     /// Whether the contestant is measured under it: the door differs only where it is used, the size of messages only where
