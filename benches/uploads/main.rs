@@ -169,7 +169,7 @@ fn turns(
         .filter(|c| cell.takes(c))
         .map(|c| Row { cell: cell.name(), contestant: c.clone(), runs: Vec::new() })
         .collect();
-    // What was stored is deleted only once all have run: where many files were just deleted, new ones are slow to create.
+    // Many small files are deleted only once all have run: where files were just deleted, new ones are slow to create.
     let mut folders = Vec::new();
     for round in 0..rounds {
         let first = round % rows.len().max(1);
@@ -188,9 +188,9 @@ fn turns(
             let run = run(cell, &contestant, &place)
                 .map_err(|error| format!("{} of {}: {error}", cell.name(), contestant.name))?;
             rows[row].runs.push(run);
-            match cell.medium {
-                Medium::Disk | Medium::S3 => folders.push(data),
-                Medium::Tmpfs => data.close()?,
+            match (cell.medium, cell.load) {
+                (Medium::Disk, Load::Small { .. }) => folders.push(data),
+                _ => data.close()?,
             }
         }
     }
