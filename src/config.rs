@@ -538,6 +538,22 @@ mod tests {
     }
 
     #[test]
+    fn a_port_may_have_one_connection_and_one_handshake_at_least_and_a_client_has_some_time_for_each() {
+        for (key, variable, least) in [
+            ("limits.max_connections", "ATTACHD_LIMITS__MAX_CONNECTIONS", ["0", "1", "2"]),
+            ("limits.max_handshakes", "ATTACHD_LIMITS__MAX_HANDSHAKES", ["0", "1", "2"]),
+            ("limits.handshake_timeout", "ATTACHD_LIMITS__HANDSHAKE_TIMEOUT", ["0s", "1ns", "2ns"]),
+            ("limits.min_rate_window", "ATTACHD_LIMITS__MIN_RATE_WINDOW", ["0s", "1ns", "2ns"]),
+        ] {
+            assert!(read(LEAST, &[(variable, least[0])]).unwrap_err().to_string().contains(key), "{key}");
+            assert!(read(LEAST, &[(variable, least[1])]).is_ok(), "{key}");
+            assert!(read(LEAST, &[(variable, least[2])]).is_ok(), "{key}");
+        }
+        assert!(read(LEAST, &[("ATTACHD_LIMITS__MIN_RATE", "0")]).is_ok());
+        assert!(read(LEAST, &[("ATTACHD_SHUTDOWN__DELAY", "0s")]).is_ok());
+    }
+
+    #[test]
     fn at_least_one_upload_may_wait_for_memory() {
         let with = |count: &str| read(LEAST, &[("ATTACHD_LIMITS__MAX_WAITING_UPLOADS", count)]);
         assert!(with("0").unwrap_err().to_string().contains("limits.max_waiting_uploads"));

@@ -155,3 +155,42 @@ fn escaped(value: &str) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_of_a_subject_can_look_like_the_end_of_itself() {
+        for (value, written) in [
+            ("plain", "plain"),
+            ("Zoë", "Zoë"),
+            ("a,O=Example", "a\\,O=Example"),
+            ("a+CN=b", "a\\+CN=b"),
+            ("\"a\" <b>; \\", "\\\"a\\\" \\<b\\>\\; \\\\"),
+            (" a ", "\\ a\\ "),
+            (" ", "\\ "),
+            ("#1", "\\#1"),
+            ("1#", "1#"),
+            ("a\nb", "a\\0Ab"),
+            ("", ""),
+        ] {
+            assert_eq!(escaped(value), written, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_speaks_for_nobody() {
+        let known = [CertificateConfig {
+            identity: "CN=a".to_owned(),
+            scopes: Vec::new(),
+            clients: Ids::All,
+            projects: Ids::All,
+            portfolios: Ids::All,
+        }];
+        let known = Certificates::load(&known).unwrap();
+        for bytes in [&b""[..], b"nonsense", &[0x30, 0x80], &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]] {
+            assert!(known.principal(bytes).is_none());
+        }
+    }
+}
