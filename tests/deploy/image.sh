@@ -3,8 +3,8 @@
 # write to, probed, and used for uploads through both doors. No image registry is needed: the base is made of Debian packages.
 # Usage: tests/deploy/image.sh ATTACHD, as root.
 #
-# The program is compiled in the image by the toolchain of this machine, which is mounted, with what `cargo build --release`
-# has compiled before (its dependencies).
+# The toolchain in the base is that of this machine, mounted, and so is what `cargo build --release` has compiled: cargo in the
+# image compiles what is not the same. Where that is nothing, the image has the very program that the other tests tried.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 attachd=$(realpath "$1")
@@ -40,7 +40,8 @@ if [ ! -s "$tar" ]; then
 fi
 scratch=$(buildah from scratch)
 buildah add --quiet "$scratch" "$tar" / >/dev/null
-# cargo and rustc are mounted where they lie on this machine: what was compiled before knows them and the sources by path.
+# cargo and rustc are mounted where they lie on this machine, and the sources laid where they lie: what was compiled knows
+# them by path.
 sysroot=$(rustc --print sysroot)
 buildah config --env "PATH=$sysroot/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
     --env "CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}" "$scratch"
@@ -54,9 +55,9 @@ started=$SECONDS
 version=$("$attachd" --version | cut -d' ' -f2)
 revision=$(git rev-parse HEAD)
 buildah build --quiet --isolation chroot --pull=never --layers=false -f deploy/Dockerfile -t "$image" \
-    --build-arg BUILDER="$base" --build-arg VERSION="$version" --build-arg REVISION="$revision" \
+    --build-arg BUILDER="$base" --build-arg DIRECTORY="$PWD" --build-arg VERSION="$version" --build-arg REVISION="$revision" \
     --volume "$sysroot:$sysroot:ro" --volume "${CARGO_HOME:-$HOME/.cargo}:${CARGO_HOME:-$HOME/.cargo}" \
-    --volume "$work/target:/attachd/target" . >"$work/build.log" 2>&1 || abort "buildah: $(tail -n 20 "$work/build.log")"
+    --volume "$work/target:$PWD/target" . >"$work/build.log" 2>&1 || abort "buildah: $(tail -n 20 "$work/build.log")"
 rm -rf "$work/target"
 echo "built in $((SECONDS - started)) s"
 
