@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, Config};
 use crate::server::{self, Server, StartError};
-use crate::{rest, telemetry, tls};
+use crate::telemetry::{self, Telemetry};
+use crate::{rest, tls};
 
 mod dev;
 mod gc;
@@ -125,9 +126,9 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Dev(arguments) => dev::run(arguments).await,
         Command::Serve(ConfigFile { config }) => {
             let config = Config::load(&config).map_err(Failure::usage)?;
-            telemetry::start(&config.log).map_err(Failure::usage)?;
+            let telemetry = telemetry::start(&config.log, &config.traces).map_err(Failure::usage)?;
             show::log(&config);
-            serve(config, |_| Ok(())).await
+            serve(config, telemetry, |_| Ok(())).await
         }
         Command::Check(ConfigFile { config: file }) => {
             let config = Config::load(&file).map_err(Failure::usage)?;
@@ -157,8 +158,12 @@ async fn run(command: Command) -> Result<(), Failure> {
 }
 
 /// Serves until the process is told to end. `started` is called once the ports are bound.
-async fn serve(config: Config, started: impl FnOnce(server::Addresses) -> Result<(), Failure>) -> Result<(), Failure> {
-    let server = Server::bind(config).await.map_err(|error| match error {
+async fn serve(
+    config: Config,
+    telemetry: Telemetry,
+    started: impl FnOnce(server::Addresses) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let server = Server::bind(config, telemetry.metrics.clone()).await.map_err(|error| match error {
         StartError::Storage(_) | StartError::Unfit(_) | StartError::Keys(_) | StartError::Certificates(_) => {
             Failure::usage(error)
         }
@@ -167,7 +172,9 @@ async fn serve(config: Config, started: impl FnOnce(server::Addresses) -> Result
     // Whoever reads that it is ready may end it at once.
     let ends = ends().map_err(Failure::running)?;
     started(server.addresses().map_err(Failure::running)?)?;
-    server.run(ends).await.map_err(Failure::running)
+    let ended = server.run(ends).await.map_err(Failure::running);
+    telemetry.end().await;
+    ended
 }
 
 /// Waits for the first SIGTERM or SIGINT. The second one ends the process at once.

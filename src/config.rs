@@ -50,6 +50,9 @@ pub struct Config {
     /// How the log is written.
     #[serde(default)]
     pub log: telemetry::Config,
+    /// Where traces are sent, and which.
+    #[serde(default)]
+    pub traces: telemetry::TracesConfig,
     /// How the process ends.
     #[serde(default)]
     pub shutdown: Shutdown,
@@ -321,6 +324,7 @@ impl Config {
                 return Err((key, "must be more than zero".to_owned()));
             }
         }
+        self.traces.validate()?;
         self.log.parse_filter().map_err(|error| ("log.filter", error.to_string()))?;
         for (section, tls) in [("rest.tls", &self.rest.tls), ("grpc.tls", &self.grpc.tls)] {
             if let Some(Err((key, why))) = tls.as_ref().map(tls::Config::check) {

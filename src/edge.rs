@@ -17,10 +17,11 @@ use http::{HeaderValue, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
 
 use crate::envelope::{self, Refusal};
 use crate::error::{Error, Result};
-use crate::telemetry::{Door, Exit, Metrics, REQUEST_ID, RequestId};
+use crate::telemetry::{Caller, Door, Exit, Metrics, REQUEST_ID, RequestId};
 
 /// What a client expects that waits before it sends its body (RFC 9110 §10.1.1).
 const CONTINUE: &[u8] = b"100-continue";
@@ -49,11 +50,15 @@ pub fn around(routes: Router, config: Config, metrics: Metrics) -> Router {
 
 async fn identified(State(metrics): State<Metrics>, mut request: Request, next: Next) -> Response {
     let id = RequestId::accept_or_make(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
-    let exit = Exit::new(Door::Rest, id, request.method().as_str(), request.uri().path(), &metrics);
+    let exit = {
+        let headers = request.headers();
+        let caller = Caller(&|name| headers.get(name).and_then(|value| value.to_str().ok()));
+        Exit::new(Door::Rest, id, request.method().as_str(), request.uri().path(), &metrics, &caller)
+    };
     request.extensions_mut().insert(exit.trail().clone());
     request.extensions_mut().insert(exit.request_id().clone());
     let mut response = match hosted(&request) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => next.run(request).instrument(exit.span().clone()).await,
         Err(error) => envelope::refusal(&error),
     };
     if let Ok(id) = HeaderValue::from_str(&exit.request_id().to_ascii()) {

@@ -10,6 +10,8 @@ use prost_types::Timestamp;
 use time::OffsetDateTime;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Target};
 use crate::audit::{Action, Asked, Entry};
@@ -21,7 +23,7 @@ use crate::pb::{
     Attachment, RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest,
     UploadAttachmentResponse, UploadFinish, UploadHeader,
 };
-use crate::telemetry::{Door, Exit, Method, Metrics, REQUEST_ID, RequestId, Trail};
+use crate::telemetry::{Caller, Door, Exit, Method, Metrics, REQUEST_ID, RequestId, SPANS, Trail};
 use crate::upload::{Admitted, Declared, Header, Piece, Uploads};
 
 mod frames;
@@ -69,7 +71,9 @@ impl Attachments {
         extensions: &Extensions,
         entry: &Entry,
     ) -> Result<Principal> {
-        let caller = self.identify(authorization, extensions).await;
+        let span = tracing::info_span!(target: SPANS, "authenticate", outcome = Empty);
+        let caller = self.identify(authorization, extensions).instrument(span.clone()).await;
+        span.record("outcome", caller.as_ref().map_or_else(|error| error.kind().row().reason, |_| "OK"));
         self.metrics.authenticated(caller.as_ref().err().map(Error::kind));
         caller.inspect(|caller| entry.called(caller))
     }
@@ -98,7 +102,8 @@ impl Attachments {
     ) -> Result<Admitted> {
         let target = target(header.client_id, header.attachment_id, header.project_id, header.portfolio_id)?;
         trail.names(target.key);
-        self.uploads.admit(caller, target, header.if_absent, trail, entry).await
+        let span = tracing::info_span!(target: SPANS, "admit");
+        self.uploads.admit(caller, target, header.if_absent, trail, entry).instrument(span).await
     }
 
     /// Stores the content that `messages` bring: one header, chunks, one finish.
@@ -154,7 +159,8 @@ impl Attachments {
     fn enter<M>(&self, method: Method, request: Request<M>) -> (Exit, MetadataMap, Extensions, M) {
         let (metadata, extensions, message) = request.into_parts();
         let id = RequestId::accept_or_make(metadata.get(REQUEST_ID).map(|value| value.as_bytes()));
-        let exit = Exit::new(Door::Grpc, id, method.as_str(), method.as_str(), &self.metrics);
+        let caller = Caller(&|name| metadata.get(name).and_then(|value| value.to_str().ok()));
+        let exit = Exit::new(Door::Grpc, id, method.as_str(), method.as_str(), &self.metrics, &caller);
         exit.trail().asks_for(method);
         (exit, metadata, extensions, message)
     }
@@ -235,7 +241,8 @@ impl AttachmentService for Attachments {
             let header = UploadAttachmentRequest { message: Some(Message::Header(header)) };
             self.upload(admitted, stream::iter([Ok(header)]).chain(messages)).await
         };
-        leave(exit, &entry, served.await)
+        let served = served.instrument(exit.span().clone()).await;
+        leave(exit, &entry, served)
     }
 
     async fn register_attachment(
@@ -258,7 +265,8 @@ impl AttachmentService for Attachments {
             entry.done();
             Ok(registered)
         };
-        leave(exit, &entry, served.await)
+        let served = served.instrument(exit.span().clone()).await;
+        leave(exit, &entry, served)
     }
 }
 

@@ -121,9 +121,9 @@ async fn prove(store: &Store) -> Result<(), StartError> {
 }
 
 impl Server {
-    /// Opens everything and binds the ports, in the order in which an operator would want to hear of failures.
-    pub async fn bind(config: Config) -> Result<Server, StartError> {
-        let metrics = Metrics::default();
+    /// Opens everything and binds the ports, in the order in which an operator would want to hear of failures. What happens is
+    /// counted in `metrics`.
+    pub async fn bind(config: Config, metrics: Metrics) -> Result<Server, StartError> {
         let verifier = Arc::new(Verifier::load(&config.auth)?);
         let certificates = Arc::new(Certificates::load(&config.auth.certificates)?);
         let tls = Tls::load(&config)?;

@@ -1,15 +1,17 @@
-//! What attachd says of itself: the log, and in the modules below what is told of a request when it ends, and the metrics.
+//! What attachd says of itself: the log, and in the modules below what is told of a request when it ends, metrics and traces.
 //! It knows what requests and storage operations are, and not what they are for.
 
 use std::io;
 
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tracing::Metadata;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{FilterFn, ParseError, filter_fn};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing::subscriber::Interest;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, ParseError};
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 mod catalogue;
 mod exposition;
@@ -17,6 +19,7 @@ mod metrics;
 mod process;
 mod request;
 mod textfile;
+mod traces;
 
 pub use catalogue::markdown as metrics_reference;
 pub use exposition::{Exposition, KeySet, Snapshot};
@@ -24,6 +27,7 @@ pub use metrics::{Metrics, Operation, Outcome, Port, Rejection, Timing};
 pub use process::memory_limit;
 pub use request::{Door, Exit, Method, REQUEST_ID, RequestId, Trail};
 pub use textfile::TextFile;
+pub use traces::{Caller, Config as TracesConfig, SPANS};
 
 /// How the log is written.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -58,22 +62,67 @@ impl Config {
     }
 }
 
-/// Writes the log to standard error from now on. Does nothing where a log is written already.
-pub fn start(config: &Config) -> Result<(), ParseError> {
-    let log = tracing_subscriber::fmt().with_env_filter(config.parse_filter()?).with_writer(io::stderr);
-    let _already = match config.format {
-        Format::Text => {
-            log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).finish().with(without_secrets()).try_init()
-        }
-        Format::Json => log.json().finish().with(without_secrets()).try_init(),
-    };
-    Ok(())
+/// What a process says of itself while it runs.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// What it counts.
+    pub metrics: Metrics,
+    traces: Option<SdkTracerProvider>,
 }
 
-/// Keeps the library that signs requests to storage out of the log, whatever the filter says: it writes the keys.
-fn without_secrets() -> FilterFn {
-    fn speaks(metadata: &Metadata<'_>) -> bool {
-        !metadata.target().starts_with("reqsign")
+/// Why it cannot.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The filter of the log is wrong.
+    #[error("log.filter: {0}")]
+    Filter(#[from] ParseError),
+    /// Nothing that sends traces could be made.
+    #[error("traces: {0}")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
+}
+
+/// Writes the log to standard error, and sends traces, from now on. Where a log is written already, that stays as it is.
+pub fn start(log: &Config, traces: &TracesConfig) -> Result<Telemetry, StartError> {
+    let metrics = Metrics::default();
+    let provider = traces.provider(&metrics)?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = match log.format {
+        Format::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
+        Format::Json => lines.json().boxed(),
+    };
+    let lines = lines.with_filter(log.parse_filter()?.and(Discretion));
+    let _already = tracing_subscriber::registry().with(lines).with(provider.as_ref().map(traces::layer)).try_init();
+    Ok(Telemetry { metrics, traces: provider })
+}
+
+impl Telemetry {
+    /// Sends what is left of the traces, for a bounded time.
+    pub async fn end(self) {
+        if let Some(provider) = self.traces {
+            // It waits as a thread does. That it should panic is no reason to end otherwise than well.
+            let _ = tokio::task::spawn_blocking(move || traces::end(&provider)).await;
+        }
     }
-    filter_fn(speaks)
+}
+
+/// What is not in the log whatever its filter says: spans, which are traces; what signs requests to storage, which writes
+/// secrets; and the most talkative level of all libraries, which may write whatever crosses a connection.
+struct Discretion;
+
+impl Discretion {
+    fn permits(metadata: &Metadata<'_>) -> bool {
+        let target = metadata.target();
+        let ours = target == "attachd" || target.starts_with("attachd::");
+        metadata.is_event() && !target.starts_with("reqsign") && (ours || *metadata.level() <= Level::DEBUG)
+    }
+}
+
+impl<S> Filter<S> for Discretion {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        Discretion::permits(metadata)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if Discretion::permits(metadata) { Interest::always() } else { Interest::never() }
+    }
 }

@@ -13,6 +13,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
 use crate::audit::Entry;
@@ -21,7 +23,7 @@ use crate::budget::{Budget, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::rights::{self, Stands};
 use crate::store::{ContentWriter, Receipt, Step, Store};
-use crate::telemetry::Trail;
+use crate::telemetry::{SPANS, Trail};
 
 /// The most chunks that one write gathers: tiny ones cost more than their bytes.
 const WRITE_CHUNKS: usize = 1024;
@@ -204,11 +206,14 @@ impl Uploads {
         };
         let mut upload = Upload::begin(self, admitted.target, header.declared, kept, admitted.trail.clone());
         let pieces = pin!(pieces);
+        let receiving = tracing::info_span!(target: SPANS, "receive", size_bytes = Empty);
         let pumped = tokio::select! {
             biased;
             () = self.ended.cancelled() => Err(Error::new(Kind::Draining)),
-            pumped = upload.pump(pieces) => pumped,
+            pumped = upload.pump(pieces).instrument(receiving.clone()) => pumped,
         };
+        receiving.record("size_bytes", upload.size);
+        drop(receiving);
         match pumped {
             Ok(declared) => upload.finish(Commit { config: self.config, admitted, header, declared }).await,
             Err(error) => Err(upload.abort(error).await),
@@ -421,7 +426,8 @@ impl<'a> Upload<'a> {
         let verifies = Arc::clone(&commit);
         let verify = move |size, sha256| verifies.verify(size, sha256);
         let decide = move |stands: Option<&Record>, segment, sha256| commit.record(stands, segment, sha256);
-        let task = uploads.tasks.spawn(async move {
+        let span = tracing::info_span!(target: SPANS, "commit");
+        let commit = async move {
             let began = Instant::now();
             let committed = writer.commit(batch, reservation, verify, decide).await;
             trail.metrics().committed(committed.as_ref().err().map(Error::kind), began.elapsed());
@@ -433,7 +439,8 @@ impl<'a> Upload<'a> {
                 tasks.spawn(async move { store.discard(replaced).await });
             }
             Ok(receipt)
-        });
+        };
+        let task = uploads.tasks.spawn(commit.instrument(span));
         drop(_begun);
         task.await.map_err(Error::internal)?
     }

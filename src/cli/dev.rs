@@ -61,7 +61,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 
     let storage = storage(&data)?;
     let log = telemetry::Config::default();
-    telemetry::start(&log).map_err(Failure::running)?;
+    let traces = telemetry::TracesConfig::default();
+    let telemetry = telemetry::start(&log, &traces).map_err(Failure::running)?;
     let config = Config {
         rest: Door::plain(rest),
         grpc: Door::plain(grpc),
@@ -71,9 +72,13 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         limits: Limits::default(),
         auth: auth::Config { issuers: vec![issuer], ..auth::Config::default() },
         log,
+        traces,
         shutdown: Shutdown { delay: Duration::ZERO, grace: Duration::from_secs(5) },
     };
-    super::serve(config, |addresses| announce(addresses, &data, &token, &token_file).map_err(Failure::running)).await
+    super::serve(config, telemetry, |addresses| {
+        announce(addresses, &data, &token, &token_file).map_err(Failure::running)
+    })
+    .await
 }
 
 /// The storage of a development server, in its data folder.

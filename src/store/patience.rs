@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::error::{Error, Kind, Result};
 
@@ -45,7 +46,7 @@ impl Patience {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let mut task = tokio::spawn(operation);
+        let mut task = tokio::spawn(operation.in_current_span());
         match timeout(self.limit, &mut task).await {
             Ok(done) => done.map_err(Unfinished::Gone),
             Err(_) => Err(Unfinished::Late(task)),

@@ -169,6 +169,13 @@ pub const CATALOGUE: &[Entry] = &[
         &[PORT, ("reason", "tls (the handshake failed), silent (it said nothing in time)")],
         "Connections that were closed before they had asked for anything.",
     ),
+    // Traces.
+    entry(
+        "attachd_trace_spans_total",
+        Counter,
+        &[("outcome", "exported, failed (the collector did not take them)")],
+        "Spans of traces, by what became of them.",
+    ),
     // The process, by the names that all programs use.
     entry("process_cpu_seconds_total", Counter, &[], "Processor time that the process has used."),
     entry("process_resident_memory_bytes", Gauge, &[], "Memory that the process holds."),

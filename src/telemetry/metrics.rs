@@ -10,7 +10,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use tracing::{Span, field};
+
 use super::request::{Door, Method};
+use super::traces::SPANS;
 use crate::error::{Error, Kind, Result};
 
 /// Names and values of the labels of one series.
@@ -44,6 +47,7 @@ pub(super) struct Families {
     pub accepted: Counters<1>,
     pub open: Gauges<1>,
     pub refused: Counters<2>,
+    pub spans: Counters<1>,
 }
 
 impl Default for Families {
@@ -63,6 +67,7 @@ impl Default for Families {
             accepted: Family::default(),
             open: Family::default(),
             refused: Family::default(),
+            spans: Family::default(),
         };
         for door in Door::ALL {
             drop(families.requests_in_flight.get_or_create(&[("door", door.as_str())]));
@@ -87,6 +92,9 @@ impl Default for Families {
             .chain([None])
         {
             drop(families.authentications.get_or_create(&[("outcome", outcome(kind))]));
+        }
+        for outcome in ["exported", "failed"] {
+            drop(families.spans.get_or_create(&[("outcome", outcome)]));
         }
         for port in Port::ALL {
             drop(families.accepted.get_or_create(&[("port", port.as_str())]));
@@ -202,9 +210,23 @@ impl Metrics {
         self.0.authentications.get_or_create(&[("outcome", outcome(failure))]).inc();
     }
 
+    /// Spans were sent, or were not.
+    pub(super) fn traced(&self, sent: bool, count: usize) {
+        let outcome = if sent { "exported" } else { "failed" };
+        self.0.spans.get_or_create(&[("outcome", outcome)]).inc_by(count as u64);
+    }
+
     /// A storage operation begins.
     pub fn operation(&self, operation: Operation) -> Timing {
-        Timing { metrics: self.clone(), operation, began: Instant::now(), outcome: Outcome::Abandoned }
+        // An upload has as many writes as it has megabytes.
+        let span = match operation {
+            Operation::Write => Span::none(),
+            _ => tracing::info_span!(
+                target: SPANS, "storage", otel.name = format!("storage.{}", operation.as_str()), otel.kind = "client",
+                outcome = field::Empty,
+            ),
+        };
+        Timing { metrics: self.clone(), operation, began: Instant::now(), outcome: Outcome::Abandoned, span }
     }
 
     /// Times a storage operation whose failure is one of ours.
@@ -236,6 +258,7 @@ pub struct Timing {
     operation: Operation,
     began: Instant,
     outcome: Outcome,
+    span: Span,
 }
 
 impl Timing {
@@ -247,6 +270,7 @@ impl Timing {
 
 impl Drop for Timing {
     fn drop(&mut self) {
+        self.span.record("outcome", self.outcome.as_str());
         let Families { operations, operation_seconds, .. } = &*self.metrics.0;
         operations.get_or_create(&storage(self.operation, self.outcome)).inc();
         let elapsed = self.began.elapsed().as_secs_f64();

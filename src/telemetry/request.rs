@@ -7,10 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use opentelemetry::TraceId;
 use prometheus_client::metrics::counter::Counter;
+use tracing::Span;
+use tracing::field::{self, Empty};
 use uuid::Uuid;
 
 use super::metrics::{End, Metrics, label};
+use super::traces::{self, Caller, SPANS};
 use crate::attachment::{Key, UploadId};
 use crate::error::{Error, Kind};
 
@@ -145,21 +149,36 @@ pub struct Exit {
     path: String,
     began: Instant,
     trail: Trail,
+    span: Span,
+    trace: Option<TraceId>,
     told: bool,
 }
 
 impl Exit {
-    /// Begins to time a request.
+    /// Begins to time a request. `caller` says to which trace it belongs.
     pub fn new(
         door: Door,
         id: RequestId,
         method: impl Into<String>,
         path: impl Into<String>,
         metrics: &Metrics,
+        caller: &Caller<'_>,
     ) -> Self {
         metrics.begun(door);
-        let trail = Trail::new(door, metrics);
-        Exit { door, id, method: method.into(), path: path.into(), began: Instant::now(), trail, told: false }
+        let (began, trail) = (Instant::now(), Trail::new(door, metrics));
+        let (method, path) = (method.into(), path.into());
+        let span = tracing::info_span!(
+            target: SPANS, "request", otel.kind = "server", otel.name = Empty, otel.status_code = Empty,
+            request_id = %id, door = door.as_str(), method, path, client_id = Empty, attachment_id = Empty,
+            upload_id = Empty, size_bytes = Empty, outcome = Empty,
+        );
+        let trace = traces::join(&span, caller);
+        Exit { door, id, method, path, began, trail, span, trace, told: false }
+    }
+
+    /// The span in which the request is to run.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     /// The request's id.
@@ -189,7 +208,7 @@ impl Exit {
 
     fn tell(&mut self, end: End, error: Option<String>) {
         self.told = true;
-        let Exit { door, id, method, path, began, trail: Trail(facts), .. } = self;
+        let Exit { door, id, method, path, began, trail: Trail(facts), span, trace, .. } = self;
         let elapsed = began.elapsed();
         let asked = facts.method.get().copied().unwrap_or(Method::Other);
         let size_bytes = facts.bytes.load(Ordering::Relaxed);
@@ -199,18 +218,28 @@ impl Exit {
         }
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let (client_id, attachment_id) = facts.target.get().map(|key| (key.client.get(), key.attachment.get())).unzip();
-        let upload_id = facts.upload.get().map(tracing::field::display);
+        let upload_id = facts.upload.get().map(field::display);
         let size_bytes = (asked == Method::Upload).then_some(size_bytes);
         let status = match end {
             End::Failed(kind) => Some(kind.row().status.as_u16()),
             End::Served | End::Gone => None,
         };
+        span.record("otel.name", asked.as_str());
+        span.record("outcome", end.outcome());
+        span.record("client_id", client_id);
+        span.record("attachment_id", attachment_id);
+        span.record("upload_id", upload_id.clone());
+        span.record("size_bytes", size_bytes);
+        if end.result() == "failed" {
+            span.record("otel.status_code", "ERROR");
+        }
+        let trace_id = trace.map(field::display);
         // A macro, since the level of an event is a constant.
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
                     request_id = %id, door = door.as_str(), method, path, client_id, attachment_id, upload_id,
-                    outcome = end.outcome(), status, error, size_bytes, elapsed_ms, "request"
+                    outcome = end.outcome(), status, error, size_bytes, elapsed_ms, trace_id, "request"
                 )
             };
         }

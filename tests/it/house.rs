@@ -43,14 +43,14 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("budget", &["error"]),
     ("store", &["attachment", "config", "error", "telemetry", "units"]),
     ("error", &[]),
-    ("telemetry", &["attachment", "error"]),
+    ("telemetry", &["attachment", "error", "units"]),
     ("units", &[]),
     ("pb", &[]),
     ("lib", &[]),
 ];
 
 /// Which modules may name each library. A library that is not here may be named anywhere.
-const FENCES: [(&str, &[&str]); 11] = [
+const FENCES: [(&str, &[&str]); 13] = [
     ("opendal", &["store"]),
     ("reqwest", &["auth", "store"]),
     ("jsonwebtoken", &["auth"]),
@@ -58,6 +58,8 @@ const FENCES: [(&str, &[&str]); 11] = [
     ("tonic", &["rpc", "server", "error", "pb", "cli/upload"]),
     ("hyper", &["server"]),
     ("prometheus_client", &["telemetry"]),
+    ("opentelemetry", &["telemetry"]),
+    ("tracing_subscriber", &["telemetry"]),
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls", "server"]),
     ("x509_parser", &["auth", "tls"]),
@@ -163,7 +165,8 @@ fn fenced(source: &Source) -> Vec<String> {
     });
     // A library's companions, such as hyper-util, are behind its fence.
     let is_named = |line: &str, library: &str| {
-        names(line, library) || ["util", "body", "types"].iter().any(|more| names(line, &format!("{library}_{more}")))
+        names(line, library)
+            || ["util", "body", "types", "otlp", "sdk"].iter().any(|more| names(line, &format!("{library}_{more}")))
     };
     outside.flat_map(|(library, _)| source.lines(|line| is_named(line, library))).collect()
 }
@@ -338,6 +341,7 @@ mod checks_that_are_shown_what_they_must_find {
             ("attachment", "use hyper_util::rt;"),
             ("store", "use tonic_types::StatusExt;"),
             ("upload", "use prometheus_client::metrics::counter::Counter;"),
+            ("server", "use opentelemetry_sdk::trace::SdkTracerProvider;"),
             ("attachment", "    pub fn status(&self) -> Option<tonic::Status> {"),
             ("cli/dev", "use tonic::Request;"),
         ] {

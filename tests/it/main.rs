@@ -41,5 +41,6 @@ mod rest;
 mod serve;
 mod storage;
 mod tls;
+mod traces;
 mod two_processes;
 mod verify;
