@@ -288,7 +288,8 @@ mod tests {
             let entry = base(name);
             seen.insert(entry.name);
             let labels: Vec<_> = labels.split("=\"").filter_map(|label| label.rsplit([',', '{', ' ']).next()).collect();
-            let labels = labels.iter().filter(|label| !label.contains(['}', '"']) && **label != "le");
+            let labels =
+                labels.iter().filter(|label| !label.is_empty() && !label.contains(['}', '"']) && **label != "le");
             for label in labels {
                 assert!(entry.labels.iter().any(|(known, _)| known == label), "{name} has the label {label}");
             }
@@ -311,10 +312,27 @@ mod tests {
         assert!(plain.contains("# TYPE attachd_requests_total counter\n"), "{plain}");
         assert!(open.contains("# TYPE attachd_requests counter\n"), "{open}");
         assert!(open.contains("# UNIT attachd_request_duration_seconds seconds\n"), "{open}");
-        // The process goes on between the two.
-        let stable = |text: &str| -> Vec<String> {
+        // Labels may stand in any order, a number may be written in several ways, and the process goes on between the two.
+        let stable = |text: &str| -> Vec<(String, f64)> {
+            let number = |text: &str| text.parse::<f64>().map_or_else(|_| text.to_owned(), |number| number.to_string());
             let lines = text.lines().filter(|line| line.starts_with("attachd_"));
-            lines.map(|line| line.replace(".0", "")).collect()
+            let mut said: Vec<_> = lines
+                .map(|line| {
+                    let (series, value) = line.rsplit_once(' ').unwrap();
+                    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+                    let mut labels: Vec<_> = labels.trim_end_matches('}').split("\",").map(str::to_owned).collect();
+                    for label in &mut labels {
+                        if let Some(le) = label.strip_prefix("le=\"") {
+                            *label = format!("le=\"{}", number(le.trim_end_matches('"')));
+                        }
+                        *label = label.trim_end_matches('"').to_owned();
+                    }
+                    labels.sort();
+                    (format!("{name}{labels:?}"), value.parse().unwrap())
+                })
+                .collect();
+            said.sort_by(|one, other| one.0.cmp(&other.0));
+            said
         };
         assert_eq!(stable(&plain), stable(&open));
     }
@@ -332,7 +350,7 @@ mod tests {
             "attachd_connections_open{port=\"admin\"} 0",
             "attachd_connections_accepted_total{port=\"admin\"} 1",
             "attachd_commit_duration_seconds_count{result=\"failed\"} 1",
-            "attachd_upload_size_bytes_bucket{le=\"1024.0\",door=\"rest\"} 1",
+            "attachd_upload_size_bytes_bucket{door=\"rest\",le=\"1024\"} 1",
             "attachd_jwks_keys{issuer=\"say \\\"b\\\"\\n\"} 3",
         ] {
             assert!(text.lines().any(|said| said == line || said == format!("{line}.0")), "{line}\n{text}");
