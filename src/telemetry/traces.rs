@@ -199,13 +199,20 @@ pub struct Caller<'a>(pub &'a dyn Fn(&str) -> Option<&'a str>);
 
 impl Extractor for Caller<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        (self.0)(key)
+        (self.0)(key).filter(|value| key != "traceparent" || is_well_formed(value))
     }
 
     fn keys(&self) -> Vec<&str> {
         // Nothing that is read looks at them.
         Vec::new()
     }
+}
+
+/// Whether the fields of a `traceparent` are as long as W3C Trace Context §3.2.2 says. The library takes shorter ones for
+/// numbers, and would put an id into our log that the caller's does not have.
+fn is_well_formed(traceparent: &str) -> bool {
+    let mut fields = traceparent.split('-').map(str::len);
+    [2, 32, 16, 2].into_iter().all(|length| fields.next() == Some(length))
 }
 
 /// Joins a span to the trace of the caller, if it names one, and returns the id of the trace: the caller's also where nothing
