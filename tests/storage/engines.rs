@@ -40,13 +40,6 @@ pub struct Running {
     _data: Option<TempDir>,
 }
 
-impl Running {
-    /// A server that somebody else has started.
-    pub fn of(endpoint: String, look: Look) -> Running {
-        Running { endpoint, look, _process: None, _data: None }
-    }
-}
-
 /// A part of a bucket that one test has for itself.
 pub struct Place {
     /// What it lies in.

@@ -7,7 +7,6 @@
 #[expect(dead_code, unused_imports, reason = "the harness serves the whole suite")]
 mod harness;
 
-mod cluster;
 mod conformance;
 mod crash;
 mod engines;
