@@ -271,7 +271,7 @@ struct Upload<'a> {
     reservation: Reservation,
     pace: Pace,
     /// Counts the upload as in flight. It goes last.
-    _begun: TaskTrackerToken,
+    begun: TaskTrackerToken,
 }
 
 /// All that a commit needs to know.
@@ -297,7 +297,7 @@ impl<'a> Upload<'a> {
             batch_bytes: 0,
             reservation: Reservation::none(),
             pace: Pace::default(),
-            _begun: uploads.tasks.token(),
+            begun: uploads.tasks.token(),
         }
     }
 
@@ -418,7 +418,7 @@ impl<'a> Upload<'a> {
     /// Commits in a task, which outlives a request that goes away.
     async fn finish(mut self, commit: Commit) -> Result<Receipt> {
         self.end_copied();
-        let Upload { uploads, writer, trail, batch, reservation, _begun, .. } = self;
+        let Upload { uploads, writer, trail, batch, reservation, begun, .. } = self;
         let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
         // Told here, since the client may be gone by then, and what is stored is stored.
         let entry = commit.admitted.entry.clone();
@@ -441,7 +441,8 @@ impl<'a> Upload<'a> {
             Ok(receipt)
         };
         let task = uploads.tasks.spawn(commit.instrument(span));
-        drop(_begun);
+        // The task counts from here on.
+        drop(begun);
         task.await.map_err(Error::internal)?
     }
 

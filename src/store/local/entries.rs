@@ -42,41 +42,30 @@ impl Entries {
         Entries { root, known: Mutex::default(), shared: Mutex::default() }
     }
 
-    /// Makes the directory that `file` is to lie in. A symbolic link on the way to it could lead out of the root and is refused.
+    /// Makes the directories that `file` is to lie in, down from the root, where they are missing. A symbolic link on the way
+    /// to it could lead out of the root and is refused. Where the root itself is gone nothing is made: that would be another
+    /// storage.
     pub fn make_above(&self, file: &Path) -> io::Result<()> {
-        for above in self.above(file).filter(|above| *above != self.root) {
-            match fs::symlink_metadata(above) {
-                Ok(found) if found.is_symlink() => {
-                    let why = format!("{} is a symbolic link", above.display());
-                    return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
-                }
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        let mut above: Vec<&Path> = self.above(file).take(2).filter(|above| *above != self.root).collect();
-        // From the top: mostly the last two are missing, or none.
+        let mut above: Vec<&Path> = self.above(file).filter(|above| *above != self.root).collect();
         above.reverse();
-        above.into_iter().try_for_each(|directory| self.make(directory))
+        above.into_iter().try_for_each(|directory| match fs::symlink_metadata(directory) {
+            Ok(found) if found.is_symlink() => {
+                let why = format!("{} is a symbolic link", directory.display());
+                Err(io::Error::new(io::ErrorKind::NotADirectory, why))
+            }
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(directory),
+            Err(error) => Err(error),
+        })
     }
 
     fn make(&self, directory: &Path) -> io::Result<()> {
-        let made = match fs::create_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match directory.parent().filter(|above| *above != self.root && above.starts_with(&self.root)) {
-                    Some(above) => self.make(above)?,
-                    // The root itself is gone: what is made in its place would be another storage.
-                    None => return Err(error),
-                }
-                fs::create_dir(directory)
-            }
-            made => made,
-        };
-        match made {
+        match fs::create_dir(directory) {
             Ok(()) => {
                 lock(&self.known).remove(directory);
                 Ok(())
             }
+            // Another upload was faster.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         }
