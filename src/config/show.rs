@@ -1,5 +1,5 @@
 //! The configuration as it is in force, for people: every key with its value, defaults and overrides included, and nothing
-//! secret. What may be shown is listed; all else that a storage takes is masked.
+//! secret. Of the options of a storage those are masked of which its service does not know that they are harmless.
 
 use toml::{Table, Value};
 
@@ -8,18 +8,13 @@ use super::{Config, Error};
 /// What stands in place of a secret.
 const MASK: &str = "***";
 
-/// The options of storage services that are no secrets. One that is not here is masked: to forget one here hides a value
-/// that could be seen, to forget one in a list of secrets would show one.
-const SHOWN: [&str; 3] = ["atomic_write_dir", "root", "service"];
-
 impl Config {
     /// The configuration in force, in TOML, with secrets masked.
     pub fn shown(&self) -> Result<String, Error> {
         let unwritable = |error: &dyn std::fmt::Display| Error { file: None, key: None, why: error.to_string() };
         let mut table = Table::try_from(self).map_err(|error| unwritable(&error))?;
         if let Some(Value::Table(options)) = table.get_mut("storage").and_then(|storage| storage.get_mut("options")) {
-            for (name, value) in options.iter_mut().filter(|(name, _)| !SHOWN.contains(&name.as_str())) {
-                let _: &String = name;
+            for (_, value) in options.iter_mut().filter(|(option, _)| !self.storage.may_show(option)) {
                 *value = Value::String(MASK.to_owned());
             }
         }
@@ -73,6 +68,20 @@ mod tests {
         let shown = config.shown().unwrap();
         assert!(shown.contains("root = \"/data\"") && shown.contains("secret_access_key = \"***\""), "{shown}");
         assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    #[cfg(feature = "s3")]
+    fn of_a_service_all_but_its_secrets_is_shown() {
+        let mut config = read(LEAST, &[]).unwrap();
+        config.storage.service = "s3".to_owned();
+        for (option, value) in [("bucket", "b"), ("secret_access_key_file", "f"), ("session_token", "hunter2")] {
+            config.storage.options.insert(option.to_owned(), value.to_owned());
+        }
+        let shown = config.shown().unwrap();
+        for line in ["bucket = \"b\"", "secret_access_key_file = \"f\"", "session_token = \"***\""] {
+            assert!(shown.contains(line), "{shown}");
+        }
     }
 
     #[test]

@@ -128,6 +128,11 @@ impl Config {
         services::find(&self.service)
     }
 
+    /// Whether anybody may read the option.
+    pub fn may_show(&self, option: &str) -> bool {
+        self.service().is_ok_and(|service| service.may_show(option))
+    }
+
     /// The options as OpenDAL takes them: secrets that are in files are read.
     pub(super) fn opened_options(&self) -> Result<BTreeMap<String, String>, OpenError> {
         let service = self.service()?;

@@ -62,6 +62,12 @@ impl Service {
         option.strip_suffix("_file").filter(|secret| self.is_secret(secret))
     }
 
+    /// Whether anybody may read the option: the service has it, and it is no secret.
+    pub fn may_show(&self, option: &str) -> bool {
+        let has = (self.options)().get(option).is_some();
+        self.secret_in_file(option).is_some() || (has && !self.is_secret(option))
+    }
+
     /// Checks that the options are ones that it has, and that those which it needs are there.
     pub fn check(&self, options: &BTreeMap<String, String>) -> Result<(), OpenError> {
         let all = (self.options)();
