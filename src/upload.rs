@@ -25,6 +25,10 @@ use crate::rights::{self, Stands};
 use crate::store::{ContentWriter, Receipt, Step, Store};
 use crate::telemetry::{SPANS, Trail};
 
+use pace::Pace;
+
+mod pace;
+
 /// The most chunks that one write gathers: tiny ones cost more than their bytes.
 const WRITE_CHUNKS: usize = 1024;
 
@@ -453,26 +457,6 @@ impl<'a> Upload<'a> {
     }
 }
 
-/// How fast a caller has sent since the window began.
-#[derive(Debug, Default)]
-struct Pace {
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Pace {
-    /// Counts `bytes` that were waited for, and at the end of each window of waiting says whether they are enough.
-    fn keeps_up(&mut self, waited: Duration, bytes: u64, rate: u64, window: Duration) -> bool {
-        self.waited += waited;
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.waited < window {
-            return true;
-        }
-        let Pace { waited, bytes } = std::mem::take(self);
-        u128::from(bytes) * 1000 >= u128::from(rate) * waited.as_millis()
-    }
-}
-
 impl Commit {
     fn verify(&self, size: u64, sha256: Digest) -> Result<()> {
         for declared in [self.header.declared, self.declared] {
@@ -511,24 +495,4 @@ impl Commit {
 
 fn size_mismatch(declared: u64, arrived: &str) -> Error {
     Error::new(Kind::SizeMismatch).detail(format!("{declared} bytes were declared and {arrived} arrived"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_caller_is_too_slow_where_a_window_brings_less_than_the_rate() {
-        const WINDOW: Duration = Duration::from_secs(10);
-        let judged = |bytes| Pace::default().keeps_up(WINDOW, bytes, 100, WINDOW);
-        assert!(!judged(999));
-        assert!(judged(1000));
-        assert!(judged(1001));
-        // Before the window is over nothing is said, and what came in one does not count in the next.
-        let mut pace = Pace::default();
-        assert!(pace.keeps_up(WINDOW / 2, 0, 100, WINDOW));
-        assert!(pace.keeps_up(WINDOW / 2, 1 << 30, 100, WINDOW));
-        assert!(!pace.keeps_up(WINDOW, 1, 100, WINDOW));
-        assert!(Pace::default().keeps_up(WINDOW, 0, 0, WINDOW));
-    }
 }

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::{Config, PREFIX};
+use super::Config;
+use super::overrides::PREFIX;
 
 /// A table of the configuration.
 struct Section {
@@ -199,7 +200,7 @@ mod tests {
     fn the_variable_of_each_key_is_the_one_that_overrides_it() {
         for key in sections().into_iter().flat_map(|section| section.keys) {
             let named = [(variable(&key.path), "x".to_owned())].into();
-            let overrides = super::super::overrides(&named);
+            let overrides = super::super::overrides::overrides(&named);
             let path = key.path.replace("[]", ".0");
             assert_eq!(overrides.keys().collect::<Vec<_>>(), [&path]);
         }
