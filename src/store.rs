@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opendal::{ErrorKind, Operator};
-use tokio::sync::Mutex;
 
 use crate::attachment::{Key, RECORD_FORMAT, Record, UploadId};
 use crate::error::{Error, Kind, Result};
@@ -51,10 +50,6 @@ pub use inventory::{End, Walk};
 pub use steps::Step;
 pub use sweep::Sweep;
 
-/// How many locks all attachments share. More than the commits that run at once, so that two rarely wait for each other.
-/// Processes that share a directory must agree on it.
-const LOCKS: usize = 256;
-
 /// The best size of a write to a file, in bytes: what is hashed and copied in one go stays in the cache of a core.
 const FILE_WRITE: usize = 256 << 10;
 
@@ -74,9 +69,6 @@ pub struct Store {
     operator: Operator,
     /// Writes.
     backend: Backend,
-    /// A record is read, decided upon and replaced under the lock of its key. These hold within this process; on a local
-    /// file system a file lock beside each holds between all processes on the directory.
-    locks: Vec<Arc<Mutex<()>>>,
     patience: Patience,
     steps: Steps,
     metrics: Metrics,
@@ -123,9 +115,8 @@ impl Store {
                 (objects.operator().clone(), Backend::Objects(Arc::new(objects)))
             }
         };
-        let locks = std::iter::repeat_with(Arc::default).take(LOCKS).collect();
         let patience = Patience::new(config.timeout);
-        Ok(Store { operator, backend, locks, patience, steps, metrics: metrics.clone() })
+        Ok(Store { operator, backend, patience, steps, metrics: metrics.clone() })
     }
 
     /// How many storage operations go on that nobody waits for, since their time has passed.
@@ -160,8 +151,8 @@ impl Store {
         tokio::time::timeout(PROBE_TIMEOUT, look).await.map_err(late)?
     }
 
-    /// Whether the root or the bucket is there. A file system says of a volume that is not mounted what it says of an object that does not
-    /// exist, and OpenDAL would make the directories anew.
+    /// Whether the root or the bucket is there. A file system says of a volume that is not mounted what it says of an object
+    /// that does not exist, and OpenDAL would make the directories anew.
     async fn present(&self) -> Result<()> {
         match &self.backend {
             Backend::Local(local) => local.present().await,
@@ -198,23 +189,22 @@ impl Store {
 
     /// The record of an attachment, if it is known.
     pub async fn record(&self, key: Key) -> Result<Option<Record>> {
-        match &self.backend {
-            Backend::Local(local) => self.patience.wait(self.metrics.time(Operation::Read, local.record(key))).await?,
-            Backend::Objects(_) => self.stands(key).await.map(|(record, _)| record),
-        }
+        self.stands(key).await.map(|(record, _)| record)
     }
 
     /// The record of an attachment, if it is known, and which version of it that is.
     async fn stands(&self, key: Key) -> Result<(Option<Record>, Version)> {
-        let path = record_path(key);
-        match self.patience.wait(self.backend.read(&self.operator, &path)).await? {
+        let objects = match &self.backend {
+            Backend::Local(local) => {
+                let record = self.patience.wait(self.metrics.time(Operation::Read, local.record(key))).await??;
+                return Ok((record, Version::Any));
+            }
+            Backend::Objects(objects) => objects,
+        };
+        match self.patience.wait(objects.read(&record_path(key))).await? {
             Ok((bytes, version)) => parse_record(&bytes, key).map(|record| (Some(record), version)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let is_vague = match &self.backend {
-                    Backend::Local(_) => true,
-                    Backend::Objects(objects) => objects.is_vague(),
-                };
-                if is_vague {
+                if objects.is_vague() {
                     self.present().await?;
                 }
                 Ok((None, Version::Absent))

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use opendal::Operator;
+use tokio::sync::Mutex;
 
 use super::content::Hash;
 use super::steps::{Step, Steps};
 use super::{local, objects};
+use crate::attachment::Key;
 use crate::error::{Error, Result};
 use crate::telemetry::{Metrics, Operation};
 
@@ -84,11 +85,11 @@ impl Backend {
         }
     }
 
-    /// Reads a small object, and says which version of it that is.
-    pub async fn read(&self, operator: &Operator, path: &str) -> opendal::Result<(Bytes, Version)> {
+    /// The lock of an attachment within this process.
+    pub fn lock_of(&self, key: Key) -> &Arc<Mutex<()>> {
         match self {
-            Backend::Local(_) => operator.read(path).await.map(|bytes| (bytes.to_bytes(), Version::Any)),
-            Backend::Objects(objects) => objects.read(path).await,
+            Backend::Local(local) => local.lock_of(key),
+            Backend::Objects(objects) => objects.lock_of(key),
         }
     }
 

@@ -8,12 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::backend::{Backend, Failure, Version};
 use super::local::{Abandoned, Local};
 use super::patience::Unfinished;
-use super::{LOCKS, Step, Store, record_path};
+use super::{Step, Store, record_path};
 use crate::attachment::{Key, Record};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::{Operation, Outcome};
@@ -23,6 +23,27 @@ const TRIES: u32 = 32;
 
 /// How long to wait before it is, times the number of tries.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// How many locks all attachments share. More than the commits that run at once, so that two rarely wait for each other.
+/// Processes that share a directory must agree on it.
+const LOCKS: usize = 256;
+
+/// The locks of all attachments within one process.
+#[derive(Debug)]
+pub(super) struct Locks(Vec<Arc<Mutex<()>>>);
+
+impl Default for Locks {
+    fn default() -> Locks {
+        Locks(std::iter::repeat_with(Arc::default).take(LOCKS).collect())
+    }
+}
+
+impl Locks {
+    /// The lock of an attachment.
+    pub fn of(&self, key: Key) -> &Arc<Mutex<()>> {
+        &self.0[stripe(key)]
+    }
+}
 
 /// The leave to replace a record. It goes along with a put that is late, so that nothing overtakes that.
 type Turn = OwnedMutexGuard<()>;
@@ -140,7 +161,7 @@ impl Store {
     }
 
     async fn turn(&self, key: Key) -> Result<Turn> {
-        self.patience.wait(Arc::clone(&self.locks[stripe(key)]).lock_owned()).await
+        self.patience.wait(Arc::clone(self.backend.lock_of(key)).lock_owned()).await
     }
 
     /// Puts a record, and gives the turn back, unless the put is late: it goes on with the turn.

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
-use super::commit::{Refusal, Replacement, stripe};
+use super::commit::{Locks, Refusal, Replacement, stripe};
 use super::config::OpenError;
 use super::content::{Committed, Hash, Written, length};
 #[cfg(feature = "faults")]
 use super::faults::Faults;
 use super::steps::{Step, Steps};
-use super::{LOCKS, io_failure, parse_record, record_path};
+use super::{io_failure, parse_record, record_path};
 use crate::attachment::{Digest, Key, Record};
 use crate::error::{Error, Kind, Result};
 
@@ -42,7 +42,7 @@ pub struct Local {
     directory: Directory,
     entries: Entries,
     /// The locks of attachments within this process. A file lock beside each holds between processes.
-    locks: Vec<Arc<Mutex<()>>>,
+    locks: Locks,
     /// How many writes and commits are under way at once: each has a thread, whose stack and caches are memory too.
     writing: Arc<Semaphore>,
     committing: Arc<Semaphore>,
@@ -104,11 +104,10 @@ impl Local {
     ) -> Result<Local, OpenError> {
         let directory = Directory::open(options)?;
         let entries = Entries::new(directory.root().to_owned());
-        let locks = std::iter::repeat_with(Arc::default).take(LOCKS).collect();
         Ok(Local {
             directory,
             entries,
-            locks,
+            locks: Locks::default(),
             writing: Arc::new(Semaphore::new(WRITING)),
             committing: Arc::new(Semaphore::new(COMMITTING)),
             steps,
@@ -219,8 +218,9 @@ impl Local {
         replaced.await.map_err(Refusal::unsettled)?
     }
 
-    fn lock_of(&self, key: Key) -> &Arc<Mutex<()>> {
-        &self.locks[stripe(key)]
+    /// The lock of an attachment within this process.
+    pub fn lock_of(&self, key: Key) -> &Arc<Mutex<()>> {
+        self.locks.of(key)
     }
 
     fn replace_now<D>(&self, key: Key, _turn: Turn, decide: D, abandoned: &Abandoned) -> Result<Replacement, Refusal>

@@ -12,13 +12,14 @@ use bytes::{Bytes, BytesMut};
 use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::options::WriteOptions;
 use opendal::{Buffer, ErrorKind, Operator, Writer};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::backend::{Failure, Kept, Version};
+use super::commit::Locks;
 use super::failure;
 use super::services::{Compares, Service};
 use super::steps::{Step, Steps};
-use crate::attachment::UploadId;
+use crate::attachment::{Key, UploadId};
 use crate::error::{Error, Result};
 
 /// How often an operation is tried.
@@ -37,7 +38,7 @@ const TENTHS_OF_A_TRY: u32 = 3;
 const PIECE: usize = 1 << 20;
 
 /// A service of OpenDAL's.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Objects {
     /// Tries again by itself.
     operator: Operator,
@@ -51,7 +52,9 @@ pub struct Objects {
     /// How many parts an upload keeps in memory at once.
     parts_kept: usize,
     /// Whether the service was seen to compare versions.
-    proven: Arc<OnceCell<()>>,
+    proven: OnceCell<()>,
+    /// The locks of attachments within this process.
+    locks: Locks,
 }
 
 /// Takes the bytes of one object.
@@ -105,13 +108,19 @@ impl Objects {
             compares,
             part,
             parts_kept: service.parts_kept,
-            proven: Arc::default(),
+            proven: OnceCell::default(),
+            locks: Locks::default(),
         }
     }
 
     /// What reads, lists and deletes.
     pub fn operator(&self) -> &Operator {
         &self.operator
+    }
+
+    /// The lock of an attachment within this process.
+    pub fn lock_of(&self, key: Key) -> &Arc<Mutex<()>> {
+        self.locks.of(key)
     }
 
     /// Whether that there is no object may mean that there is no bucket.
