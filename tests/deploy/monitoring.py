@@ -7,7 +7,6 @@ to RESULTS, as JSON."""
 import concurrent.futures
 import contextlib
 import http.client
-import http.server
 import json
 import math
 import pathlib
@@ -16,10 +15,11 @@ import secrets
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.parse
 import urllib.request
+
+import keyset
 
 attachd, prometheus, rules, dashboard, work, *results = sys.argv[1:]
 work = pathlib.Path(work)
@@ -56,22 +56,7 @@ def key_set():
     """Serves a key set that an issuer might have."""
     key = {"kty": "OKP", "crv": "Ed25519", "kid": "1", "alg": "EdDSA", "use": "sig",
            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
-    body = json.dumps({"keys": [key]}).encode()
-
-    class Keys(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keys)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}/jwks.json"
+    return keyset.serve([key])
 
 
 def configure():

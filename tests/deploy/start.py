@@ -8,7 +8,6 @@ Usage: start.py ATTACHD SET, as root. Prints `ok …` or `FAIL …`."""
 import base64
 import fcntl
 import http.client
-import http.server
 import json
 import os
 import pathlib
@@ -22,6 +21,7 @@ import tempfile
 import threading
 import time
 
+import keyset
 from manifest import Set
 
 attachd, path = sys.argv[1:]
@@ -44,22 +44,7 @@ def key_set():
         shown = subprocess.run(["openssl", "rsa", "-in", f"{folder}/key", "-noout", "-modulus"], check=True, capture_output=True)
     modulus = bytes.fromhex(shown.stdout.decode().strip().removeprefix("Modulus="))
     text = base64.urlsafe_b64encode(modulus).rstrip(b"=").decode()
-    body = json.dumps({"keys": [{"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256", "n": text, "e": "AQAB"}]}).encode()
-
-    class Keys(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keys)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}/jwks.json"
+    return keyset.serve([{"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256", "n": text, "e": "AQAB"}])
 
 
 def surroundings():

@@ -11,30 +11,14 @@ use tempfile::TempDir;
 use tonic::Request;
 use tonic::transport::Endpoint;
 
-use crate::harness::{Connection, Form, Server, Setup, chunk, eventually, finish, header, noise, token};
-
-/// The steps, in the order in which an upload passes them.
-const STEPS: [&str; 9] = [
-    "content_opened",
-    "content_written",
-    "content_closed",
-    "content_synced",
-    "record_written",
-    "record_put",
-    "record_synced",
-    "replying",
-    "replaced_deleted",
-];
+use crate::harness::{Server, Setup, chunk, eventually, finish, header, noise, token};
+use crate::kills::{self, STEPS};
 
 /// How many kills, where `ATTACHD_TEST_KILLS` says nothing.
 const KILLS: usize = 60;
 
 /// How many uploads are under way at a kill of any time.
 const AT_ONCE: usize = 4;
-
-fn kills() -> usize {
-    std::env::var("ATTACHD_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("ATTACHD_TEST_KILLS is a number"))
-}
 
 /// What may stand under each id.
 #[derive(Default)]
@@ -80,21 +64,7 @@ fn upload(server: &Server, grpc: bool, attachment: i64, bytes: &[u8]) -> bool {
             AttachmentServiceClient::new(channel).upload_attachment(request).await.is_ok()
         })
     } else {
-        let Ok(mut connection) = Connection::try_open(server.rest) else {
-            return false;
-        };
-        let form = Form::file(bytes);
-        let body = form.bytes();
-        let head = format!(
-            "POST /api/v2/clients/1/attachments/{attachment} HTTP/1.1\r\nHost: attachd\r\nAuthorization: Bearer {}\r\n\
-             Content-Type: {}\r\nContent-Length: {}\r\n\r\n",
-            token(&[1]),
-            form.content_type(),
-            body.len()
-        );
-        let _ = connection.send(head.as_bytes());
-        let _ = connection.send(&body);
-        connection.reply().is_some_and(|reply| reply.status == 201)
+        kills::upload(server.rest, attachment, bytes)
     }
 }
 
@@ -107,7 +77,7 @@ fn restart(setup: Setup, folder: TempDir) -> Server {
 
 #[test]
 fn after_a_kill_at_any_step_or_time_what_was_acknowledged_is_whole_and_the_rest_is_old_or_new() {
-    let kills = kills();
+    let kills = kills::kills(KILLS);
     let mut ledger = Ledger::default();
     let mut folder = tempfile::tempdir().unwrap();
     let mut done = 0;

@@ -10,6 +10,7 @@ mod harness;
 mod crash;
 mod disk;
 mod durable;
+mod kills;
 mod load;
 mod operations;
 

@@ -6,20 +6,8 @@ use std::time::Duration;
 
 use crate::conformance::{DOORS, Door, digest};
 use crate::engines::{Engine, Place};
-use crate::harness::{Connection, Form, Server, Setup, noise, token};
-
-/// The steps, in the order in which an upload passes them. A step that is a directory's is passed all the same.
-const STEPS: [&str; 9] = [
-    "content_opened",
-    "content_written",
-    "content_closed",
-    "content_synced",
-    "record_written",
-    "record_put",
-    "record_synced",
-    "replying",
-    "replaced_deleted",
-];
+use crate::harness::{Server, Setup, noise};
+use crate::kills::{self, STEPS};
 
 /// How many kills, where `ATTACHD_TEST_KILLS` says nothing.
 const KILLS: usize = 50;
@@ -50,24 +38,12 @@ fn upload(server: &Server, door: Door, attachment: i64, bytes: &[u8]) -> bool {
     if door == Door::Grpc {
         return crate::faults::grpc_status(server, attachment, bytes) == Some(201);
     }
-    let Ok(mut connection) = Connection::try_open(server.rest) else { return false };
-    let form = Form::file(bytes);
-    let body = form.bytes();
-    let head = format!(
-        "POST /api/v2/clients/1/attachments/{attachment} HTTP/1.1\r\nHost: attachd\r\nAuthorization: Bearer {}\r\n\
-         Content-Type: {}\r\nContent-Length: {}\r\n\r\n",
-        token(&[1]),
-        form.content_type(),
-        body.len()
-    );
-    let _ = connection.send(head.as_bytes());
-    let _ = connection.send(&body);
-    connection.reply().is_some_and(|reply| reply.status == 201)
+    kills::upload(server.rest, attachment, bytes)
 }
 
 #[test]
 fn after_a_kill_at_any_step_or_time_what_was_acknowledged_is_whole_and_gc_leaves_what_the_records_name() {
-    let kills = std::env::var("ATTACHD_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
+    let kills = kills::kills(KILLS);
     let place = Engine::Moto.place();
     let mut ledger = Ledger::default();
     let mut done = 0;

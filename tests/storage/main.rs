@@ -7,6 +7,9 @@
 #[expect(dead_code, unused_imports, reason = "the harness serves the whole suite")]
 mod harness;
 
+#[path = "../faults/kills.rs"]
+mod kills;
+
 mod conformance;
 mod crash;
 mod engines;
