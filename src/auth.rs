@@ -142,20 +142,15 @@ impl Verifier {
             return Err(Refusal::new(Check::Form, TOO_LONG).into());
         }
         let fingerprint = Fingerprint::of(token);
-        let found = match self.seen.get(&fingerprint).filter(|found| self.stands(found)) {
-            Some(found) => {
-                self.remembered.fetch_add(1, Ordering::Relaxed);
-                found
-            }
-            None => {
-                self.verified.fetch_add(1, Ordering::Relaxed);
-                let found = self.judge(token).await.map_err(Error::from)?;
-                found.window.check(now, self.leeway)?;
-                self.seen.insert(fingerprint, found.clone());
-                found
-            }
-        };
+        if let Some(found) = self.seen.get(&fingerprint).filter(|found| self.stands(found)) {
+            self.remembered.fetch_add(1, Ordering::Relaxed);
+            found.window.check(now, self.leeway)?;
+            return Ok(found.principal);
+        }
+        self.verified.fetch_add(1, Ordering::Relaxed);
+        let found = self.judge(token).await.map_err(Error::from)?;
         found.window.check(now, self.leeway)?;
+        self.seen.insert(fingerprint, found.clone());
         Ok(found.principal)
     }
 

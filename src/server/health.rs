@@ -28,9 +28,7 @@ impl Serving {
 
     /// The service alone, for a port that has routes of its own.
     pub(super) fn routes(&self) -> Router {
-        let mut routes = Routes::new(self.service()).into_axum_router();
-        routes = routes.reset_fallback();
-        routes
+        Routes::new(self.service()).into_axum_router().reset_fallback()
     }
 
     /// Tells whether requests are served from now on. Watchers are told of changes.

@@ -190,7 +190,9 @@ impl Objects {
     async fn try_put(&self, path: &str, bytes: Buffer, version: &Version, steps: &Steps) -> Result<(), Failure> {
         let mut unclear = false;
         let mut pause = PAUSE;
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let Err(error) = self.put_once(path, bytes.clone(), version, steps).await else {
                 return Ok(());
             };
@@ -217,7 +219,6 @@ impl Objects {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        Ok(())
     }
 
     async fn put_once(&self, path: &str, bytes: Buffer, version: &Version, steps: &Steps) -> opendal::Result<()> {
