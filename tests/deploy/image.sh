@@ -93,27 +93,7 @@ verdict "it starts the server as uid 65532, and its labels say what it is" "$why
 mkdir -p "$work/etc" "$work/data"
 chown 65532:65532 "$work/data"
 head -c 48 /dev/urandom | base64 >"$work/etc/secret"
-cat >"$work/etc/attachd.toml" <<'TOML'
-[rest]
-listen = "127.0.0.1:0"
-[grpc]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[storage]
-service = "fs"
-[storage.options]
-root = "/var/lib/attachd/store"
-[attachments]
-on_unknown = "create"
-[log]
-format = "json"
-[[auth.issuers]]
-issuer = "https://id.example"
-audience = ["attachd"]
-algorithms = ["HS256"]
-hmac_secret_file = "secret"
-TOML
+configuration /var/lib/attachd/store >"$work/etc/attachd.toml"
 chmod -R a+rX "$work/etc"
 touch "$work/before"
 volumes=(--volume "$work/etc:/etc/attachd:ro" --volume "$work/data:/var/lib/attachd")

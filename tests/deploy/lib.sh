@@ -56,6 +56,32 @@ need() {
     command -v "$1" >/dev/null || abort "$2 cannot be installed"
 }
 
+# configuration ROOT: prints one for a server on ports that the system picks, with its files in ROOT and the key of its tokens in
+# `secret` beside the configuration.
+configuration() {
+    cat <<TOML
+[rest]
+listen = "127.0.0.1:0"
+[grpc]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[storage]
+service = "fs"
+[storage.options]
+root = "$1"
+[attachments]
+on_unknown = "create"
+[log]
+format = "json"
+[[auth.issuers]]
+issuer = "https://id.example"
+audience = ["attachd"]
+algorithms = ["HS256"]
+hmac_secret_file = "secret"
+TOML
+}
+
 # tool NAME MODULE@VERSION: builds a Go program, once for each version, and puts its path into $NAME.
 tool() {
     local bin=$cache/go/$1-${2##*@}

@@ -25,35 +25,10 @@ trap 'end; rm -rf "$work"' EXIT
 
 head -c 48 /dev/urandom | base64 >"$work/secret"
 
-# configure ROOT
-configure() {
-    cat >"$work/attachd.toml" <<TOML
-[rest]
-listen = "127.0.0.1:0"
-[grpc]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[storage]
-service = "fs"
-[storage.options]
-root = "$1"
-[attachments]
-on_unknown = "create"
-[log]
-format = "json"
-[[auth.issuers]]
-issuer = "https://id.example"
-audience = ["attachd"]
-algorithms = ["HS256"]
-hmac_secret_file = "secret"
-TOML
-}
-
 # start ROOT: runs a server on this storage. Sets $server and $rest.
 start() {
     local deadline=$((SECONDS + 30))
-    configure "$1"
+    configuration "$1" >"$work/attachd.toml"
     "$attachd" serve --config "$work/attachd.toml" >"$work/log" 2>&1 &
     server=$!
     rest=""
@@ -74,7 +49,7 @@ upload() {
 
 # verify ROOT: leaves what it prints in $work/verified; its exit status.
 verify() {
-    configure "$1"
+    configuration "$1" >"$work/attachd.toml"
     "$attachd" verify --config "$work/attachd.toml" >"$work/verified" 2>&1
 }
 
