@@ -1,8 +1,5 @@
 //! What `/metrics` says is what has happened, and nothing that a caller sends makes it say more.
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use attachd::pb::RegisterAttachmentRequest;
@@ -10,31 +7,8 @@ use attachd::pb::upload_attachment_request::Message;
 use tonic::Code;
 
 use crate::harness::{
-    Form, MAX_UPLOAD, Server, Setup, chunk, claims, eventually, finish, header, mint, noise, run, token,
+    Form, MAX_UPLOAD, Server, Setup, chunk, claims, eventually, finish, header, mint, noise, numbers, run, token,
 };
-
-/// Every series with its value.
-type Numbers = BTreeMap<String, f64>;
-
-/// What the admin port sends to a scraper that accepts this.
-fn exposed(server: &Server, accept: &str) -> String {
-    let mut stream = TcpStream::connect(server.admin).unwrap();
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: attachd\r\nAccept: {accept}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).unwrap();
-    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
-    reply
-}
-
-fn numbers(text: &str) -> Numbers {
-    let lines = text.lines().filter(|line| line.starts_with("attachd_") || line.starts_with("process_"));
-    let parsed = lines.map(|line| line.rsplit_once(' ').expect("a series and its value"));
-    parsed.map(|(series, value)| (series.to_owned(), value.parse().expect("a number"))).collect()
-}
-
-fn scrape(server: &Server) -> Numbers {
-    numbers(&exposed(server, "text/plain"))
-}
 
 fn requests(door: &str, method: &str, outcome: &str) -> String {
     format!("attachd_requests_total{{door=\"{door}\",method=\"{method}\",outcome=\"{outcome}\"}}")
@@ -47,7 +21,7 @@ async fn what_has_happened_is_counted_in_the_same_way_through_both_doors() {
     let bytes = noise(3 << 20, 1);
     let upload = |attachment| vec![Message::Header(header(1, attachment)), chunk(bytes.clone()), finish()];
     for door in ["rest", "grpc"] {
-        let before = scrape(&server);
+        let before = server.numbers();
         if door == "rest" {
             let mut connection = server.connect();
             assert_eq!(connection.upload(&good, 1, 1, &Form::file(&bytes)).status, 201);
@@ -60,7 +34,7 @@ async fn what_has_happened_is_counted_in_the_same_way_through_both_doors() {
             other[0] = Message::Header(header(2, 1));
             assert_eq!(server.grpc_upload(&good, other).await.unwrap_err().code, Code::PermissionDenied);
         }
-        let after = scrape(&server);
+        let after = server.numbers();
         let rose = |series: &str| after.get(series).unwrap_or(&0.0) - before.get(series).unwrap_or(&0.0);
         for outcome in ["OK", "TOKEN_INVALID", "FORBIDDEN"] {
             assert_eq!(rose(&requests(door, "UploadAttachment", outcome)), 1.0, "{door} {outcome}");
@@ -90,7 +64,7 @@ async fn what_has_happened_is_counted_in_the_same_way_through_both_doors() {
     let register = RegisterAttachmentRequest { client_id: 1, attachment_id: 9, ..Default::default() };
     server.grpc_register(&manager, register).await.unwrap();
     server.connect().request("GET", "/nowhere", &[], b"");
-    let after = scrape(&server);
+    let after = server.numbers();
     assert_eq!(after[&requests("grpc", "RegisterAttachment", "OK")], 1.0);
     assert_eq!(after[&requests("rest", "other", "NOT_FOUND")], 1.0);
     assert_eq!(after["attachd_draining"], 0.0);
@@ -107,7 +81,7 @@ fn what_is_going_on_is_seen_while_it_goes_on() {
     let mut connection = server.connect();
     let rest = connection.begin(&token(&[1]), 1, 2, &form, form.bytes().len() / 2);
     eventually("half of it has arrived", || {
-        let now = scrape(&server);
+        let now = server.numbers();
         now["attachd_uploads_in_flight"] == 1.0
             && now["attachd_requests_in_flight{door=\"rest\"}"] == 1.0
             && now["attachd_upload_received_bytes_total{door=\"rest\"}"] >= 1e6
@@ -115,7 +89,7 @@ fn what_is_going_on_is_seen_while_it_goes_on() {
     connection.send(&rest).unwrap();
     assert_eq!(connection.reply().expect("a reply").status, 201);
     eventually("nothing is going on", || {
-        let now = scrape(&server);
+        let now = server.numbers();
         now["attachd_uploads_in_flight"] == 0.0
             && now["attachd_requests_in_flight{door=\"rest\"}"] == 0.0
             && now["attachd_memory_budget_used_bytes"] == 0.0
@@ -123,10 +97,10 @@ fn what_is_going_on_is_seen_while_it_goes_on() {
     let (gone, _rest) = (server.connect(), ());
     let mut gone = gone;
     gone.begin(&token(&[1]), 1, 2, &form, form.bytes().len() / 2);
-    eventually("the upload has begun", || scrape(&server)["attachd_uploads_in_flight"] == 1.0);
+    eventually("the upload has begun", || server.numbers()["attachd_uploads_in_flight"] == 1.0);
     drop(gone);
     eventually("the client is gone, or was cut short", || {
-        let now = scrape(&server);
+        let now = server.numbers();
         let outcomes = ["CLIENT_GONE", "INCOMPLETE_UPLOAD"];
         outcomes.iter().map(|outcome| now[&requests("rest", "UploadAttachment", outcome)]).sum::<f64>() == 1.0
             && now["attachd_requests_in_flight{door=\"rest\"}"] == 0.0
@@ -136,7 +110,7 @@ fn what_is_going_on_is_seen_while_it_goes_on() {
 #[test]
 fn the_memory_budget_is_seen_with_what_is_taken_of_it() {
     let server = Setup { limits: "memory_budget = \"9MiB\"\n".to_owned(), ..Setup::default() }.start();
-    let idle = scrape(&server);
+    let idle = server.numbers();
     assert_eq!(idle["attachd_memory_budget_bytes"], f64::from(9 << 20));
     assert_eq!(idle["attachd_memory_budget_used_bytes"], 0.0);
     assert_eq!(idle["attachd_memory_budget_waiting_uploads"], 0.0);
@@ -171,11 +145,11 @@ async fn nothing_that_a_caller_sends_becomes_a_label() {
         TcpStream::connect(server.grpc).unwrap().write_all(format!("GET /{seed} HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
     };
     ask(1_000_000).await;
-    let before = scrape(&server);
+    let before = server.numbers();
     for seed in 1_000_001..1_000_020 {
         ask(seed).await;
     }
-    let after = scrape(&server);
+    let after = server.numbers();
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
     assert!(!after.keys().any(|series| series.contains("10000")), "{after:#?}");
     assert!(after.len() < 1000, "{} series", after.len());
@@ -185,7 +159,7 @@ async fn nothing_that_a_caller_sends_becomes_a_label() {
 fn the_process_says_how_it_is() {
     let server = Server::start();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-    let said = scrape(&server);
+    let said = server.numbers();
     assert!((now - 60.0..=now + 1.0).contains(&said["process_start_time_seconds"]), "{said:#?}");
     assert!(said["process_resident_memory_bytes"] > 1e6 && said["process_open_fds"] > 3.0, "{said:#?}");
     assert_eq!(said[&format!("attachd_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))], 1.0);
@@ -194,11 +168,11 @@ fn the_process_says_how_it_is() {
 #[test]
 fn each_scraper_gets_the_format_that_it_asks_for() {
     let server = Server::start();
-    let open = exposed(&server, "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3");
+    let open = server.exposed("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3");
     assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0"), "{open}");
     assert!(open.ends_with("# EOF\n"));
     for accept in ["*/*", "text/plain", "text/html"] {
-        let plain = exposed(&server, accept);
+        let plain = server.exposed(accept);
         assert!(plain.contains("content-type: text/plain; version=0.0.4"), "{plain}");
         assert!(!plain.contains("# EOF"), "{accept}");
     }

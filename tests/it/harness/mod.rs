@@ -3,6 +3,7 @@
 mod ask;
 mod grpc;
 mod http;
+mod metrics;
 mod pki;
 mod provider;
 mod raw;
@@ -13,6 +14,7 @@ mod token;
 pub use ask::{Ask, honest};
 pub use grpc::{GrpcRefusal, authorised, chunk, finish, header, request_id};
 pub use http::{BOUNDARY, Connection, Form, Reply};
+pub use metrics::numbers;
 pub use pki::{Authority, Identity, connect_tls, grpc_over_tls};
 pub use provider::{Answer, Provider, SigningKey};
 pub use raw::{RawConnection, framed};
