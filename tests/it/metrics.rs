@@ -1,5 +1,7 @@
 //! What `/metrics` says is what has happened, and nothing that a caller sends makes it say more.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use attachd::pb::RegisterAttachmentRequest;
