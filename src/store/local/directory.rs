@@ -168,6 +168,25 @@ mod tests {
     }
 
     #[test]
+    fn processes_that_start_and_end_at_once_neither_fail_nor_sweep_each_other() {
+        let root = tempfile::tempdir().unwrap();
+        // A lock belongs to who opened its file, so threads are to each other as processes are.
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let directory = Directory::open(&options(root.path())).unwrap();
+                        fs::write(directory.temporary().join("half"), "half").unwrap();
+                        std::thread::yield_now();
+                        directory.present().unwrap();
+                        assert!(directory.temporary().join("half").exists());
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
     fn a_root_that_is_a_file_is_refused_with_its_path() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Directory::open(&options(file.path())).unwrap_err().to_string();
