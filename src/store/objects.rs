@@ -20,7 +20,7 @@ use super::failure;
 use super::services::{Compares, Service};
 use super::steps::{Step, Steps};
 use crate::attachment::{Key, UploadId};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// How often an operation is tried.
 const TRIES: usize = 3;
@@ -197,7 +197,10 @@ impl Objects {
                 return Ok(());
             };
             match error.kind() {
-                ErrorKind::ConditionNotMatch if unclear => return Err(Failure::Unclear(failure(error))),
+                // Which of the two it was, nobody knows: the caller may try again, and has done nothing wrong.
+                ErrorKind::ConditionNotMatch if unclear => {
+                    return Err(Failure::Unclear(Error::new(Kind::StorageUnavailable).because(error)));
+                }
                 ErrorKind::ConditionNotMatch => return Err(Failure::Overtaken),
                 // The service has said that it did nothing.
                 ErrorKind::Conflict
