@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::conformance::{DOORS, Door, digest};
 use crate::engines::{Engine, Place};
-use crate::harness::{Server, Setup, noise};
+use crate::harness::{Server, noise};
 use crate::kills::{self, STEPS};
 
 /// How many kills, where `ATTACHD_TEST_KILLS` says nothing.
@@ -26,7 +26,7 @@ impl Ledger {
     }
 
     fn check(&mut self, place: &Place, attachment: i64) {
-        let stands = place.stored(attachment);
+        let stands = place.look().stored(&place.root, attachment);
         let may = &self.0[&attachment];
         assert!(may.contains(&stands), "attachment {attachment} is none of the {} that it may be", may.len());
         self.0.insert(attachment, vec![stands]);
@@ -93,12 +93,8 @@ fn after_a_kill_at_any_step_or_time_what_was_acknowledged_is_whole_and_gc_leaves
 pub fn collect_garbage(place: &Place) {
     // It is older than the grace by then.
     std::thread::sleep(Duration::from_secs(2));
-    let setup = Setup { limits: "max_upload_time = \"500ms\"\n".to_owned(), ..place.setup() };
-    let folder = tempfile::tempdir().unwrap();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_attachd"));
-    command.args(["gc", "--delete", "--grace", "1s", "--config"]).arg(setup.write(folder.path()));
-    let ended = command.env_clear().envs(place.variables()).output().unwrap();
-    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    let (code, said) = place.run("max_upload_time = \"500ms\"\n", &["gc", "--delete", "--grace", "1s"]);
+    assert_eq!(code, Some(0), "{said}");
 }
 
 fn at_step(place: &Place, ledger: &mut Ledger, attachment: i64, step: &str, door: Door, replace: bool) {

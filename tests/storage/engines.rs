@@ -7,9 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use attachd::pb::RegisterAttachmentRequest;
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Server, Setup};
+use crate::harness::{Server, Setup, eventually, hex, token};
 use crate::look::{ACCESS_KEY, Look, SECRET_KEY, installed};
 
 /// The bucket, container or folder.
@@ -20,6 +22,8 @@ pub const BUCKET: &str = "attachments";
 pub enum Engine {
     /// A directory.
     Fs,
+    /// The memory of the process, where nobody else can look.
+    Memory,
     /// S3 by moto, in memory.
     Moto,
     /// S3 by MinIO, on one node.
@@ -34,8 +38,8 @@ pub enum Engine {
 pub struct Running {
     /// The address.
     pub endpoint: String,
-    /// Looks into the bucket.
-    pub look: Look,
+    /// Looks into the bucket, where one can from outside.
+    look: Option<Look>,
     _process: Option<Child>,
     _data: Option<TempDir>,
 }
@@ -97,6 +101,7 @@ impl Engine {
         let port = free_port();
         let endpoint = format!("http://127.0.0.1:{port}");
         let (kind, address, process) = match self {
+            Engine::Memory => return Running { endpoint: String::new(), look: None, _process: None, _data: None },
             Engine::Fs => ("fs", data.path().display().to_string(), None),
             Engine::Moto => {
                 let mut command = Command::new(installed().join("storage/bin/moto_server"));
@@ -134,7 +139,7 @@ impl Engine {
         };
         let look = Look::at(kind, &address, BUCKET);
         look.make();
-        Running { endpoint: address, look, _process: process, _data: Some(data) }
+        Running { endpoint: address, look: Some(look), _process: process, _data: Some(data) }
     }
 
     /// The server, started with the first who asks.
@@ -145,6 +150,8 @@ impl Engine {
         static AZURITE: LazyLock<Arc<Running>> = LazyLock::new(|| Arc::new(Engine::Azurite.start()));
         static FAKE_GCS: LazyLock<Arc<Running>> = LazyLock::new(|| Arc::new(Engine::FakeGcs.start()));
         Arc::clone(match self {
+            // Each process has its own.
+            Engine::Memory => return Arc::new(Engine::Memory.start()),
             Engine::Fs => &FS,
             Engine::Moto => &MOTO,
             Engine::Minio => &MINIO,
@@ -159,6 +166,7 @@ impl Engine {
         let name = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let service = match self {
             Engine::Fs => "fs",
+            Engine::Memory => "memory",
             Engine::Moto | Engine::Minio => "s3",
             Engine::Azurite => "azblob",
             Engine::FakeGcs => "gcs",
@@ -174,6 +182,7 @@ impl Place {
         let text = str::to_owned;
         let root = match service {
             "fs" => format!("{endpoint}/{BUCKET}/{name}"),
+            "memory" => return Place { running, root: format!("{name}/"), service, variables: BTreeMap::new() },
             _ => format!("/{name}"),
         };
         let mut variables = BTreeMap::from([("ATTACHD_STORAGE__OPTIONS__ROOT", root)]);
@@ -217,6 +226,17 @@ impl Place {
         self.setup().start()
     }
 
+    /// Runs a command over it that needs a configuration, and returns its exit code with all that it said.
+    pub fn run(&self, limits: &str, arguments: &[&str]) -> (Option<i32>, String) {
+        let setup = Setup { limits: limits.to_owned(), ..self.setup() };
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attachd"));
+        command.args(arguments).arg("--config").arg(setup.write(folder.path())).env_clear().envs(&self.variables);
+        let ended = command.output().unwrap();
+        let said = [ended.stdout, ended.stderr].concat();
+        (ended.status.code(), String::from_utf8(said).unwrap())
+    }
+
     /// The variables that say where it is.
     pub fn variables(&self) -> &BTreeMap<&'static str, String> {
         &self.variables
@@ -224,19 +244,29 @@ impl Place {
 
     /// One who looks into the bucket.
     pub fn look(&self) -> &Look {
-        &self.running.look
+        self.running.look.as_ref().expect("it can be looked into")
     }
 
-    /// The digest of what is stored under an attachment.
-    pub fn stored(&self, attachment: i64) -> Option<String> {
-        self.look().stored(&self.root, attachment)
+    /// The digest of what is stored under an attachment. Of what is in memory, it is the one that the record says: registering
+    /// an attachment again returns what is known of it.
+    pub fn stored(&self, server: &Server, attachment: i64) -> Option<String> {
+        if self.running.look.is_some() {
+            return self.look().stored(&self.root, attachment);
+        }
+        let request = RegisterAttachmentRequest { client_id: 1, attachment_id: attachment, ..Default::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let known = runtime.block_on(server.grpc_register(&token(&[1]), request)).expect("it can be asked for");
+        known.sha256.map(|digest| hex(&digest))
     }
 
     /// Looks that there is exactly what the records name, which is waited for: some tidying goes on after a reply.
     pub fn assert_nothing_left(&self, servers: &[&Server]) {
         for server in servers {
-            crate::harness::eventually("the server is idle", || server.readiness()["uploads_in_flight"] == 0);
+            let idle = |state: &Value| state["uploads_in_flight"] == 0 && state["budget_used_bytes"] == 0;
+            eventually("the server is idle and holds no memory", || idle(&server.readiness()));
         }
-        self.look().assert_nothing_left(&self.root);
+        if let Some(look) = &self.running.look {
+            look.assert_nothing_left(&self.root);
+        }
     }
 }

@@ -192,7 +192,7 @@ fn every_fault_at_every_request_leaves_the_old_or_the_new_and_an_answer_in_time(
     for (attachment, case, status) in &ended {
         let (old, new) = content(case, *attachment);
         let (old, new) = (case.replace.then(|| digest(&old)), Some(digest(&new)));
-        let stands = place.stored(*attachment);
+        let stands = place.look().stored(&place.root, *attachment);
         let ambiguous = case.record || (case.fault == "lost" && case.always);
         let good = match status {
             None => false,

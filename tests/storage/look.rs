@@ -107,12 +107,12 @@ impl Look {
             let (id, size, digest) = (&record["upload_id"], &record["size"], &record["sha256"]);
             match self.digest(&format!("{folder}content/{}", id.as_str().unwrap())) {
                 Some((found, sha256)) => {
-                    assert_eq!((&json!(found), &json!(sha256)), (size, digest), "what was stored is damaged");
+                    assert_eq!((&json!(found), &json!(sha256)), (size, digest), "{attachment} is damaged");
                     return Some(sha256);
                 }
                 None => {
                     let again = self.json(&format!("{folder}record.json")).expect("a record stays");
-                    assert_ne!(again["upload_id"], *id, "what a record names is missing");
+                    assert_ne!(again["upload_id"], *id, "what the record of {attachment} names is missing");
                 }
             }
         }

@@ -5,7 +5,7 @@ use tonic::Code;
 
 use crate::conformance::{DOORS, Door, digest, upload};
 use crate::engines::Engine;
-use crate::harness::{Server, Setup, noise, token};
+use crate::harness::{Form, Server, Setup, eventually, noise, token};
 
 fn register(server: &Server, attachment: i64, project: Option<i64>) -> Result<(), Code> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -52,7 +52,7 @@ fn registrations_and_uploads_alternate(engine: Engine, rounds: i64) {
             uploads.into_iter().map(|upload| upload.join().unwrap()).collect::<Vec<_>>()
         });
         assert_eq!(statuses, [201; 4], "{attachment}");
-        let stored = place.stored(attachment).expect("one of them stands");
+        let stored = place.stored(one, attachment).expect("one of them stands");
         assert!(digests.contains(&stored), "{attachment}: a mix stands");
         // A registration never takes content away.
         let record = place.look().json(&format!("{}clients/1/attachments/{attachment}/record.json", place.root));
@@ -69,4 +69,23 @@ fn registrations_and_uploads_through_two_replicas_on_one_directory_keep_each_oth
 #[test]
 fn registrations_and_uploads_through_two_replicas_on_one_bucket_keep_each_others_promises() {
     registrations_and_uploads_alternate(Engine::Minio, if crate::long() { 200 } else { 20 });
+}
+
+#[test]
+fn a_commit_that_cannot_know_whether_it_came_about_is_answered_503_and_leaves_what_another_stored_since() {
+    let place = Engine::Moto.place();
+    // The first try of the put of the record, which is given up after three seconds.
+    let storage = "timeout = \"10s\"\nfaults = [{ attachment = 1, nth = 4, fault = \"hang\" }]\n".to_owned();
+    let (one, other) = (Setup { storage, ..place.setup() }.start(), place.start());
+    let contents = [noise(3000, 1), noise(4000, 2)];
+    let reply = std::thread::scope(|scope| {
+        let uploading = scope.spawn(|| one.connect().upload(&token(&[1]), 1, 1, &Form::file(&contents[0])));
+        let put = "clients/1/attachments/1/record.json";
+        let tried = |line: &String| line.contains("storage operation") && line.contains("Close") && line.contains(put);
+        eventually("the put hangs", || one.log().iter().any(tried));
+        assert_eq!(upload(&other, Door::Rest, 1, &contents[1], false), 201);
+        uploading.join().unwrap()
+    });
+    reply.assert_refusal(503, "The storage is not available, try again later");
+    assert_eq!(place.stored(&other, 1), Some(digest(&contents[1])));
 }
