@@ -134,12 +134,14 @@ impl Store {
             };
             turn = back;
             let Err(failure) = put else {
-                return self.stand(Replacement { old, new: Some(new) }, turn);
+                self.stand(turn);
+                return Ok(Replacement { old, new: Some(new) });
             };
             // It may have happened although its answer says otherwise: look, never guess.
             match (self.stands(key).await, failure) {
-                (Ok((Some(stands), _)), _) if stands == new => {
-                    return self.stand(Replacement { old, new: Some(new) }, turn);
+                (Ok((Some(stands), version)), _) if stands == new => {
+                    self.confirm(key, &new, version, turn).await.map_err(Refusal::unsettled)?;
+                    return Ok(Replacement { old, new: Some(new) });
                 }
                 (Ok(_), Failure::Overtaken) => {}
                 (Ok(_), Failure::Refused(error)) => return Err(Refusal::unchanged(error)),
@@ -153,11 +155,25 @@ impl Store {
         Err(Refusal::unchanged(Error::new(Kind::StorageUnavailable).because("other replicas were faster each time")))
     }
 
+    /// Puts a record again that stands though its put was not acknowledged. A storage of several nodes may show what too few
+    /// of them hold, and no longer show it once one of those is away: only an answer says that it stays.
+    async fn confirm(&self, key: Key, record: &Record, version: Version, turn: Turn) -> Result<()> {
+        match self.put(key, record, version, turn).await {
+            Put::Answered(Ok(()), turn) => {
+                self.stand(turn);
+                Ok(())
+            }
+            Put::Answered(Err(Failure::Overtaken), _) => {
+                Err(Error::new(Kind::StorageUnavailable).because("another replica was faster than the second put"))
+            }
+            Put::Answered(Err(Failure::Refused(error) | Failure::Unclear(error)), _) | Put::Late(error) => Err(error),
+        }
+    }
+
     /// The record stands: lets others have their turn.
-    fn stand(&self, replacement: Replacement, _turn: Turn) -> Result<Replacement, Refusal> {
+    fn stand(&self, _turn: Turn) {
         self.passed(Step::RecordPut);
         self.passed(Step::RecordSynced);
-        Ok(replacement)
     }
 
     async fn turn(&self, key: Key) -> Result<Turn> {

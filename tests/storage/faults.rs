@@ -225,19 +225,44 @@ fn one(server: &Server, attachment: i64, case: &Case) -> u16 {
     status
 }
 
+/// The requests about an attachment so far.
+fn requests(server: &Server, attachment: i64) -> Vec<String> {
+    let part = format!("/attachments/{attachment}/");
+    let lines = server.log().into_iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(&line).ok());
+    let ours = lines.filter(|event| {
+        event["fields"]["message"] == "storage operation"
+            && event["fields"]["path"].as_str().is_some_and(|path| path.contains(&part))
+    });
+    ours.map(|event| event["fields"]["operation"].as_str().unwrap().to_lowercase()).collect()
+}
+
+#[test]
+fn a_record_that_stands_though_its_put_was_not_acknowledged_is_put_again_before_the_reply() {
+    let place = Engine::Moto.place();
+    let lost = "nth = 4, fault = \"lost\"";
+    let storage = format!(
+        "timeout = \"{}s\"\nfaults = [{{ attachment = 1, {lost} }}, {{ attachment = 2, {lost} }}, \
+         {{ attachment = 2, nth = 7, always = true, fault = \"temporary\" }}]\n",
+        TIMEOUT.as_secs()
+    );
+    let server = Setup { storage, ..place.setup() }.start();
+    // The put whose answer is lost, the try that finds its own record in the way, a look, and the put that counts.
+    let expected = ["read", "close", "read", "close", "close", "read", "close"];
+    let bytes = noise(5000, 1);
+    assert_eq!(upload(&server, Door::Rest, 1, &bytes), 201);
+    assert_eq!(requests(&server, 1), expected);
+    assert_eq!(upload(&server, Door::Rest, 2, &bytes), 503);
+    assert_eq!(requests(&server, 2)[..7], expected);
+    drop(server);
+    // What may stand is left its content.
+    assert_eq!([1, 2].map(|id| place.look().stored(&place.root, id)), [Some(digest(&bytes)), Some(digest(&bytes))]);
+}
+
 #[test]
 fn an_upload_takes_the_requests_that_are_listed_here() {
     let place = Engine::Moto.place();
     let server = place.setup().start();
-    let requests = |attachment: i64| {
-        let part = format!("/attachments/{attachment}/");
-        let lines = server.log().into_iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(&line).ok());
-        let ours = lines.filter(|event| {
-            event["fields"]["message"] == "storage operation"
-                && event["fields"]["path"].as_str().is_some_and(|path| path.contains(&part))
-        });
-        ours.map(|event| event["fields"]["operation"].as_str().unwrap().to_lowercase()).collect::<Vec<_>>()
-    };
+    let requests = |attachment| requests(&server, attachment);
     for (attachment, door) in [(1, DOORS[0]), (2, DOORS[1])] {
         assert_eq!(upload(&server, door, attachment, &noise(5000, 1)), 201);
         assert_eq!(requests(attachment), SMALL[..4]);
