@@ -41,10 +41,8 @@ fn upload(server: &Server, door: Door, attachment: i64, bytes: &[u8]) -> bool {
     kills::upload(server.rest, attachment, bytes)
 }
 
-#[test]
-fn after_a_kill_at_any_step_or_time_what_was_acknowledged_is_whole_and_gc_leaves_what_the_records_name() {
-    let kills = kills::kills(KILLS);
-    let place = Engine::Moto.place();
+fn keeps_what_was_acknowledged_through_kills(engine: Engine, kills: usize) {
+    let place = engine.place();
     let mut ledger = Ledger::default();
     let mut done = 0;
     'steps: loop {
@@ -83,10 +81,20 @@ fn after_a_kill_at_any_step_or_time_what_was_acknowledged_is_whole_and_gc_leaves
     let stored = ledger.0.values().filter(|may| may[0].is_some()).count();
     assert_eq!(after.len(), stored * 2, "a record and its content each, and nothing else: {after:?}");
     println!(
-        "s3: {done} kills, {at_steps} of them at steps; {acknowledged} acknowledged beside the others; {} objects before gc, {} after",
+        "{engine:?}: {done} kills, {at_steps} of them at steps; {acknowledged} acknowledged beside the others; {} objects before gc, {} after",
         before,
         after.len()
     );
+}
+
+#[test]
+fn after_a_kill_at_any_step_or_time_what_was_acknowledged_is_whole_and_gc_leaves_what_the_records_name() {
+    keeps_what_was_acknowledged_through_kills(Engine::Moto, kills::kills(KILLS));
+}
+
+#[test]
+fn after_a_kill_at_any_step_or_time_what_was_acknowledged_is_whole_on_minio() {
+    keeps_what_was_acknowledged_through_kills(Engine::Minio, kills::kills(KILLS));
 }
 
 /// Deletes what no record names, with a grace of a second.
