@@ -10,7 +10,7 @@ use attachd::pb::{RegisterAttachmentRequest, UploadFinish};
 use tonic::Code;
 
 use crate::engines::Engine;
-use crate::harness::{Connection, Form, Server, chunk, eventually, finish, header, hex, noise, sha256, token};
+use crate::harness::{Connection, Form, Server, Setup, chunk, eventually, finish, header, hex, noise, sha256, token};
 
 /// The size of a part: what attachd sends where nothing asks for more.
 const PART: usize = 8 << 20;
@@ -263,12 +263,15 @@ fn is_swept_and_verified(engine: Engine) {
 
 fn takes_a_gibibyte(engine: Engine) {
     let place = engine.place();
-    let server = place.start();
+    // fake-gcs-server hashes all that it has with each part that comes.
+    let server = Setup { storage: "timeout = \"10m\"\n".to_owned(), ..place.setup() }.start();
     let block = noise(1 << 20, 7);
     let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     (0..1024).for_each(|_| hash.update(&block));
     let expected = hex(hash.finish().as_ref());
     let mut connection = Connection::open(server.rest);
+    connection.writer().set_read_timeout(Some(SLOWEST)).unwrap();
+    connection.writer().set_write_timeout(Some(SLOWEST)).unwrap();
     let (head, tail) = {
         let mut head = Form::file(b"").bytes();
         let at = head.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
@@ -291,7 +294,7 @@ fn takes_a_gibibyte(engine: Engine) {
 
 fn knows_what_was_registered(engine: Engine) {
     let place = engine.place();
-    let server = crate::harness::Setup { on_unknown: "reject", ..place.setup() }.start();
+    let server = Setup { on_unknown: "reject", ..place.setup() }.start();
     assert_eq!(upload(&server, Door::Rest, 1, b"x", false), 404);
     let register = |project| {
         let request =
