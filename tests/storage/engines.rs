@@ -95,6 +95,13 @@ pub fn minio(arguments: &[String], address: &str, port: u16) -> Command {
     command
 }
 
+impl Running {
+    /// A server that another looks after.
+    pub fn elsewhere(endpoint: String, look: Look) -> Running {
+        Running { endpoint, look: Some(look), _process: None, _data: None }
+    }
+}
+
 impl Engine {
     fn start(self) -> Running {
         let data = tempfile::tempdir().unwrap();

@@ -10,11 +10,13 @@ mod harness;
 #[path = "../faults/kills.rs"]
 mod kills;
 
+mod cluster;
 mod conformance;
 mod crash;
 mod engines;
 mod faults;
 mod look;
+mod outage;
 mod refused;
 mod replicas;
 

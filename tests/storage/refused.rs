@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use crate::conformance::{Door, upload};
-use crate::engines::{Engine, Place};
-use crate::harness::Setup;
+use crate::engines::{Engine, Place, free_port, spawn};
+use crate::harness::{Connection, Setup, eventually};
 use crate::look::{ACCESS_KEY, SECRET_KEY};
 
 /// Runs `serve`, which is expected to end by itself.
 fn refused(setup: &Setup) -> String {
     let folder = tempfile::tempdir().unwrap();
     let config = setup.write(folder.path());
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_attachd"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attachd"));
     let command = command.args(["serve", "--config"]).arg(config).env_clear().envs(&setup.variables);
     let Output { status, stderr, .. } = command.output().unwrap();
     let said = String::from_utf8(stderr).unwrap();
@@ -32,6 +32,45 @@ fn with(place: &Place, option: &'static str, value: &str) -> Setup {
 fn a_storage_that_cannot_keep_the_promises_is_refused_with_why() {
     let said = refused(&Setup { service: "webdav", ..Setup::default() });
     assert!(said.contains("storage.service: `webdav` cannot keep what a 201 promises: "), "{said}");
+}
+
+/// Why `webdav` is refused, as nginx shows it: what is told by a condition is done all the same, and nothing is synced.
+#[test]
+fn a_webdav_server_replaces_a_file_against_a_condition_and_syncs_nothing_before_it_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, port) = (folder.path().display(), free_port());
+    let config = format!(
+        "user root; daemon off; master_process off; pid {at}/pid; error_log {at}/errors; events {{}}\n\
+         http {{ access_log off; client_body_temp_path {at}/arriving; server {{ listen 127.0.0.1:{port}; root {at}/root;\n\
+         location / {{ dav_methods PUT; create_full_put_path on; }} }} }}\n"
+    );
+    std::fs::write(folder.path().join("conf"), config).unwrap();
+    let calls = folder.path().join("calls");
+    let mut command = Command::new("strace");
+    // It runs beside the server, which is the process that is ended.
+    command.args(["-D", "-f", "-e", "trace=rename,fsync,fdatasync,syncfs,sync,sync_file_range,openat", "-o"]);
+    command.arg(&calls).args(["nginx", "-e", &format!("{at}/errors"), "-c", &format!("{at}/conf")]);
+    let mut server = spawn(&mut command);
+    let address = format!("127.0.0.1:{port}").parse().unwrap();
+    eventually("nginx listens", || Connection::try_open(address).is_ok());
+    let put = |condition: (&str, &str), bytes: &[u8]| {
+        let mut connection = Connection::open(address);
+        connection.head("PUT", "/file", &[condition, ("Content-Length", &bytes.len().to_string())]);
+        connection.send(bytes).unwrap();
+        connection.reply_without_body().expect("a reply").status
+    };
+    assert_eq!(put(("If-None-Match", "*"), b"one"), 201);
+    assert_eq!(put(("If-None-Match", "*"), b"two"), 204);
+    assert_eq!(put(("If-Match", "\"of none\""), b"three"), 204);
+    assert_eq!(std::fs::read(folder.path().join("root/file")).unwrap(), b"three");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let calls = || std::fs::read_to_string(&calls).unwrap();
+    eventually("strace has written all", || calls().contains("+++ killed"));
+    let calls = calls();
+    assert_eq!(calls.lines().filter(|line| line.contains("rename(") && line.ends_with("= 0")).count(), 3, "{calls}");
+    let synced = calls.lines().find(|line| line.contains("sync") || line.contains("O_DSYNC"));
+    assert_eq!(synced, None);
 }
 
 #[test]

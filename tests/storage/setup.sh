@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the storage servers that the tests need, all pinned: moto and the clients by pip and azurite by npm into tests/.env,
 # MinIO and fake-gcs-server by `go install` into a cache, since MinIO takes minutes to build. A second run changes nothing and
-# takes seconds. Whatever cannot be had is named, and the exit status is 1.
+# takes seconds. iproute2, strace and nginx come by apt. Whatever cannot be had is named, and the exit status is 1.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 env_dir=$here/../.env
@@ -18,6 +18,9 @@ as_root() {
 
 lacking=()
 command -v go >/dev/null || lacking+=(golang-go)
+command -v ip >/dev/null || lacking+=(iproute2)
+command -v nginx >/dev/null || lacking+=(nginx-light)
+command -v strace >/dev/null || lacking+=(strace)
 command -v npm >/dev/null || lacking+=(nodejs npm)
 python3 -c 'import ensurepip, venv' 2>/dev/null || lacking+=(python3-venv)
 if [ ${#lacking[@]} -gt 0 ]; then
