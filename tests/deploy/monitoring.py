@@ -20,6 +20,8 @@ import urllib.parse
 import urllib.request
 
 import keyset
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client import parser as text
 
 attachd, prometheus, rules, dashboard, work, *results = sys.argv[1:]
 work = pathlib.Path(work)
@@ -248,6 +250,25 @@ def names(address):
     verdict(f"Prometheus evaluates all {len(healthy)} rules", "; ".join(bad) or ("" if len(healthy) == text.count("expr:") else "not all"))
 
 
+def formats(address):
+    """Both formats are what their own library takes, which for OpenMetrics is strict, and say the same of the same metrics."""
+    read = {}
+    for name, accept, parse in (("OpenMetrics", "application/openmetrics-text;version=1.0.0", openmetrics), ("text", "text/plain", text)):
+        request = urllib.request.Request(f"http://{address}/metrics", headers={"accept": accept})
+        why = ""
+        try:
+            with urllib.request.urlopen(request, timeout=20) as reply:
+                assert reply.headers["content-type"].startswith(accept.split(";")[0]), reply.headers["content-type"]
+                families = list(parse.text_string_to_metric_families(reply.read().decode()))
+            read[name] = {sample.name for family in families for sample in family.samples}
+            why = "" if len(read[name]) > 20 else f"only {len(read[name])} series names"
+        except (ValueError, AssertionError) as error:
+            why = repr(error)
+        verdict(f"the metrics are {name} as its own library reads it", why)
+    differ = read.get("OpenMetrics", set()) ^ read.get("text", set())
+    verdict("both formats have the same series", ", ".join(sorted(differ)))
+
+
 configure()
 break_one()
 token = subprocess.run([attachd, "token", "--config", str(work / "attachd.toml"), "--client", "1", "--scope", "attachments:write",
@@ -272,5 +293,6 @@ with process("attachd", [attachd, "serve", "--config", str(work / "attachd.toml"
         else:
             verdict("Prometheus scrapes attachd", (work / "prometheus.log").read_text()[-500:])
         load(ports, token)
+        formats(ports["admin"])
         ask(address)
         names(address)
