@@ -261,8 +261,8 @@ impl Files {
     }
 }
 
-/// The certificates of a PEM file, at least one.
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates of a PEM file, at least one, or what is wrong with it.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Vec<_> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     if all.is_empty() { Err("holds no certificate in PEM".to_owned()) } else { Ok(all) }

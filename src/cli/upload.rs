@@ -13,7 +13,7 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Endpoint;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic_types::StatusExt;
 
 use super::Failure;
@@ -21,6 +21,7 @@ use crate::attachment::Digest;
 use crate::pb::attachment_service_client::AttachmentServiceClient;
 use crate::pb::upload_attachment_request::Message;
 use crate::pb::{Attachment, UploadAttachmentRequest, UploadFinish, UploadHeader};
+use crate::tls;
 
 /// The size of the chunks that are sent, in bytes.
 const CHUNK: usize = 1 << 20;
@@ -41,12 +42,21 @@ pub struct Arguments {
     /// The portfolio that the attachment belongs to
     #[arg(long, value_name = "N")]
     portfolio: Option<i64>,
-    /// The gRPC port, such as http://127.0.0.1:50051
+    /// The gRPC port, such as https://127.0.0.1:50051, or http:// where it speaks plain text
     #[arg(long, value_name = "URL")]
     to: String,
     /// A file that holds the token; without it none is sent
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The authorities, in PEM, that vouch for the server; without it those that the system trusts
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// A client certificate in PEM, with those between it and the root after it
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    cert_file: Option<PathBuf>,
+    /// Its private key in PEM
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    key_file: Option<PathBuf>,
     /// The media type of the file
     #[arg(long, value_name = "TYPE", default_value = "application/octet-stream")]
     content_type: String,
@@ -56,7 +66,7 @@ pub struct Arguments {
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let named = |path: &Path, error: io::Error| Failure::running(format!("{}: {error}", path.display()));
+    let endpoint = endpoint(&arguments)?;
     let file = File::open(&arguments.file).await.map_err(|error| named(&arguments.file, error))?;
     let size = file.metadata().await.map_err(|error| named(&arguments.file, error))?.len();
     let token = match &arguments.token_file {
@@ -85,17 +95,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             .map_err(|_| Failure::usage("--token-file: the token has characters that no token has"))?;
         request.metadata_mut().insert("authorization", value);
     }
-    let endpoint =
-        Endpoint::from_shared(arguments.to.clone()).map_err(|error| Failure::usage(format!("--to: {error}")))?;
-    let channel = endpoint.connect().await.map_err(|error| {
-        let mut why = format!("{}: {error}", arguments.to);
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            why.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        Failure::running(why)
-    })?;
+    let channel = endpoint.connect().await;
+    let channel = channel.map_err(|error| Failure::running(format!("{}: {}", arguments.to, with_causes(&error))))?;
     let reply = AttachmentServiceClient::new(channel).upload_attachment(request).await;
     progress.finish_and_clear();
     let stored = reply.map_err(|status| {
@@ -106,6 +107,60 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&as_json(&attachment)).map_err(Failure::running)?;
     println!("{text}");
     Ok(())
+}
+
+fn named(path: &Path, error: io::Error) -> Failure {
+    Failure::running(format!("{}: {error}", path.display()))
+}
+
+/// Where to send, and by which certificates to know each other.
+fn endpoint(arguments: &Arguments) -> Result<Endpoint, Failure> {
+    let wrong = |error: &dyn std::error::Error| Failure::usage(format!("--to: {}", with_causes(error)));
+    let endpoint = Endpoint::from_shared(arguments.to.clone()).map_err(|error| wrong(&error))?;
+    let Arguments { ca_file, cert_file, key_file, .. } = arguments;
+    match endpoint.uri().scheme_str() {
+        Some("https") => {}
+        Some("http") => {
+            let given =
+                [("--ca-file", ca_file), ("--cert-file", cert_file)].into_iter().find(|(_, file)| file.is_some());
+            return match given {
+                Some((flag, _)) => {
+                    Err(Failure::usage(format!("{flag} goes with an address that begins with https://")))
+                }
+                None => Ok(endpoint),
+            };
+        }
+        _ => return Err(Failure::usage("--to: must begin with https:// or http://")),
+    }
+    let read = |path: &Path| std::fs::read(path).map_err(|error| named(path, error));
+    let certificates = |flag: &str, path: &Path| {
+        let pem = read(path)?;
+        let wrong = |what: String| Failure::usage(format!("{flag}: {}: {what}", path.display()));
+        tls::certificates(&pem).map_err(wrong).map(|_| pem)
+    };
+    let known = match ca_file {
+        Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificates("--ca-file", path)?)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    match (cert_file, key_file) {
+        (Some(certificate), Some(key)) => {
+            let identity = Identity::from_pem(certificates("--cert-file", certificate)?, read(key)?);
+            let wrong = |error| Failure::usage(format!("--key-file: {}: {}", key.display(), with_causes(&error)));
+            endpoint.tls_config(known.identity(identity)).map_err(wrong)
+        }
+        _ => endpoint.tls_config(known).map_err(|error| wrong(&error)),
+    }
+}
+
+/// An error with what it comes from, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// Where the sending of a file stands.

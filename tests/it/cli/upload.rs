@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use serde_json::Value;
 
 use super::{Outcome, attachd};
-use crate::harness::{Server, hex, noise, sha256, token};
+use crate::harness::{Authority, Server, Setup, hex, noise, sha256, token};
 
 /// A file and a token beside each other, and an upload of the one with the other.
 struct Uploader {
@@ -97,4 +97,94 @@ fn an_upload_that_shall_not_replace_does_not() {
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.stderr.contains("ALREADY_EXISTS"), "{outcome:?}");
     assert_eq!(server.stored(1, 2).unwrap(), b"first");
+}
+
+/// A server whose gRPC port speaks TLS, with these more lines in its table, and an uploader that has the authority's certificate
+/// as `ca.pem`, that of a stranger as `other.pem`, and those of a client that is known as `client.pem` and `client.key`.
+fn over_tls(more: &str) -> (Server, Uploader) {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    ours.server().write(folder.path(), "server");
+    fs::write(folder.path().join("ca.pem"), ours.pem()).unwrap();
+    let certificates = "[[auth.certificates]]\nidentity = \"CN=archiver,O=Example\"\nscopes = [\"attachments:write\"]\n\
+         clients = [1]\n";
+    let known = if more.is_empty() { "" } else { certificates };
+    let tls = format!("[grpc.tls]\ncert_file = \"server.pem\"\nkey_file = \"server.key\"\n{more}\n{known}");
+    let server = Setup { more: tls, ..Setup::default() }.start_in(folder);
+    let mut uploader = Uploader::new(&server, b"content");
+    let here = uploader.here.path();
+    fs::write(here.join("ca.pem"), ours.pem()).unwrap();
+    fs::write(here.join("other.pem"), theirs.pem()).unwrap();
+    fs::write(here.join("nothing.pem"), "nothing").unwrap();
+    ours.client("archiver", &[]).write(here, "client");
+    theirs.client("archiver", &[]).write(here, "stranger");
+    uploader.to = format!("https://{}", server.grpc);
+    (server, uploader)
+}
+
+#[test]
+fn an_upload_over_tls_goes_to_who_is_vouched_for_and_to_nobody_else() {
+    let (server, uploader) = over_tls("");
+    let by_token = |more: &[&str]| uploader.upload("some file.bin", &[&["--token-file", "token"], more].concat());
+    let outcome = by_token(&["--ca-file", "ca.pem"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
+    assert_eq!(server.stored(1, 2).unwrap(), b"content");
+
+    // Neither another authority nor those of the system know this server.
+    for more in [&["--ca-file", "other.pem"][..], &[]] {
+        let outcome = by_token(more);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{more:?}: {outcome:?}");
+        assert!(outcome.stderr.contains(&uploader.to) && outcome.stderr.contains("UnknownIssuer"), "{outcome:?}");
+    }
+    // Nor is a name that the certificate does not have.
+    let elsewhere = Uploader { to: uploader.to.replace("127.0.0.1", "127.0.0.2"), ..Uploader::new(&server, b"x") };
+    fs::copy(uploader.here.path().join("ca.pem"), elsewhere.here.path().join("ca.pem")).unwrap();
+    assert_eq!(elsewhere.upload("some file.bin", &["--ca-file", "ca.pem"]).code, Some(1));
+    // And no token goes out where no TLS is spoken.
+    let plain = Uploader { to: uploader.to.replace("https", "http"), ..uploader };
+    let outcome = plain.upload("some file.bin", &["--token-file", "token"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
+    assert_eq!(server.stored(1, 2).unwrap(), b"content");
+}
+
+#[test]
+fn an_upload_may_show_a_certificate_in_place_of_a_token() {
+    let (server, uploader) = over_tls("client_ca_file = \"ca.pem\"");
+    let by = |name: &str| {
+        let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
+        let flags = ["--ca-file", "ca.pem", "--cert-file", &certificate, "--key-file", &key];
+        uploader.upload("some file.bin", &flags)
+    };
+    let outcome = by("client");
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
+    let stored: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(stored["uploaded_by"], "CN=archiver,O=Example");
+    assert_eq!(server.stored(1, 2).unwrap(), b"content");
+    assert_eq!(by("stranger").code, Some(1));
+    let without = uploader.upload("some file.bin", &["--ca-file", "ca.pem", "--token-file", "token"]);
+    assert_eq!(without.code, Some(1), "{without:?}");
+}
+
+#[test]
+fn what_an_upload_over_tls_is_told_wrong_is_named() {
+    let (server, uploader) = over_tls("");
+    for (to, more, words) in [
+        (&uploader.to, &["--ca-file", "nothing.pem"][..], ["--ca-file: nothing.pem", "no certificate"]),
+        (&uploader.to, &["--cert-file", "client.pem"], ["--key-file", "required"]),
+        (&uploader.to, &["--key-file", "client.key"], ["--cert-file", "required"]),
+        (&uploader.to, &["--cert-file", "nothing.pem", "--key-file", "client.key"], ["--cert-file", "no certificate"]),
+        (&uploader.to, &["--cert-file", "client.pem", "--key-file", "stranger.key"], ["--key-file: stranger.key", ""]),
+        (&uploader.to, &["--cert-file", "client.pem", "--key-file", "nothing.pem"], ["--key-file: nothing.pem", ""]),
+        (&format!("http://{}", server.grpc), &["--ca-file", "ca.pem"], ["--ca-file", "https://"]),
+        (&format!("ftp://{}", server.grpc), &[], ["--to", "https://"]),
+        (&server.grpc.to_string(), &[], ["--to", ""]),
+    ] {
+        let target = ["upload", "some file.bin", "--client", "1", "--attachment", "2", "--to", to];
+        let outcome = attachd(uploader.here.path(), &[&target, more].concat(), &[]);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{to} {more:?}: {outcome:?}");
+        assert!(words.iter().all(|word| outcome.stderr.contains(word)), "{to} {more:?}: {}", outcome.stderr);
+    }
+    let outcome = uploader.upload("some file.bin", &["--ca-file", "nowhere.pem"]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("nowhere.pem: No such file"), "{outcome:?}");
 }
