@@ -15,7 +15,7 @@ use tracing::field::Empty;
 
 use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Target};
 use crate::audit::{Action, Asked, Entry};
-use crate::auth::{Peer, Principal, Verifier, bearer};
+use crate::auth::{Peer, Principal, Verifier, bearer, www_authenticate};
 use crate::error::{Error, Kind, Result};
 use crate::pb::attachment_service_server::AttachmentService;
 use crate::pb::upload_attachment_request::Message;
@@ -33,6 +33,9 @@ pub use frames::Unread;
 /// Where an upload is called. Its body is not for tonic to read, which would put every message together: it is to be handed over as
 /// [`Unread`], among the extensions of the request.
 pub const UPLOAD: &str = "/attachments.v2.AttachmentService/UploadAttachment";
+
+/// The metadata key of what a refused caller would have to bring (RFC 9110 §11.6.1, as HTTP has it).
+const CHALLENGE: &str = "www-authenticate";
 
 /// The largest chunk, in bytes. A larger one is refused.
 pub const MAX_CHUNK: usize = 4 << 20;
@@ -298,6 +301,10 @@ fn leave<M>(exit: Exit, entry: &Entry, served: Result<M>) -> Result<Response<M>,
             let mut status = error.to_status();
             if let Ok(id) = id.parse() {
                 status.metadata_mut().insert(REQUEST_ID, id);
+            }
+            // The same challenge as over REST: gRPC has no way of its own to say what would be accepted.
+            if let Some(Ok(challenge)) = www_authenticate(&error).map(|challenge| challenge.parse()) {
+                status.metadata_mut().insert(CHALLENGE, challenge);
             }
             Err(status)
         }

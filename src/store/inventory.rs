@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::backend::Backend;
 use super::finding::{Finding, Findings};
 use super::{Store, failure};
 use crate::attachment::{Id, Key, Record, UploadId};
@@ -264,6 +265,10 @@ struct Name {
 
 impl Names {
     async fn of(store: &Store, folder: &str) -> Result<Names> {
+        // A lister follows links, and what it finds may be deleted.
+        if let Backend::Local(local) = &store.backend {
+            local.check(folder).await?;
+        }
         let lister = store.operator.lister(folder).await.map_err(failure)?;
         Ok(Names { folder: folder.to_owned(), lister })
     }

@@ -2,7 +2,6 @@
 //! fsynced and renamed, and the directories that lead to it are fsynced; a commit does all of that, for content and record,
 //! under the lock of the attachment. Whatever blocks does so on threads that may. It must not know what a record says.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +24,7 @@ use directory::Directory;
 use draft::Draft;
 use entries::Entries;
 
+mod beneath;
 mod directory;
 mod draft;
 mod entries;
@@ -136,11 +136,18 @@ impl Local {
 
     fn record_now(&self, key: Key, abandoned: &Abandoned) -> Result<Option<Record>> {
         let path = record_path(key);
-        match self.act(Operation::Read, &path, abandoned, || fs::read(self.at(&path))) {
+        match self.act(Operation::Read, &path, abandoned, || beneath::read(self.directory.root(), &path)) {
             Ok(bytes) => parse_record(&bytes, key).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.present_now().map(|()| None),
             Err(error) => Err(self.failure(&path, error)),
         }
+    }
+
+    /// Looks that no symbolic link stands on the way to a directory, for whoever follows that way by other means.
+    pub async fn check(self: &Arc<Self>, path: &str) -> Result<()> {
+        let (local, path) = (Arc::clone(self), path.to_owned());
+        let checked = on_thread(Abandoned::default(), move |_| beneath::check(local.directory.root(), &path));
+        checked.await?.map_err(io_failure)
     }
 
     /// Begins a file. Nothing is there before the first write.

@@ -129,6 +129,24 @@ fn what_a_link_leads_to_is_not_touched() {
 }
 
 #[test]
+fn a_folder_that_is_a_link_is_not_looked_into() {
+    for linked in ["clients/1/attachments/1/content", "clients/1/attachments"] {
+        let (storage, other) = (Storage::new(), Storage::new());
+        let kept = other.garbage(1, 1, 1000 * HOUR);
+        let gone = storage.garbage(2, 1, 1000 * HOUR);
+        let link = storage.root().join(linked);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(other.root().join(linked), &link).unwrap();
+        let ended = storage.run(&["gc", "--delete"]);
+        assert!(kept.exists(), "{linked}: {ended:?}");
+        assert!(!gone.exists(), "{linked}: {ended:?}");
+        assert_eq!((ended.code, ended.count("failed")), (Some(1), 1), "{linked}: {ended:?}");
+        let ended = storage.run(&["verify"]);
+        assert_eq!((ended.code, ended.count("failed")), (Some(1), 1), "{linked}: {ended:?}");
+    }
+}
+
+#[test]
 fn where_the_record_cannot_be_read_nothing_is_deleted() {
     let storage = Storage::new();
     let mut kept = Vec::new();

@@ -1,6 +1,7 @@
 //! Who may ask for what, and in which order a request is looked at: nobody learns from a later check what an earlier one
 //! would have kept from them. Ids and query parameters belong here, since they are looked at on the way.
 
+use attachd::pb::RegisterAttachmentRequest;
 use serde_json::{Value, json};
 
 use crate::harness::{Ask, Form, Server, claims, mint, token};
@@ -273,14 +274,38 @@ fn a_link_within_the_root_leads_nobody_out_of_it() {
         std::fs::remove_file(&at).unwrap();
         std::fs::remove_dir_all(clients.join("1")).ok();
     }
-    // In place of the record, the link is what is replaced or refused, and never what it names.
+    // In place of the record the link is refused as well, and what it names is neither read nor replaced.
     link(&precious, &attachment.join("record.json"));
-    let reply = server.connect().ask(&upload());
-    assert!(matches!(reply.status, 201 | 500), "{reply:?}");
+    server.connect().ask(&upload()).assert_refusal(500, "An internal server error occurred");
     assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
     std::fs::remove_file(attachment.join("record.json")).unwrap();
     assert_eq!(server.connect().ask(&upload()).status, 201);
     assert_eq!(server.stored(1, 2).unwrap(), b"content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_record_is_read_through_a_link() {
+    // An attachment with content that lies elsewhere, whole, so that what is read of it would be believed.
+    let elsewhere = Server::start();
+    assert_eq!(elsewhere.connect().ask(&upload()).status, 201);
+    let server = Server::start();
+    let create_only = upload().with("If-None-Match", "*");
+    let (request, by) =
+        (RegisterAttachmentRequest { client_id: 1, attachment_id: 2, ..Default::default() }, token(&[1]));
+    let path = "clients/1/attachments/2/record.json";
+    for linked in std::path::Path::new(path).ancestors().filter(|linked| linked.components().count() > 0) {
+        let link = server.root().join(linked);
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(elsewhere.root().join(linked), &link).unwrap();
+        // Read, it would be a 412 over the one door, and an answer over the other.
+        let reply = server.connect().ask(&create_only);
+        reply.assert_refusal(500, "An internal server error occurred");
+        let refusal = server.grpc_register(&by, request).await.unwrap_err();
+        assert_eq!(refusal.reason, "INTERNAL", "{}: {refusal:?}", linked.display());
+        std::fs::remove_file(&link).unwrap();
+        std::fs::remove_dir_all(server.root().join("clients")).unwrap_or_default();
+    }
+    assert_eq!(server.connect().ask(&create_only).status, 201);
 }
 
 #[test]

@@ -14,8 +14,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use crate::harness::{
-    Connection, Form, GrpcRefusal, Reply, Server, Setup, authorised, chunk, claims, finish, header, hex, mint, noise,
-    request_id, sha256, token,
+    Connection, Form, GrpcRefusal, Reply, Server, Setup, authorised, chunk, claims, eventually, finish, header, hex,
+    mint, noise, request_id, sha256, token,
 };
 
 mod table;
@@ -39,14 +39,16 @@ enum World {
     Filled,
 }
 
-/// What stands in place of the client's folder.
+/// What is wrong with the storage.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Storage {
     Fine,
-    /// A file, which no trying again will mend.
+    /// A file in place of the client's folder, which no trying again will mend.
     File,
-    /// A link to itself, which the system reports as it reports failures that pass.
-    Loop,
+    /// A link in its place, to a folder that looks the same.
+    Link,
+    /// All of it is gone, as where a volume is not mounted, and may come back.
+    Gone,
 }
 
 /// A request, in the words of neither door.
@@ -201,29 +203,48 @@ impl Doors {
         Held { record: self.server.record(client, 1), bytes: self.server.stored(client, 1) }
     }
 
-    /// Puts something in place of a client's folder.
+    /// Damages the storage of a client, or of all.
     fn damage(&self, client: i64, storage: Storage) {
+        let (root, away) = self.roots();
         let (folder, aside) = self.folders(client);
+        match storage {
+            Storage::Fine => return,
+            // The other client's damage may have been the same.
+            Storage::Gone if !root.exists() => return,
+            Storage::Gone => {
+                // What the request before has replaced is still being deleted, and could not be.
+                eventually("nothing is going on", || self.server.readiness()["uploads_in_flight"] == 0);
+                return fs::rename(root, away).expect("a root can be moved");
+            }
+            Storage::File | Storage::Link => {}
+        }
         fs::create_dir_all(folder.parent().expect("it has a parent")).expect("a folder can be made");
-        if folder.exists() && storage != Storage::Fine {
-            fs::rename(&folder, aside).expect("a folder can be moved");
+        if folder.exists() {
+            fs::rename(&folder, &aside).expect("a folder can be moved");
         }
         match storage {
-            Storage::Fine => {}
             Storage::File => fs::write(&folder, "a file").expect("a file can be written"),
-            Storage::Loop => std::os::unix::fs::symlink(&folder, &folder).expect("a link can be made"),
+            _ => std::os::unix::fs::symlink(&aside, &folder).expect("a link can be made"),
         }
     }
 
     /// Takes the damage back.
     fn mend(&self, client: i64, storage: Storage) {
+        let (root, away) = self.roots();
         let (folder, aside) = self.folders(client);
-        if storage != Storage::Fine {
-            fs::remove_file(&folder).expect("it is still there");
+        match storage {
+            Storage::Fine => {}
+            Storage::Gone if root.exists() => {}
+            Storage::Gone => fs::rename(away, root).expect("a root can be moved"),
+            Storage::File | Storage::Link => fs::remove_file(&folder).expect("it is still there"),
         }
         if aside.exists() {
             fs::rename(aside, folder).expect("a folder can be moved");
         }
+    }
+
+    fn roots(&self) -> (PathBuf, PathBuf) {
+        (self.server.root(), self.server.folder().join("root-away"))
     }
 
     fn folders(&self, client: i64) -> (PathBuf, PathBuf) {
@@ -318,6 +339,9 @@ async fn agree(world: World) {
                 let retry = reply.headers.get("retry-after").map(|value| value.parse::<u64>().expect("seconds"));
                 assert_eq!(retry, refusal.retry_after.map(|delay| delay.as_secs()), "{name}");
                 assert_eq!(retry.is_some(), reply.status == 503, "{name}");
+                let challenge = reply.headers.get("www-authenticate");
+                assert_eq!(challenge, refusal.challenge.as_ref(), "{name}");
+                assert_eq!(challenge.is_some(), reply.status == 401, "{name}");
                 doors.served(&name).await;
             }
         }

@@ -31,6 +31,8 @@ pub struct GrpcRefusal {
     pub retry_after: Option<Duration>,
     /// The request id.
     pub request_id: Option<String>,
+    /// What would have to be brought, as `www-authenticate` says it.
+    pub challenge: Option<String>,
 }
 
 impl From<Status> for GrpcRefusal {
@@ -45,13 +47,18 @@ impl From<Status> for GrpcRefusal {
             fields: fields.into_iter().map(|violation| violation.field).collect(),
             retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
             request_id: request_id(status.metadata()),
+            challenge: ascii(status.metadata(), "www-authenticate"),
         }
     }
 }
 
 /// The request id that came with a reply.
 pub fn request_id(metadata: &MetadataMap) -> Option<String> {
-    metadata.get("x-request-id").map(|id| id.to_str().expect("an id is ASCII").to_owned())
+    ascii(metadata, "x-request-id")
+}
+
+fn ascii(metadata: &MetadataMap, key: &str) -> Option<String> {
+    metadata.get(key).map(|value| value.to_str().expect("metadata without -bin is ASCII").to_owned())
 }
 
 /// A header message for an attachment.

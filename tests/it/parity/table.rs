@@ -162,7 +162,8 @@ pub const CASES: &[Case] = &[
     ),
     // The storage.
     case("a file in place of a folder", By::Storage, |_| INTERNAL, |ask| ask.storage = Storage::File),
-    case("a storage that may recover", By::Storage, |_| UNAVAILABLE, |ask| ask.storage = Storage::Loop),
+    case("a link in place of a folder", By::Storage, |_| INTERNAL, |ask| ask.storage = Storage::Link),
+    case("a storage that may recover", By::Storage, |_| UNAVAILABLE, |ask| ask.storage = Storage::Gone),
     // The record.
     case(
         "another project",
