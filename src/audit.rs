@@ -3,11 +3,11 @@
 //! the log. This module must not know how a decision is made, and never sees a token.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::auth::Principal;
 use crate::error::{Error, Kind};
+use crate::origin::Origin;
 use crate::telemetry::{Door, RequestId};
 
 /// What somebody asked for.
@@ -50,7 +50,7 @@ struct Line {
     action: Action,
     door: Door,
     id: RequestId,
-    from: Option<SocketAddr>,
+    from: Option<Origin>,
     about: Mutex<About>,
 }
 
@@ -72,7 +72,7 @@ struct End<'a> {
 
 impl Entry {
     /// Begins the line of a request.
-    pub fn new(action: Action, door: Door, id: RequestId, from: Option<SocketAddr>) -> Entry {
+    pub fn new(action: Action, door: Door, id: RequestId, from: Option<Origin>) -> Entry {
         Entry(Arc::new(Line { action, door, id, from, about: Mutex::default() }))
     }
 
@@ -129,6 +129,7 @@ impl Line {
             project_id = asked.and_then(|asked| asked.project),
             portfolio_id = asked.and_then(|asked| asked.portfolio),
             from = self.from.map(tracing::field::display),
+            via = self.from.and_then(|from| from.via()).map(tracing::field::display),
             "audit"
         );
     }

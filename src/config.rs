@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::origin::Network;
 use crate::{auth, budget, edge, store, telemetry, tls, units, upload};
 
 mod overrides;
@@ -67,12 +68,16 @@ pub struct Door {
     /// The certificate. Without it the port speaks plain text.
     #[serde(default)]
     pub tls: Option<tls::Config>,
+    /// The proxies whose `X-Forwarded-For` is believed, in the audit trail and nowhere else: networks or addresses. The last
+    /// address in it that is none of theirs is where a request comes from. Default none: it is the address of the connection.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Door {
     /// A door that speaks plain text.
     pub fn plain(listen: SocketAddr) -> Door {
-        Door { listen, tls: None }
+        Door { listen, tls: None, trusted_proxies: Vec::new() }
     }
 
     fn rest() -> Door {

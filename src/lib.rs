@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod server;
 
+mod origin;
 mod tls;
 
 mod admin;

@@ -17,6 +17,7 @@ use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Target};
 use crate::audit::{Action, Asked, Entry};
 use crate::auth::{Peer, Principal, Verifier, bearer, www_authenticate};
 use crate::error::{Error, Kind, Result};
+use crate::origin::Origin;
 use crate::pb::attachment_service_server::AttachmentService;
 use crate::pb::upload_attachment_request::Message;
 use crate::pb::{
@@ -275,7 +276,7 @@ impl AttachmentService for Attachments {
 
 /// Begins the audit line of a request, with what the layers before have said of it.
 pub fn entry(action: Action, door: Door, id: RequestId, extensions: &Extensions) -> Entry {
-    Entry::new(action, door, id, extensions.get::<Peer>().map(|peer| peer.address))
+    Entry::new(action, door, id, extensions.get::<Origin>().copied())
 }
 
 /// What an upload asks for, for the audit trail.

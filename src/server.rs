@@ -24,6 +24,7 @@ use crate::auth::{Certificates, Verifier};
 use crate::budget::Budget;
 use crate::config::{self, Config};
 use crate::error::{Error, Kind};
+use crate::origin::Network;
 use crate::rpc::Attachments;
 use crate::store::{OpenError, Store};
 use crate::telemetry::{Metrics, Port};
@@ -182,21 +183,30 @@ impl Server {
         let keys = AbortOnDropHandle::new(tokio::spawn(async move { verifier.keep_fresh().await }));
         let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone())));
 
-        let door = |port, listener, tls, speaks, routes, plain| {
-            let certificates = Arc::clone(&certificates);
-            Door { port, listener, tls, certificates, speaks, routes, plain, limits, metrics: metrics.clone() }
+        let door = |port, listener, tls, speaks, trusted: &[Network], routes, plain| {
+            let (certificates, metrics, trusted_proxies) =
+                (Arc::clone(&certificates), metrics.clone(), trusted.to_vec());
+            Door { port, listener, tls, certificates, speaks, trusted_proxies, routes, plain, limits, metrics }
         };
         let edge = config.edge();
         let routes = edge::around(rest::routes(attachments.clone()), edge, metrics.clone());
         let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), edge, metrics.clone()));
-        let rest = door(Port::Rest, rest, rest_tls, Speaks::Both, routes, plain);
+        let rest = door(Port::Rest, rest, rest_tls, Speaks::Both, &config.rest.trusted_proxies, routes, plain);
         let rest = tokio::spawn(door::serve(rest, stages.clone()));
-        let grpc = door(Port::Grpc, grpc, grpc_tls, Speaks::Http2, grpc::routes(attachments, &serving), None);
+        let grpc = door(
+            Port::Grpc,
+            grpc,
+            grpc_tls,
+            Speaks::Http2,
+            &config.grpc.trusted_proxies,
+            grpc::routes(attachments, &serving),
+            None,
+        );
         let grpc = tokio::spawn(door::serve(grpc, stages));
         // Whoever watches the process does so to its end.
         let (end, admin_stages) = Stages::begin();
         let routes = admin::routes(health.clone(), &metrics).merge(admin_serving.routes());
-        let admin = door(Port::Admin, admin, None, Speaks::Both, routes, None);
+        let admin = door(Port::Admin, admin, None, Speaks::Both, &[], routes, None);
         let admin = AbortOnDropHandle::new(tokio::spawn(door::serve(admin, admin_stages)));
 
         shutdown.await;

@@ -2,7 +2,6 @@
 //! certificate holds was proved in the handshake; this file reads what it says and looks it up.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,8 +46,6 @@ pub struct Certificates(Vec<Principal>);
 /// Who is at the other end of a connection, as far as the connection itself proves it.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The address that the connection comes from: a proxy's, where there is one in front.
-    pub address: SocketAddr,
     /// Whom the client's certificate speaks for, where it sent one that the configuration names.
     pub principal: Option<Principal>,
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Config, OnUnknown};
+use crate::origin::Network;
 use crate::units;
 
 /// The grace with which `attachd gc` runs where it is not told otherwise.
@@ -42,6 +43,13 @@ impl Config {
                         port.listen
                     ),
                 );
+            }
+        }
+        for (key, port) in [("rest.trusted_proxies", &self.rest), ("grpc.trusted_proxies", &self.grpc)] {
+            if port.trusted_proxies.iter().any(Network::holds_all) {
+                let why =
+                    "every address is trusted, so callers write themselves where they come from in the audit trail";
+                warn(key, why.to_owned());
             }
         }
         if self.attachments.on_unknown == OnUnknown::Create {
@@ -146,6 +154,8 @@ mod tests {
         for (changes, key) in [
             (&[("ATTACHD_REST__LISTEN", "0.0.0.0:0")][..], "rest.listen"),
             (&[("ATTACHD_GRPC__LISTEN", "192.0.2.1:0")], "grpc.listen"),
+            (&[("ATTACHD_REST__TRUSTED_PROXIES", r#"["10.0.0.0/8", "0.0.0.0/0"]"#)], "rest.trusted_proxies"),
+            (&[("ATTACHD_GRPC__TRUSTED_PROXIES", r#"["::/0"]"#)], "grpc.trusted_proxies"),
             (&[("ATTACHD_ATTACHMENTS__ON_UNKNOWN", "create")], "attachments.on_unknown"),
             (&[("ATTACHD_STORAGE__SERVICE", "memory")], "storage.service"),
             (&[("ATTACHD_LIMITS__MAX_UPLOAD_TIME", "24h")], "limits.max_upload_time"),
@@ -159,6 +169,7 @@ mod tests {
         for changes in [
             &[("ATTACHD_LIMITS__MAX_UPLOAD_TIME", "23h 59m 59s")][..],
             &[("ATTACHD_LIMITS__IDLE_TIMEOUT", "6h")],
+            &[("ATTACHD_REST__TRUSTED_PROXIES", r#"["0.0.0.0/1", "192.0.2.1"]"#)],
             &[("ATTACHD_STORAGE__TIMEOUT", "6h")],
             &[("ATTACHD_LOG__FILTER", "info,attachd=debug")],
         ] {

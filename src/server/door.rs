@@ -26,6 +26,7 @@ use super::limits::{
 use super::stage::{Stage, Stages};
 use super::stream::Stream;
 use crate::auth::{Certificates, Peer};
+use crate::origin::{FORWARDED_FOR, Network, Origin};
 use crate::telemetry::{Metrics, Port, Rejection};
 use crate::tls::Tls;
 
@@ -71,6 +72,8 @@ pub(super) struct Door {
     pub(super) certificates: Arc<Certificates>,
     /// Which versions of HTTP it speaks.
     pub(super) speaks: Speaks,
+    /// Whose word is taken for where a request comes from.
+    pub(super) trusted_proxies: Vec<Network>,
     /// What it serves.
     pub(super) routes: Router,
     /// What it serves to a client that does not speak TLS where it should; without it that client is hung up on.
@@ -86,6 +89,7 @@ struct Connections {
     tls: Option<Arc<Tls>>,
     certificates: Arc<Certificates>,
     speaks: Speaks,
+    trusted_proxies: Vec<Network>,
     routes: Router,
     plain: Option<Router>,
     limits: Limits,
@@ -98,7 +102,7 @@ struct Connections {
 
 /// Serves a port until the stage of closing, and returns when its last connection has ended.
 pub(super) async fn serve(door: Door, stages: Stages) {
-    let Door { port, listener, tls, certificates, speaks, routes, plain, limits, metrics } = door;
+    let Door { port, listener, tls, certificates, speaks, trusted_proxies, routes, plain, limits, metrics } = door;
     let name = port.as_str();
     let mut http1 = http1::Builder::new();
     http1
@@ -121,6 +125,7 @@ pub(super) async fn serve(door: Door, stages: Stages) {
         tls,
         certificates,
         speaks,
+        trusted_proxies,
         routes,
         plain,
         limits,
@@ -206,11 +211,11 @@ impl Connections {
             Some(Opening::Http(stream, version)) => {
                 let certificate = stream.client_certificate();
                 let principal = certificate.and_then(|certificate| self.certificates.principal(certificate));
-                self.speak(stream, version, &self.routes, Peer { address, principal }, stages).await;
+                self.speak(stream, version, &self.routes, (address, Peer { principal }), stages).await;
             }
             Some(Opening::Unencrypted(stream, version)) => {
                 if let Some(routes) = &self.plain {
-                    self.speak(stream, version, routes, Peer { address, principal: None }, stages).await;
+                    self.speak(stream, version, routes, (address, Peer { principal: None }), stages).await;
                 }
             }
             None => {}
@@ -265,10 +270,22 @@ impl Connections {
     }
 
     /// Speaks HTTP until the client has no more to ask, or the process is to end.
-    async fn speak(&self, stream: Stream, version: Version, routes: &Router, peer: Peer, stages: Stages) {
+    async fn speak(
+        &self,
+        stream: Stream,
+        version: Version,
+        routes: &Router,
+        (address, peer): (SocketAddr, Peer),
+        stages: Stages,
+    ) {
         let mut closing = stages.clone();
         let mut closing = pin!(closing.reach(Stage::Closing));
-        let service = hyper::service::service_fn(|request| answer(routes, &peer, &stages, request));
+        let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
+            let said = request.headers().get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+            let origin = Origin::of(address, said, &self.trusted_proxies);
+            request.extensions_mut().insert(origin);
+            answer(routes, &peer, &stages, request)
+        });
         let stream = TokioIo::new(stream);
         // The connection comes first, so that what it has received is looked at before it is told to end.
         let ended = if version == Version::HTTP_2 {
@@ -293,7 +310,7 @@ impl Connections {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(address = %peer.address, %error, "a connection ended badly");
+            tracing::debug!(%address, %error, "a connection ended badly");
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The audit trail: each upload and each registration that somebody asked for is one line of `attachd::audit`, on both
 //! doors, with who, what, from where, and how it ended; and no token is in it or in any other line.
 
-use attachd::pb::RegisterAttachmentRequest;
 use attachd::pb::upload_attachment_request::Message;
+use attachd::pb::{RegisterAttachmentRequest, UploadAttachmentRequest};
 use serde_json::{Value, json};
+use tonic::Request;
 
-use crate::harness::{Ask, Form, ISSUER, Server, Setup, chunk, claims, eventually, finish, header, mint, token};
+use crate::harness::{
+    Ask, Form, ISSUER, Server, Setup, authorised, chunk, claims, eventually, finish, header, mint, run, token,
+};
 
 /// The lines of the audit trail so far.
 fn trail(server: &Server) -> Vec<Value> {
@@ -272,5 +275,86 @@ async fn no_part_of_a_token_is_in_any_line_whatever_is_logged() {
             let lines: Vec<_> = log.iter().filter(|line| line.contains(part)).collect();
             assert!(lines.is_empty(), "a part of a token was logged: {lines:?}");
         }
+    }
+}
+
+/// A server of which both doors trust these proxies.
+fn behind(proxies: &str) -> Server {
+    let variables =
+        ["ATTACHD_REST__TRUSTED_PROXIES", "ATTACHD_GRPC__TRUSTED_PROXIES"].map(|name| (name, proxies.to_owned()));
+    Setup { variables: variables.into(), ..Setup::default() }.start()
+}
+
+/// Where a request with these forwarding headers comes from, by its line in the trail: over REST, then over gRPC.
+async fn origins(server: &Server, forwarded: &[&str]) -> [(String, Option<String>); 2] {
+    let ask = Ask::upload(1, 2, &Form::file(b"content")).with("X-Request-Id", "over-rest");
+    let ask = ask.with("Forwarded", "for=9.9.9.9").with("X-Real-IP", "9.9.9.9");
+    let ask = forwarded.iter().fold(ask, |ask, value| ask.and("X-Forwarded-For", value));
+    assert_eq!(server.connect().ask(&ask).status, 201);
+    let messages = [Message::Header(header(1, 3)), chunk(b"content".to_vec()), finish()];
+    let messages = messages.map(|message| UploadAttachmentRequest { message: Some(message) });
+    let mut request = authorised(Request::new(futures_util::stream::iter(messages)), &token(&[1]));
+    request.metadata_mut().insert("x-request-id", "over-grpc".parse().unwrap());
+    for value in forwarded {
+        request.metadata_mut().append("x-forwarded-for", value.parse().unwrap());
+    }
+    server.channel().await.upload_attachment(request).await.unwrap();
+    let last = |id: &str| {
+        let of = || trail(server).into_iter().rfind(|line| line["request_id"] == id);
+        eventually(&format!("the trail has {id}"), || of().is_some());
+        of().unwrap()
+    };
+    ["over-rest", "over-grpc"].map(|id| {
+        let line = last(id);
+        let via = line.get("via").map(|via| via.as_str().unwrap().to_owned());
+        (line["from"].as_str().unwrap().to_owned(), via)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_proxy_is_trusted_nobody_is_believed_about_where_a_request_comes_from() {
+    let server = Server::start();
+    for (from, via) in origins(&server, &["192.0.2.7"]).await {
+        assert!(from.starts_with("127.0.0.1:") && via.is_none(), "{from} via {via:?}");
+    }
+    let server = behind(r#"["10.0.0.0/8", "::1"]"#);
+    for (from, via) in origins(&server, &["192.0.2.7"]).await {
+        assert!(from.starts_with("127.0.0.1:") && via.is_none(), "{from} via {via:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_trusted_proxy_a_request_comes_from_the_last_address_that_is_no_proxys() {
+    for (forwarded, expected) in [
+        (&["6.6.6.6, 192.0.2.7"][..], "192.0.2.7"),
+        (&["6.6.6.6", "192.0.2.7, 10.0.0.3"], "192.0.2.7"),
+        (&["2001:db8::7"], "2001:db8::7"),
+    ] {
+        let server = behind(r#"["127.0.0.1", "10.0.0.0/8"]"#);
+        for (from, via) in origins(&server, forwarded).await {
+            assert_eq!(from, expected, "{forwarded:?}");
+            assert!(via.as_ref().is_some_and(|via| via.starts_with("127.0.0.1:")), "{via:?}");
+        }
+    }
+    for garbage in ["6.6.6.6, unknown", "6.6.6.6 outcome=done", ","] {
+        let server = behind(r#"["127.0.0.1", "10.0.0.0/8"]"#);
+        for (from, via) in origins(&server, &[garbage]).await {
+            assert!(from.starts_with("127.0.0.1:") && via.is_none(), "{garbage}: {from} via {via:?}");
+        }
+    }
+}
+
+#[test]
+fn a_proxy_that_is_no_network_ends_the_start_with_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Setup::default().write(folder.path());
+    let text = std::fs::read_to_string(&path).unwrap();
+    for (value, what) in [("10.1.2.3/8", "`10.0.0.0/8`"), ("proxy.example", "no network")] {
+        let listens = "[grpc]\n";
+        std::fs::write(&path, text.replace(listens, &format!("{listens}trusted_proxies = [\"{value}\"]\n"))).unwrap();
+        let ended = run(&["serve", "--config", path.to_str().unwrap()]);
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{said}");
+        assert!(said.contains("grpc.trusted_proxies[0]: ") && said.contains(what), "{said}");
     }
 }
