@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::limits::{
-    ACCEPT_PAUSE, CONNECTION_WINDOWS, HTTP1_BUFFER, LAST_CALL, MAX_FRAME, MAX_PENDING_RESETS, MAX_STREAMS,
+    ACCEPT_PAUSE, CONNECTION_WINDOWS, HTTP1_BUFFER, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS,
 };
 use super::stage::{Stage, Stages};
 use super::stream::Stream;
@@ -117,6 +117,7 @@ pub(super) async fn serve(door: Door, stages: Stages) {
         .initial_stream_window_size(limits.window)
         .initial_connection_window_size(limits.window * CONNECTION_WINDOWS)
         .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEADERS)
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .keep_alive_interval(limits.idle);

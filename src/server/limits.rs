@@ -15,6 +15,8 @@ pub(super) const CONNECTION_WINDOWS: u32 = 4;
 pub(super) const MAX_FRAME: u32 = 64 << 10;
 /// How many streams an HTTP/2 connection may have open. hyper's own limit is taken away by tonic, so it is set here.
 pub(super) const MAX_STREAMS: u32 = 200;
+/// What the headers of one HTTP/2 request may have, in bytes, by the count of RFC 9113 §6.5.2: the longest token, and as much again.
+pub(super) const MAX_HEADERS: u32 = 32 << 10;
 /// How many streams a client may reset before they were accepted; past it the connection is closed (rapid reset).
 pub(super) const MAX_PENDING_RESETS: usize = 20;
 /// The HTTP/1 read buffer, in bytes: what arrives is handed on in pieces of at most this size. It is kept as long as the connection.

@@ -117,11 +117,12 @@ fn a_key_without_a_name_that_is_new_is_fetched_likewise() {
     let (provider, old, new) = (Provider::start(), SigningKey::new("").nameless(), SigningKey::new("").nameless());
     provider.publish(&[&old]);
     let server = by_url(&provider, LAZY);
-    assert_eq!(status(&server, &provider.token(&old)), 201);
+    let by_old = provider.token(&old);
+    assert_eq!(status(&server, &by_old), 201);
     provider.publish(&[&new]);
     assert_eq!(status(&server, &provider.token(&new)), 201);
     // The token was good and is remembered, but its key is gone.
-    assert_eq!(status(&server, &provider.token(&old)), 401);
+    assert_eq!(status(&server, &by_old), 401);
 }
 
 #[test]
@@ -157,6 +158,37 @@ fn strangers_cannot_make_a_server_ask_faster_than_it_may() {
     let asked = provider.requests("/jwks").len();
     assert!(asked <= most, "{asked} fetches in {:?}", began.elapsed());
     assert_eq!(status(&server, &provider.token(&key)), 201);
+}
+
+#[test]
+fn no_file_is_opened_and_nobody_asked_because_a_token_names_them() {
+    let (provider, key, stranger) = (Provider::start(), SigningKey::new("a"), Provider::start());
+    provider.publish(&[&key]);
+    let server = by_url(&provider, LAZY);
+    assert_eq!(status(&server, &provider.token(&key)), 201);
+    // A key of their own, at an address and in a file of their own; and a pipe, which would hold up whoever opens it.
+    let theirs = SigningKey::new("theirs");
+    stranger.publish(&[&theirs]);
+    let url = format!("{}/jwks", stranger.url());
+    let (file, pipe) = (server.folder().join("theirs.json"), server.folder().join("pipe"));
+    std::fs::write(&file, json!({"keys": [theirs.jwk]}).to_string()).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let places = [url, file.display().to_string(), pipe.display().to_string(), format!("file://{}", pipe.display())];
+    let mut claims = claims(&[1]);
+    claims["iss"] = provider.url().into();
+    for place in places {
+        let header = |kid: &str| jsonwebtoken::Header {
+            kid: Some(kid.to_owned()),
+            jku: Some(place.clone()),
+            x5u: Some(place.clone()),
+            ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256)
+        };
+        for kid in [place.as_str(), "theirs", "a"] {
+            upload(&server, &theirs.sign_with(&header(kid), &claims)).assert_refusal(401, REFUSED);
+        }
+        assert_eq!(status(&server, &key.sign_with(&header("a"), &claims)), 201, "what it names besides is passed over");
+    }
+    assert!(stranger.requests("/jwks").is_empty());
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! Who may ask for what, and in which order a request is looked at: nobody learns from a later check what an earlier one
 //! would have kept from them. Ids and query parameters belong here, since they are looked at on the way.
 
-use attachd::pb::RegisterAttachmentRequest;
+use attachd::pb::upload_attachment_request::Message;
+use attachd::pb::{RegisterAttachmentRequest, UploadAttachmentRequest, UploadHeader};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tonic::Request;
 
-use crate::harness::{Ask, Form, Server, claims, mint, token};
+use crate::harness::{
+    AUDIENCE, Ask, Form, ISSUER, Server, Setup, authorised, chunk, claims, eventually, finish, header, mint, token,
+};
 
 const NOT_FOUND: &str = "The requested resource was not found";
 const FORBIDDEN: &str = "Insufficient permissions";
@@ -103,6 +108,88 @@ fn existence_is_not_revealed_to_who_may_not_know() {
         let ask = upload().by(&foreign).at(&format!("/api/v2/clients/1/attachments/{attachment}"));
         server.assert_refused(&ask.with("If-None-Match", "*"), 403, FORBIDDEN);
     }
+}
+
+/// How often the storage was asked for something, but for the looks at its health.
+fn asked_of_storage(server: &Server) -> f64 {
+    let counted = |series: &str| series.starts_with("attachd_storage_operations_total") && !series.contains("\"stat\"");
+    server.numbers().iter().filter(|(series, _)| counted(series)).map(|(_, count)| count).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_forbidden_by_the_token_costs_the_storage_nothing_and_learns_nothing_from_it() {
+    let server = Setup { on_unknown: "reject", ..Setup::default() }.start();
+    let ids = |attachment, project| RegisterAttachmentRequest {
+        client_id: 1,
+        attachment_id: attachment,
+        project_id: project,
+        portfolio_id: None,
+    };
+    server.grpc_register(&token(&[1]), ids(2, Some(5))).await.unwrap();
+    assert_eq!(server.connect().ask(&upload()).status, 201);
+    eventually("nothing is going on", || server.readiness()["uploads_in_flight"] == 0);
+    let (before, begun) = (server.objects(), asked_of_storage(&server));
+    for (by, project) in [
+        (token(&[7]), None),
+        (limited(&[("scope", json!("attachments:read"))]), None),
+        (limited(&[("project_ids", json!([4]))]), Some(5)),
+    ] {
+        let query = project.map(|project| format!("?project_id={project}")).unwrap_or_default();
+        // One that is there and one that is not.
+        let mut told = Vec::new();
+        for attachment in [2, 3] {
+            let path = format!("/api/v2/clients/1/attachments/{attachment}{query}");
+            let reply = server.connect().ask(&upload().by(&by).at(&path));
+            let header = UploadHeader { project_id: project, ..header(1, attachment) };
+            let refused = server.grpc_upload(&by, vec![Message::Header(header), finish()]).await.unwrap_err();
+            let registration = server.grpc_register(&by, ids(attachment, project)).await.unwrap_err();
+            assert_eq!((reply.status, refused.reason.as_str()), (403, "FORBIDDEN"));
+            assert_eq!(registration.reason, "FORBIDDEN");
+            told.push((reply.body, refused.message, refused.fields, registration.message, registration.fields));
+        }
+        assert_eq!(told[0], told[1]);
+    }
+    assert_eq!(asked_of_storage(&server), begun);
+    assert_eq!(server.objects(), before);
+    // Whoever may know is answered from the storage, which is seen here.
+    let unknown = upload().at("/api/v2/clients/1/attachments/3");
+    assert_eq!(server.connect().ask(&unknown).status, 404);
+    assert_eq!(asked_of_storage(&server), begun + 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_expires_during_an_upload_does_not_end_it() {
+    let auth = format!(
+        "[auth]\nleeway = \"0s\"\n[[auth.issuers]]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\n\
+         algorithms = [\"HS256\"]\nhmac_secret_file = \"secret\"\n"
+    );
+    let server = Setup { auth: Some(auth), ..Setup::default() }.start();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let brief = limited(&[("exp", json!(now + 3))]);
+    let ask = upload().by(&brief);
+    let (mut connection, body) = (server.connect(), ask.framed_body());
+    connection.send(&[ask.head(), body[..body.len() / 2].to_vec()].concat()).unwrap();
+    let (send, messages) = tokio::sync::mpsc::channel(4);
+    for message in [Message::Header(header(1, 3)), chunk(&b"con"[..])] {
+        send.send(message).await.unwrap();
+    }
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    let messages = messages.map(|message| UploadAttachmentRequest { message: Some(message) });
+    let mut client = server.channel().await;
+    let request = authorised(Request::new(messages), &brief);
+    let uploaded = tokio::spawn(async move { client.upload_attachment(request).await });
+    let accepted = || server.numbers().get("attachd_authentications_total{outcome=\"OK\"}").copied();
+    eventually("both are under way", || accepted() == Some(2.0));
+    let again = || server.connect().ask(&upload().at("/api/v2/clients/1/attachments/0").by(&brief));
+    eventually("the token has expired", || again().status == 401);
+    connection.send(&body[body.len() / 2..]).unwrap();
+    assert_eq!(connection.reply().expect("a reply").status, 201);
+    send.send(chunk(&b"tent"[..])).await.unwrap();
+    send.send(finish()).await.unwrap();
+    drop(send);
+    uploaded.await.unwrap().expect("it was good when it began");
+    assert_eq!(server.stored(1, 2).unwrap(), b"content");
+    assert_eq!(server.stored(1, 3).unwrap(), b"content");
 }
 
 #[test]
@@ -403,15 +490,30 @@ fn a_token_anywhere_else_than_in_its_header_is_never_read() {
     }
 }
 
-#[test]
-fn a_token_too_long_for_a_request_is_refused_and_the_server_goes_on() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_too_long_for_a_request_is_refused_and_the_server_goes_on() {
     let server = Server::start();
+    let before = server.peak_rss();
+    let padded = |length: usize| limited(&[("padding", json!("x".repeat(length)))]);
+    let longest = (11_500..).map(padded).find(|token| token.len() > 16 * 1024 - 4).unwrap();
+    assert!(longest.len() <= 16 * 1024, "{}", longest.len());
+    assert_eq!(server.connect().ask(&upload().by(&longest)).status, 201);
+    let whole = || vec![Message::Header(header(1, 2)), chunk(&b"content"[..]), finish()];
+    server.grpc_upload(&longest, whole()).await.unwrap();
+    eventually("nothing is going on", || server.readiness()["uploads_in_flight"] == 0);
+    let held = server.objects();
+    for (length, reason) in [(17 * 1024, "TOKEN_INVALID"), (1 << 20, "")] {
+        let refused = server.grpc_upload(&"a".repeat(length), whole()).await.unwrap_err();
+        // Past what a head may hold the library refuses, with words of its own.
+        assert!(refused.reason == reason && refused.code != tonic::Code::Ok, "{length}: {refused:?}");
+    }
     server.assert_refused(&upload().by(&"a".repeat(17 * 1024)), 401, REFUSED);
     // Past what a head may hold the connection is given up.
     let mut connection = server.connect();
     let _ = connection.send(&upload().by(&"a".repeat(1 << 20)).bytes());
     let status = connection.reply().map(|reply| reply.status);
     assert!(status.is_none_or(|status| (400..500).contains(&status)), "{status:?}");
-    assert!(server.objects().is_empty());
+    assert_eq!(server.objects(), held);
+    assert!(server.peak_rss() < before + (16 << 20), "{} after {before}", server.peak_rss());
     server.connect().assert_serves();
 }

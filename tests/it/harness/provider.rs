@@ -198,7 +198,11 @@ impl SigningKey {
 
     /// Signs claims.
     pub fn sign(&self, claims: &Value) -> String {
-        let header = Header { kid: self.kid.map(str::to_owned), ..Header::new(Algorithm::ES256) };
-        encode(&header, claims, &self.private).expect("claims can be signed")
+        self.sign_with(&Header { kid: self.kid.map(str::to_owned), ..Header::new(Algorithm::ES256) }, claims)
+    }
+
+    /// Signs claims, and says of the key what `header` says.
+    pub fn sign_with(&self, header: &Header, claims: &Value) -> String {
+        encode(header, claims, &self.private).expect("claims can be signed")
     }
 }
