@@ -61,3 +61,31 @@ fn what_is_dangerous_is_warned_of_by_every_command_that_looks_at_a_configuration
     let warned = server.log().iter().any(|line| line.contains("\"WARN\"") && line.contains("attachments.on_unknown"));
     assert!(warned, "{:#?}", server.log());
 }
+
+#[test]
+fn the_tests_that_the_threat_model_names_are_there() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    let mut folders = vec![repository.join("src"), repository.join("tests/it")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let model = fs::read_to_string(repository.join("SECURITY.md")).unwrap();
+    let quoted = model.split('`').skip(1).step_by(2);
+    // A path of a test or of a module of tests, as `cargo test` takes it.
+    let named: Vec<_> = quoted.filter(|name| name.contains("::") && !name.contains(' ')).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let is_there = |name: &str| {
+        let last = name.rsplit("::").next().unwrap_or_default();
+        last.is_empty() || sources.contains(&format!("fn {last}(")) || sources.contains(&format!("mod {last}"))
+    };
+    let missing: Vec<_> = named.into_iter().filter(|name| !is_there(name)).collect();
+    assert_eq!(missing, [""; 0]);
+}
