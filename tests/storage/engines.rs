@@ -121,9 +121,7 @@ impl Engine {
             Engine::Azurite => {
                 let mut command = Command::new(installed().join("azurite/node_modules/.bin/azurite-blob"));
                 command.args(["--silent", "--skipApiVersionCheck", "--disableTelemetry"]);
-                command
-                    .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--location"])
-                    .arg(data.path());
+                command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--inMemoryPersistence"]);
                 command.env("AZURITE_ACCOUNTS", format!("{ACCESS_KEY}:{SECRET_KEY}"));
                 command.env("PATH", std::env::var_os("PATH").unwrap());
                 ("azblob", format!("{endpoint}/{ACCESS_KEY}"), Some(spawn(&mut command)))
