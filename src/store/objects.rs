@@ -312,8 +312,10 @@ impl Sink {
         let Err(error) = self.writer.close().await else {
             return Ok(());
         };
-        // It may have happened although its answer says otherwise. An object appears whole or not at all.
+        // That it is not there to be closed, or is there already, says of a later try that an earlier one came about. An object
+        // appears whole or not at all. One that is only seen, with no answer that speaks of it, need not stay.
         if self.remote
+            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConditionNotMatch)
             && let Ok(metadata) = self.operator.stat(&self.path).await
             && metadata.content_length() == self.size
         {

@@ -259,6 +259,17 @@ fn a_record_that_stands_though_its_put_was_not_acknowledged_is_put_again_before_
 }
 
 #[test]
+fn content_that_is_there_though_no_answer_ever_said_so_is_taken_back() {
+    let place = Engine::Moto.place();
+    let lost = |nth: u64| format!("{{ attachment = 1, nth = {nth}, fault = \"lost\" }}");
+    let storage = format!("timeout = \"{}s\"\nfaults = [{}]\n", TIMEOUT.as_secs(), [2, 3, 4].map(lost).join(", "));
+    let server = Setup { storage, ..place.setup() }.start();
+    assert_eq!(upload(&server, Door::Rest, 1, &noise(5000, 1)), 503);
+    place.assert_nothing_left(&[&server]);
+    assert_eq!(upload(&server, Door::Rest, 1, &noise(5000, 2)), 201);
+}
+
+#[test]
 fn an_upload_takes_the_requests_that_are_listed_here() {
     let place = Engine::Moto.place();
     let server = place.setup().start();
