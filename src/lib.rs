@@ -14,7 +14,7 @@ mod edge;
 mod rest;
 
 mod envelope;
-mod multipart;
+pub mod multipart;
 
 mod rpc;
 

@@ -213,6 +213,10 @@ impl Parser {
     ///
     /// # Errors
     /// `Invalid` where a limit is passed or a part's header breaks a rule.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it can fail, and there is more after None once a frame is pushed"
+    )]
     pub fn next(&mut self) -> Result<Option<Event>> {
         loop {
             self.check()?;

@@ -1,6 +1,6 @@
 //! The way down from a storage root, on which no symbolic link is followed: one below the root could lead out of it, or to
-//! another attachment. Each name is looked up in the directory that was opened before it, so that nobody can change the way
-//! between a look and its use. All of this blocks.
+//! another attachment. The system looks for links on the way that it walks, or else each name is looked up in the directory
+//! that was opened before it, so that nobody can change the way between a look and its use. All of this blocks.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,6 +8,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, open, openat, statat};
+#[cfg(target_os = "linux")]
+use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::Errno;
 
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
@@ -29,6 +31,13 @@ pub(super) fn check(root: &Path, path: &str) -> io::Result<()> {
 
 fn walk(root: &Path, path: &str, last: OFlags) -> io::Result<OwnedFd> {
     let mut at = open(root, OPEN | OFlags::DIRECTORY, Mode::empty())?;
+    #[cfg(target_os = "linux")]
+    match openat2(&at, path, OPEN | last, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+        Ok(found) => return Ok(found),
+        Err(Errno::NOENT) if !path.is_empty() => return Err(Errno::NOENT.into()),
+        // There is a link, whose name is to be said, or a kernel or a sandbox that does not know the call.
+        Err(_) => {}
+    }
     let mut names = path.split('/').filter(|name| !name.is_empty()).peekable();
     while let Some(name) = names.next() {
         let kind = if names.peek().is_some() { OFlags::DIRECTORY } else { last };
