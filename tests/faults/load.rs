@@ -2,6 +2,7 @@
 //! wait as may is told to come back.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use attachd::pb::upload_attachment_request::Message;
 use tonic::Code;
@@ -22,7 +23,7 @@ const NEWCOMER: i64 = 100;
 
 #[test]
 fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there_is_memory_again() {
-    let mut storage = "timeout = \"10s\"\nfaults = [\n".to_owned();
+    let mut storage = "timeout = \"8s\"\nfaults = [\n".to_owned();
     for attachment in 1..=STUCK {
         let _ = writeln!(
             storage,
@@ -45,14 +46,13 @@ fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there
         eventually("there is no room for a chunk", || {
             server.readiness()["budget_used_bytes"].as_u64().is_some_and(|used| used > BUDGET - (64 << 10))
         });
-        // One that waits. Where what is left is enough for its pieces it does not, and is done.
+        // Until one waits: who finds room for a piece waits for a thread to write it instead, and takes the room.
         let (server, form, newcomer) = (&server, &form, &newcomer);
         let upload = move || server.connect().upload(newcomer, 2, WAITER, form).status;
         let mut waiters = Vec::new();
         eventually("one waits", || {
-            if waiters.iter().all(std::thread::ScopedJoinHandle::is_finished) {
-                waiters.push(scope.spawn(upload));
-            }
+            waiters.push(scope.spawn(upload));
+            std::thread::sleep(Duration::from_millis(250));
             server.numbers()["attachd_memory_budget_waiting_uploads"] >= 1.0
         });
         let over_rest = server.connect().upload(newcomer, 2, NEWCOMER, &Form::file(b"x"));
@@ -64,7 +64,7 @@ fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there
         let over_grpc = runtime.block_on(server.grpc_upload(newcomer, messages));
         let over_grpc = over_grpc.expect_err("a newcomer is refused over gRPC");
         assert_eq!((over_grpc.code, over_grpc.reason.as_str()), (Code::Unavailable, "OVERLOADED"));
-        // It gets its memory when what hangs is given up, and then waits for a thread no longer than an operation may take.
+        // They get their memory when what hangs is given up, and then wait for a thread no longer than an operation may take.
         for waiter in waiters {
             assert!(matches!(waiter.join().expect("a reply"), 201 | 503));
         }
