@@ -26,6 +26,8 @@ ATTACHD = sys.argv[1]
 CLIENT = 42
 RESTARTS = 6  # of one replica or the other, in turn, behind each proxy
 REST_CLIENTS, GRPC_CLIENTS = 5, 5
+CALLER = "127.0.0.9"  # where the uploads come from of which the audit trail is looked at
+CALLED = (1_000_001, 1_000_002)  # and what they go to, over REST and over gRPC
 SECRET = "0123456789abcdef0123456789abcdef"
 
 passed = failed = 0
@@ -72,8 +74,10 @@ class Replica:
             f"""
 [rest]
 listen = "127.0.0.1:{self.rest}"
+trusted_proxies = ["127.0.0.1"]
 [grpc]
 listen = "127.0.0.1:{self.grpc}"
+trusted_proxies = ["127.0.0.1"]
 [admin]
 listen = "127.0.0.1:{self.admin}"
 [storage]
@@ -234,6 +238,44 @@ def lost(root, acknowledged):
     return missing
 
 
+def callers(replicas, load):
+    """The addresses that the audit trail has for an upload through each door from an address of its own, whatever it claims."""
+    content, claim = b"x", "192.0.2.1"
+    connection = http.client.HTTPConnection("127.0.0.1", load.rest, timeout=60, source_address=(CALLER, 0))
+    form = b'--e\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nx\r\n--e--\r\n'
+    headers = {
+        "Authorization": f"Bearer {load.token}",
+        "Content-Type": "multipart/form-data; boundary=e",
+        "X-Forwarded-For": claim,
+    }
+    connection.request("POST", f"/api/v2/clients/{CLIENT}/attachments/{CALLED[0]}", form, headers)
+    connection.getresponse().read()
+    connection.close()
+    # A channel of Python's binds to no address; curl does.
+    def message(data):
+        data = data.SerializeToString()
+        return b"\0" + len(data).to_bytes(4, "big") + data
+
+    request = pb.UploadAttachmentRequest
+    header = pb.UploadHeader(client_id=CLIENT, attachment_id=CALLED[1], filename="f")
+    body = b"".join(map(message, [request(header=header), request(chunk=content), request(finish=pb.UploadFinish())]))
+    subprocess.run(
+        ["curl", "-sS", "--http2-prior-knowledge", "--max-time", "30", "--interface", CALLER, "--data-binary", "@-",
+         "-H", f"authorization: Bearer {load.token}", "-H", "content-type: application/grpc", "-H", "te: trailers",
+         "-H", f"x-forwarded-for: {claim}",
+         f"http://127.0.0.1:{load.grpc}/attachments.v2.AttachmentService/UploadAttachment"],
+        input=body, check=True, capture_output=True,
+    )
+    found = {}
+    for replica in replicas:
+        for line in (replica.work / f"{replica.name}.log").read_text().splitlines():
+            entry = json.loads(line)
+            if entry.get("target") == "attachd::audit":
+                fields = entry.get("fields", entry)
+                found[fields.get("attachment_id")] = fields.get("from")
+    return [found.get(attachment) for attachment in CALLED]
+
+
 def token(config):
     """A token for the client of the load."""
     arguments = ["token", "--config", config, "--client", str(CLIENT), "--scope", "attachments:write", "--ttl", "1h"]
@@ -269,7 +311,7 @@ def proxied(name, command, template, target, work):
                 return False
 
         wait_until(f"{name} listens", passes)
-        time.sleep(1)  # HAProxy asks each replica whether it is ready before it sends anything
+        time.sleep(1)  # HAProxy and Envoy ask each replica whether it is ready before they send anything
         load = Load(rest, grpc_port, token(replicas[0].config))
         codes, times = [], []
         for restart in range(RESTARTS):
@@ -283,6 +325,7 @@ def proxied(name, command, template, target, work):
         time.sleep(1)
         load.finish()
         gone = lost(root, load.acknowledged)
+        addresses = callers(replicas, load)
         print(
             f"{name}: {RESTARTS} restarts (each ended within {max(times)} s), {load.started} uploads started, "
             f"{len(load.acknowledged)} acknowledged, {len(gone)} lost, {load.retried} retried "
@@ -291,6 +334,10 @@ def proxied(name, command, template, target, work):
         verdict(f"{name}: no upload that was acknowledged is lost", "; ".join(gone[:5]))
         verdict(f"{name}: none was refused", "; ".join(load.refused[:5]))
         verdict(f"{name}: none was cut", "; ".join(load.cut[:5]))
+        verdict(
+            f"{name}: the audit trail has the address of who called it, over REST and gRPC",
+            "" if addresses == [CALLER, CALLER] else str(addresses),
+        )
         verdict(f"{name}: each replica drained and ended with 0", "" if set(codes) == {0} else str(codes))
         drained = sum(
             (work / f"{replica.name}.log").read_text().count('"message":"drained"') for replica in replicas
@@ -298,6 +345,9 @@ def proxied(name, command, template, target, work):
         verdict(f"{name}: each drained within its grace", "" if drained == RESTARTS else f"{drained} of {RESTARTS}")
         enough = len(load.acknowledged) >= 10 * RESTARTS and load.started == len(load.acknowledged)
         verdict(f"{name}: there was a load, and all of it was acknowledged", "" if enough else "see the figures")
+        if load.refused or load.cut:
+            for log in (work / "proxy.log", work / "nginx.log"):
+                print(log.read_text()[-2000:] if log.exists() else "")
     finally:
         if load:
             load.finish()
@@ -318,6 +368,8 @@ def main():
         for name, command, template, target in [
             ("haproxy", ["haproxy", "-db", "-f"], "haproxy.cfg", "haproxy.cfg"),
             ("nginx", ["nginx", "-c"], "nginx.conf", "nginx.conf"),
+            ("envoy", [HERE.parent / ".env" / "rollout" / "bin" / "envoy", "--use-dynamic-base-id", "-l", "warning", "-c"],
+             "envoy.yaml", "envoy.yaml"),
         ]:
             try:
                 proxied(name, command, template, target, work)
