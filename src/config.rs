@@ -258,6 +258,7 @@ impl Config {
         // A key file is named as seen from the file that names it, wherever the process was started.
         let folder = file.parent().unwrap_or(Path::new(""));
         config.storage.resolve(folder);
+        config.traces.resolve(folder);
         for issuer in &mut config.auth.issuers {
             for path in issuer.paths_mut() {
                 *path = folder.join(&*path);

@@ -79,6 +79,9 @@ pub enum StartError {
     /// Nothing that sends traces could be made.
     #[error("traces: {0}")]
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The authorities that vouch for the collector cannot be read.
+    #[error("traces.ca_file: {0}")]
+    Authorities(String),
 }
 
 /// Writes the log to standard error, and sends traces, from now on. Where a log is written already, that stays as it is.

@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry::{Context, KeyValue, TraceId};
-use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -25,8 +27,9 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::StartError;
 use super::metrics::Metrics;
-use crate::units;
+use crate::{tls, units};
 
 /// The target of the spans that are traces. Nothing else is sent, and nothing of it is in the log.
 pub const SPANS: &str = "attachd::span";
@@ -44,9 +47,11 @@ const FLUSH: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The OTLP/gRPC port of a collector, such as `http://otel-collector:4317`; plain text, so it belongs on this machine or
-    /// in a network that encrypts. Without it nothing is traced.
+    /// The OTLP/gRPC port of a collector, such as `https://otel-collector:4317`. With `http://` it is plain text, and belongs on
+    /// this machine or in a network that encrypts. Without it nothing is traced.
     pub endpoint: Option<String>,
+    /// A PEM file of the authorities that vouch for a collector with `https://`, in place of those that the system trusts.
+    pub ca_file: Option<PathBuf>,
     /// Which part of the traces that begin here is sent, from 0 to 1. A trace that began elsewhere is sent as it says by the
     /// flag of its `traceparent`. Default 1.
     pub sample_ratio: f64,
@@ -68,6 +73,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             endpoint: None,
+            ca_file: None,
             sample_ratio: 1.0,
             service_name: "attachd".to_owned(),
             resource: BTreeMap::new(),
@@ -81,9 +87,15 @@ impl Config {
     /// Says what is wrong with it: the key, and why.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
         if let Some(endpoint) = &self.endpoint
-            && endpoint.strip_prefix("http://").is_none_or(str::is_empty)
+            && ["http://", "https://"].iter().find_map(|scheme| endpoint.strip_prefix(scheme)).is_none_or(str::is_empty)
         {
-            return Err(("traces.endpoint", format!("`{endpoint}` is not an address such as `http://collector:4317`")));
+            return Err((
+                "traces.endpoint",
+                format!("`{endpoint}` is not an address such as `https://collector:4317`"),
+            ));
+        }
+        if self.ca_file.is_some() && self.authorities().is_none() {
+            return Err(("traces.ca_file", "goes with an endpoint that begins with `https://`".to_owned()));
         }
         if !(0.0..=1.0).contains(&self.sample_ratio) {
             return Err(("traces.sample_ratio", "must be from 0 to 1".to_owned()));
@@ -97,19 +109,38 @@ impl Config {
         Ok(())
     }
 
+    /// Takes the name of the file as seen from `folder`.
+    pub fn resolve(&mut self, folder: &Path) {
+        if let Some(file) = &mut self.ca_file {
+            *file = folder.join(&*file);
+        }
+    }
+
+    /// Whose certificates are trusted: a file, or the system. None where the way is plain text.
+    fn authorities(&self) -> Option<Option<&Path>> {
+        let secure = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("https://"));
+        secure.then_some(self.ca_file.as_deref())
+    }
+
     /// What sends spans, if they are to be sent. It must be made within a runtime, which sends for it.
-    pub(super) fn provider(
-        &self,
-        metrics: &Metrics,
-    ) -> Result<Option<SdkTracerProvider>, opentelemetry_otlp::ExporterBuildError> {
+    pub(super) fn provider(&self, metrics: &Metrics) -> Result<Option<SdkTracerProvider>, StartError> {
         let Some(endpoint) = &self.endpoint else {
             return Ok(None);
         };
-        let exporter = opentelemetry_otlp::SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .with_timeout(self.timeout)
-            .build()?;
+        let mut builder =
+            opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(self.timeout);
+        if let Some(file) = self.authorities() {
+            builder = builder.with_tls_config(match file {
+                None => ClientTlsConfig::new().with_native_roots(),
+                Some(file) => {
+                    let refusal = |why| StartError::Authorities(format!("{}: {why}", file.display()));
+                    let pem = std::fs::read(file).map_err(|error| refusal(error.to_string()))?;
+                    tls::certificates(&pem).map_err(refusal)?;
+                    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+                }
+            });
+        }
+        let exporter = builder.build()?;
         let exporter = Counted { exporter, metrics: metrics.clone(), fails: AtomicBool::new(false) };
         let batches = BatchConfigBuilder::default()
             .with_scheduled_delay(self.interval)
@@ -248,8 +279,31 @@ mod tests {
         for (millis, holds) in [(9, false), (10, true), (11, true), (60_000, true), (60_001, false)] {
             assert_eq!(config(&|config| config.interval = Duration::from_millis(millis)).is_ok(), holds, "{millis}");
         }
-        for (endpoint, holds) in [("http://a:1", true), ("https://a:1", false), ("a:1", false), ("http://", false)] {
+        for (endpoint, holds) in
+            [("http://a:1", true), ("https://a:1", true), ("ftp://a:1", false), ("a:1", false), ("http://", false)]
+        {
             assert_eq!(config(&|config| config.endpoint = Some(endpoint.to_owned())).is_ok(), holds, "{endpoint}");
+        }
+        for (endpoint, holds) in [(Some("https://a:1"), true), (Some("http://a:1"), false), (None, false)] {
+            let with_file = config(&|config| {
+                config.endpoint = endpoint.map(str::to_owned);
+                config.ca_file = Some("ca.pem".into());
+            });
+            assert_eq!(with_file, if holds { Ok(()) } else { Err("traces.ca_file") }, "{endpoint:?}");
+        }
+    }
+
+    #[test]
+    fn authorities_that_are_not_there_or_are_none_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("empty.pem");
+        std::fs::write(&empty, "").unwrap();
+        for (file, why) in [(empty, "holds no certificate in PEM"), (folder.path().join("none"), "No such file")] {
+            let endpoint = Some("https://localhost:4317".to_owned());
+            let config = Config { endpoint, ca_file: Some(file.clone()), ..Config::default() };
+            let error = config.provider(&Metrics::default()).map(drop).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("traces.ca_file: {}: ", file.display())), "{error}");
+            assert!(error.contains(why), "{error}");
         }
     }
 

@@ -45,7 +45,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("budget", &["error"]),
     ("store", &["attachment", "config", "error", "telemetry", "units"]),
     ("error", &[]),
-    ("telemetry", &["attachment", "error", "units"]),
+    ("telemetry", &["attachment", "error", "tls", "units"]),
     ("units", &[]),
     ("pb", &[]),
     ("lib", &[]),

@@ -1,6 +1,8 @@
 //! Traces, as a collector sees them: a server that speaks OTLP takes what the program sends.
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use attachd::pb::UploadAttachmentRequest;
@@ -10,9 +12,10 @@ use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
-use crate::harness::{Form, Server, Setup, authorised, chunk, eventually, finish, header, noise, token};
+use crate::harness::{Authority, Form, Server, Setup, authorised, chunk, eventually, finish, header, noise, token};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -35,11 +38,21 @@ impl TraceService for Collector {
 impl Collector {
     /// Starts one, and says where.
     async fn start() -> (Collector, SocketAddr) {
+        Collector::start_as(tonic::transport::Server::builder()).await
+    }
+
+    /// Starts one that speaks TLS with a certificate and its key.
+    async fn start_with((certificate, key): (PathBuf, PathBuf)) -> (Collector, SocketAddr) {
+        let identity = Identity::from_pem(fs::read(certificate).unwrap(), fs::read(key).unwrap());
+        let tls = ServerTlsConfig::new().identity(identity);
+        Collector::start_as(tonic::transport::Server::builder().tls_config(tls).unwrap()).await
+    }
+
+    async fn start_as(mut server: tonic::transport::Server) -> (Collector, SocketAddr) {
         let collector = Collector::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = TraceServiceServer::new(collector.clone());
-        let served = tonic::transport::Server::builder().add_service(service);
+        let served = server.add_service(TraceServiceServer::new(collector.clone()));
         tokio::spawn(served.serve_with_incoming(TcpListenerStream::new(listener)));
         (collector, address)
     }
@@ -153,6 +166,34 @@ async fn a_failure_of_ours_is_an_error_in_its_trace_and_a_refusal_is_not() {
         assert!(root.parent_span_id.is_empty());
     }
     std::fs::remove_dir_all(server.root().join("clients/1/attachments/3")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_is_sent_spans_over_tls_if_an_authority_that_is_trusted_vouches_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trusted, other) = (Authority::new("trusted"), Authority::new("other"));
+    let (collector, address) = Collector::start_with(trusted.server().write(folder.path(), "collector")).await;
+    let upload = |authority: &Authority, id: &str| {
+        let file = folder.path().join(format!("{id}.pem"));
+        fs::write(&file, authority.pem()).unwrap();
+        let variables = [
+            ("ATTACHD_TRACES__ENDPOINT", format!("https://localhost:{}", address.port())),
+            ("ATTACHD_TRACES__CA_FILE", file.display().to_string()),
+            ("ATTACHD_TRACES__INTERVAL", "100ms".to_owned()),
+        ];
+        let server = Setup { variables: variables.into(), ..Setup::default() }.start();
+        let path = "/api/v2/clients/1/attachments/1";
+        let reply = server.connect().upload_with(&token(&[1]), path, &[("X-Request-Id", id)], &Form::file(b"x"));
+        assert_eq!(reply.status, 201);
+        server
+    };
+    let distrusts = upload(&other, "distrusted");
+    eventually("it is said that spans are dropped", || {
+        distrusts.log().iter().any(|line| line.contains("spans cannot be sent"))
+    });
+    assert!(collector.spans().is_empty());
+    let _trusts = upload(&trusted, "trusted");
+    assert!(!collector.request("trusted").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
