@@ -1,5 +1,6 @@
 //! `attachd upload`: a gRPC client, for people and scripts.
 
+use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
@@ -101,7 +102,13 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     progress.finish_and_clear();
     let stored = reply.map_err(|status| {
         let reason = status.get_details_error_info().map(|info| format!(" {}", info.reason)).unwrap_or_default();
-        Failure::running(format!("{:?}{reason}: {}", status.code(), status.message()))
+        // Without a source it is the server's answer; with one there was none.
+        let cause = status.source().map(|cause| format!(": {}", with_causes(cause))).unwrap_or_default();
+        let hint = match status.source() {
+            Some(_) if arguments.to.starts_with("http://") => " (a port that speaks TLS is an https:// address)",
+            _ => "",
+        };
+        Failure::running(format!("{:?}{reason}: {}{cause}{hint}", status.code(), status.message()))
     })?;
     let attachment = stored.into_inner().attachment.ok_or_else(|| Failure::running("the reply names no attachment"))?;
     let text = serde_json::to_string_pretty(&as_json(&attachment)).map_err(Failure::running)?;
@@ -115,7 +122,7 @@ fn named(path: &Path, error: io::Error) -> Failure {
 
 /// Where to send, and by which certificates to know each other.
 fn endpoint(arguments: &Arguments) -> Result<Endpoint, Failure> {
-    let wrong = |error: &dyn std::error::Error| Failure::usage(format!("--to: {}", with_causes(error)));
+    let wrong = |error: &dyn Error| Failure::usage(format!("--to: {}", with_causes(error)));
     let endpoint = Endpoint::from_shared(arguments.to.clone()).map_err(|error| wrong(&error))?;
     let Arguments { ca_file, cert_file, key_file, .. } = arguments;
     match endpoint.uri().scheme_str() {
@@ -153,7 +160,7 @@ fn endpoint(arguments: &Arguments) -> Result<Endpoint, Failure> {
 }
 
 /// An error with what it comes from, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

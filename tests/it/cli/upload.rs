@@ -144,6 +144,7 @@ fn an_upload_over_tls_goes_to_who_is_vouched_for_and_to_nobody_else() {
     let plain = Uploader { to: uploader.to.replace("https", "http"), ..uploader };
     let outcome = plain.upload("some file.bin", &["--token-file", "token"]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
+    assert!(outcome.stderr.contains("a port that speaks TLS is an https:// address"), "{outcome:?}");
     assert_eq!(server.stored(1, 2).unwrap(), b"content");
 }
 
