@@ -12,7 +12,6 @@ import math
 import pathlib
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,9 @@ import urllib.request
 import keyset
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client import parser as text
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from ports import free_ports
 
 attachd, prometheus, rules, dashboard, work, *results = sys.argv[1:]
 work = pathlib.Path(work)
@@ -35,12 +37,6 @@ FOREIGN = {"up", "kube_cronjob_status_last_successful_time", "kube_pod_container
 
 def verdict(name, why=""):
     print(f"FAIL {name}: {why}" if why else f"ok {name}", flush=True)
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -281,7 +277,7 @@ with process("attachd", [attachd, "serve", "--config", str(work / "attachd.toml"
         "rule_files": [str(pathlib.Path(rules).resolve())],
         "scrape_configs": [{"job_name": "attachd", "static_configs": [{"targets": [ports["admin"]], "labels": LABELS}]}],
     }))
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     command = [prometheus, f"--config.file={work}/prometheus.yml", f"--storage.tsdb.path={work}/tsdb", f"--web.listen-address={address}"]
     with process("prometheus", command) as scraper:
         deadline = time.monotonic() + 30

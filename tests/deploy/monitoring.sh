@@ -45,6 +45,8 @@ PYTHON
 "$python" tests/deploy/monitoring.py "$attachd" "$(command -v prometheus)" "$work/attachd.rules.yaml" \
     deploy/dashboards/attachd.json "$work" ${2:+"$2"} >>"$work/verdicts" 2>"$work/err" ||
     verdict "the load and the queries" "exit $?: $(tail -n 3 "$work/err")"
+"$python" tests/deploy/grafana.py deploy/dashboards/attachd.json >>"$work/verdicts" 2>"$work/err" ||
+    verdict "the dashboard" "exit $?: $(tail -n 3 "$work/err")"
 count <"$work/verdicts"
 verdict "something was looked at" "$([ "$passed" -gt 30 ] || echo "only $passed")"
 

@@ -17,6 +17,9 @@ import urllib.request
 
 from manifest import Set
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from ports import free_ports
+
 attachd, nginx, path, work = sys.argv[1:]
 of, work = Set(pathlib.Path(path)), pathlib.Path(work)
 work.mkdir()
@@ -26,12 +29,6 @@ CONTENT = os.urandom(5_000_000)
 
 def verdict(name, good, why=""):
     print(f"ok {name}" if good else f"FAIL {name}: {why}", flush=True)
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def directives(ingress):
@@ -142,8 +139,8 @@ def server(port, says, backend):
 
 
 names = ("rest", "grpc", "set rest", "set grpc", "plain rest", "plain grpc", "held rest", "hasty rest", "hasty grpc")
-ports = {name: free_port() for name in names}
-admin = free_port()
+admin, *numbers = free_ports(len(names) + 1)
+ports = dict(zip(names, numbers, strict=True))
 hasty = "client_max_body_size 0; proxy_request_buffering off; proxy_http_version 1.1; proxy_read_timeout 1s; grpc_read_timeout 1s;"
 (work / "nginx.conf").write_text(f"""
 daemon off;

@@ -15,11 +15,12 @@ import time
 import urllib.request
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".env" / "stubs"))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / ".env" / "stubs"), str(Path(__file__).resolve().parents[1])]
 
 import grpc
 from attachments.v2 import attachments_pb2 as pb
 from attachments.v2 import attachments_pb2_grpc as rpc
+from ports import free_ports
 
 HERE = Path(__file__).resolve().parent
 ATTACHD = sys.argv[1]
@@ -42,17 +43,6 @@ def verdict(name, why):
     else:
         passed += 1
         print(f"ok {name}")
-
-
-def free_ports(count):
-    """Ports that nobody listens on. They are all held while they are chosen, so that each is another."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def wait_until(what, holds, seconds=30):
