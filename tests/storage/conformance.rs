@@ -9,6 +9,7 @@ use attachd::pb::upload_attachment_request::Message;
 use attachd::pb::{RegisterAttachmentRequest, UploadFinish};
 use tonic::Code;
 
+use crate::crash::collect_garbage;
 use crate::engines::Engine;
 use crate::harness::{Connection, Form, Server, Setup, chunk, eventually, finish, header, hex, noise, sha256, token};
 
@@ -205,23 +206,38 @@ fn lets_one_of_two_racing_writers_win_whole(engine: Engine, rounds: i64) {
     // What is in the memory of one is not in that of another.
     let replica = (engine != Engine::Memory).then(start);
     let servers = [&server, replica.as_ref().unwrap_or(&server)];
-    let mut attachment: i64 = 0;
+    let mut unanswered = 0;
     for round in 0..rounds {
-        attachment += 1;
+        let attachment = round + 1;
         let seed = round.unsigned_abs() * 2;
         let contents = [noise(3000, seed + 1), noise(4000, seed + 2)];
         let digests = contents.each_ref().map(|bytes| digest(bytes));
-        // They create, and exactly one is told that it did.
+        // They create, and exactly one is told that it did. The other is told that it did not, or, where the storage left it
+        // without an answer, that it cannot be known.
         let winner = match race(servers, attachment, &contents, true) {
-            [201, 412] => 0,
-            [412, 201] => 1,
+            [201, other @ (412 | 503)] => {
+                unanswered += i64::from(other == 503);
+                0
+            }
+            [other @ (412 | 503), 201] => {
+                unanswered += i64::from(other == 503);
+                1
+            }
             other => panic!("round {round}: {other:?}"),
         };
         assert_eq!(place.stored(&server, attachment).as_ref(), Some(&digests[winner]), "round {round}");
-        // They replace, and both are told so.
-        assert_eq!(race(servers, attachment, &contents, false), [201, 201], "round {round}");
+        // They replace, and both are told so, with the same exception.
+        let replies = race(servers, attachment, &contents, false);
+        assert!(matches!(replies, [201, 201 | 503] | [503, 201]), "round {round}: {replies:?}");
+        unanswered += i64::from(replies.contains(&503));
         let stored = place.stored(&server, attachment).expect("one of them stands");
         assert!(digests.contains(&stored), "round {round}: a mix stands");
+    }
+    // A server that stands still now and then, of a hundred rounds once: azurite does for a minute at a time.
+    assert!(unanswered * 100 <= rounds, "{unanswered} of {rounds} rounds had no answer");
+    if unanswered > 0 {
+        println!("{engine:?}: {unanswered} of {rounds} rounds had an upload that the storage did not answer");
+        collect_garbage(&place);
     }
     place.assert_nothing_left(&servers);
 }
