@@ -30,6 +30,9 @@ class S3:
     def make(self):
         self.client.create_bucket(Bucket=self.bucket)
 
+    def keep_versions(self):
+        self.client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
+
     def list(self, prefix):
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [[entry["Key"], entry["Size"]] for page in pages for entry in page.get("Contents", [])]
@@ -154,6 +157,8 @@ def answer(storage, question):
     what = question["do"]
     if what == "make":
         return storage.make()
+    if what == "keep versions":
+        return storage.keep_versions()
     if what == "list":
         return storage.list(question["prefix"])
     if what == "uploads":

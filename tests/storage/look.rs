@@ -66,6 +66,11 @@ impl Look {
         panic!("the bucket could not be made: {last}");
     }
 
+    /// Turns on the versioning of the bucket.
+    pub fn keep_versions(&self) {
+        self.ask(json!({ "do": "keep versions" })).expect("versioning can be turned on");
+    }
+
     /// The keys below a prefix, with their sizes.
     pub fn list(&self, prefix: &str) -> BTreeMap<String, u64> {
         let found = self.ask(json!({ "do": "list", "prefix": prefix })).expect("the storage can be listed");
