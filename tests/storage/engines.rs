@@ -40,8 +40,16 @@ pub struct Running {
     pub endpoint: String,
     /// Looks into the bucket, where one can from outside.
     look: Option<Look>,
-    _process: Option<Child>,
+    process: Option<Child>,
     _data: Option<TempDir>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().and_then(|()| process.wait()).expect("a server of ours can be ended");
+        }
+    }
 }
 
 /// A part of a bucket that one test has for itself.
@@ -98,7 +106,7 @@ pub fn minio(arguments: &[String], address: &str, port: u16) -> Command {
 impl Running {
     /// A server that another looks after.
     pub fn elsewhere(endpoint: String, look: Look) -> Running {
-        Running { endpoint, look: Some(look), _process: None, _data: None }
+        Running { endpoint, look: Some(look), process: None, _data: None }
     }
 }
 
@@ -108,7 +116,7 @@ impl Engine {
         let port = free_port();
         let endpoint = format!("http://127.0.0.1:{port}");
         let (kind, address, process) = match self {
-            Engine::Memory => return Running { endpoint: String::new(), look: None, _process: None, _data: None },
+            Engine::Memory => return Running { endpoint: String::new(), look: None, process: None, _data: None },
             Engine::Fs => ("fs", data.path().display().to_string(), None),
             Engine::Moto => {
                 let mut command = Command::new(installed().join("storage/bin/moto_server"));
@@ -144,7 +152,7 @@ impl Engine {
         };
         let look = Look::at(kind, &address, BUCKET);
         look.make();
-        Running { endpoint: address, look: Some(look), _process: process, _data: Some(data) }
+        Running { endpoint: address, look: Some(look), process, _data: Some(data) }
     }
 
     /// The server, started with the first who asks.
@@ -167,6 +175,15 @@ impl Engine {
 
     /// A place of one test's own.
     pub fn place(self) -> Place {
+        self.place_on(self.running())
+    }
+
+    /// A place on a server of its own, for those that become slow with all that is in them. It ends with its place.
+    pub fn secluded(self) -> Place {
+        self.place_on(Arc::new(self.start()))
+    }
+
+    fn place_on(self, running: Arc<Running>) -> Place {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let name = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let service = match self {
@@ -176,7 +193,7 @@ impl Engine {
             Engine::Azurite => "azblob",
             Engine::FakeGcs => "gcs",
         };
-        Place::at(service, self.running(), &name)
+        Place::at(service, running, &name)
     }
 }
 
