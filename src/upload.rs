@@ -387,9 +387,6 @@ impl<'a> Upload<'a> {
         self.reservation.merge(reservation);
         let (most, length) = (self.uploads.store.write_size(), bytes.len());
         if bytes.len() <= COPIED && self.batch_bytes > 0 {
-            if self.copied.capacity() == 0 {
-                self.copied.reserve(most);
-            }
             self.copied.extend_from_slice(&bytes);
         } else {
             self.end_copied();
