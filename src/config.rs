@@ -19,6 +19,8 @@ use crate::{auth, budget, edge, store, telemetry, tls, units, upload};
 mod overrides;
 pub mod reference;
 mod show;
+#[cfg(test)]
+mod tests;
 mod warnings;
 
 pub use warnings::{GC_GRACE, Warning};
@@ -58,6 +60,10 @@ pub struct Config {
     #[serde(default)]
     pub shutdown: Shutdown,
 }
+
+/// What the window of an HTTP/2 stream may be, in bytes. Below it frames do not fit; above it the window of a connection, which
+/// has room for those of all its streams, would pass what HTTP/2 can say (RFC 9113 §6.9.1).
+const HTTP2_WINDOW: std::ops::RangeInclusive<u64> = (64 << 10)..=(8 << 20);
 
 /// A door.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -134,6 +140,12 @@ pub struct Limits {
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub memory_budget: ByteSize,
+    /// How much may have arrived of each request over HTTP/2 before it is read, from 64 KiB to 8 MiB: the window of a stream, beside
+    /// `memory_budget`. An upload over HTTP/2 comes no faster than so much in the time that a packet takes to the client and
+    /// back. Default 0: the 1024th part of `memory_budget`, but 64 KiB at least and 256 KiB at most.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub http2_window: ByteSize,
     /// How many uploads may wait for memory, 1 or more. Past it new ones get 503 / UNAVAILABLE. Default 1024.
     pub max_waiting_uploads: usize,
     /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. Default 30 s.
@@ -177,6 +189,7 @@ impl Default for Limits {
         Limits {
             max_upload_size: ByteSize::gib(5),
             memory_budget: ByteSize::mib(256),
+            http2_window: ByteSize::b(0),
             max_waiting_uploads: 1024,
             idle_timeout: Duration::from_secs(30),
             max_upload_time: Duration::from_secs(6 * 60 * 60),
@@ -232,6 +245,13 @@ impl Config {
             max_waiting_uploads: self.limits.max_waiting_uploads,
             kept: self.kept_by_upload() > 0,
         }
+    }
+
+    /// The window of an HTTP/2 stream, in bytes.
+    pub(crate) fn http2_window(&self) -> u32 {
+        let fitting = (self.limits.memory_budget.as_u64() / 1024).clamp(64 << 10, 256 << 10);
+        let bytes = Some(self.limits.http2_window.as_u64()).filter(|bytes| *bytes > 0).unwrap_or(fitting);
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
     fn kept_by_upload(&self) -> u64 {
@@ -302,6 +322,10 @@ impl Config {
         let limits = &self.limits;
         if limits.memory_budget.as_u64() < budget::LEAST {
             return Err(("limits.memory_budget", format!("must be at least {}", ByteSize::b(budget::LEAST))));
+        }
+        let window = limits.http2_window.as_u64();
+        if window > 0 && !HTTP2_WINDOW.contains(&window) {
+            return Err(("limits.http2_window", "must be 0, or from 64KiB to 8MiB".to_owned()));
         }
         if !(1..=i64::MAX.cast_unsigned()).contains(&limits.max_upload_size.as_u64()) {
             return Err(("limits.max_upload_size", "must be from 1 to 9223372036854775807 bytes".to_owned()));
@@ -402,124 +426,5 @@ pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str> + Clone) 
     match best.filter(|best| strsim::jaro_winkler(unknown, best) > 0.75) {
         Some(best) => format!("did you mean `{best}`?"),
         None => format!("known are {}", known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    pub const LEAST: &str = r#"
-        [storage]
-        service = "memory"
-        [[auth.issuers]]
-        issuer = "https://id.example"
-        audience = ["attachd"]
-        algorithms = ["HS256"]
-        hmac_secret_file = "key"
-    "#;
-
-    pub fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        Config::load_with(file.path(), &variables)
-    }
-
-    fn refusal(text: &str, variables: &[(&str, &str)]) -> String {
-        read(text, variables).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn the_least_configuration_has_the_documented_defaults() {
-        let config = read(LEAST, &[]).unwrap();
-        assert_eq!(config.rest.listen.to_string(), "0.0.0.0:8080");
-        assert_eq!(config.grpc.listen.to_string(), "0.0.0.0:50051");
-        assert_eq!(config.admin.listen.to_string(), "0.0.0.0:9090");
-        assert_eq!(config.limits.max_upload_size, ByteSize::gib(5));
-        assert_eq!(config.limits.memory_budget, ByteSize::mib(256));
-        assert_eq!(config.attachments.on_unknown, OnUnknown::Reject);
-    }
-
-    #[test]
-    fn a_variable_overrides_a_key_and_makes_a_missing_one() {
-        let config = read(
-            LEAST,
-            &[
-                ("ATTACHD_REST__LISTEN", "127.0.0.1:0"),
-                ("ATTACHD_LIMITS__MAX_UPLOAD_SIZE", "7MiB"),
-                ("ATTACHD_LIMITS__MAX_WAITING_UPLOADS", "3"),
-                ("ATTACHD_STORAGE__OPTIONS__ROOT", "/"),
-                ("ATTACHD_AUTH__ISSUERS__0__AUDIENCE", r#"["other"]"#),
-                ("ATTACHD_PORT", "tcp://10.0.0.1:80"),
-            ],
-        )
-        .unwrap();
-        assert_eq!(config.rest.listen.port(), 0);
-        assert_eq!(config.limits.max_upload_size, ByteSize::mib(7));
-        assert_eq!(config.limits.max_waiting_uploads, 3);
-        assert_eq!(config.storage.options["root"], "/");
-        assert_eq!(config.auth.issuers[0].audience, ["other"]);
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_and_the_nearest_is_named() {
-        let message = refusal(&format!("{LEAST}\n[limits]\nmax_upload_sise = \"1MiB\""), &[]);
-        assert!(message.contains("limits") && message.contains("did you mean `max_upload_size`?"), "{message}");
-        let message = refusal(LEAST, &[("ATTACHD_LIMITZ__X", "1")]);
-        assert!(message.contains("unknown key `limitz`; did you mean `limits`?"), "{message}");
-    }
-
-    #[test]
-    fn a_bad_value_is_refused_with_its_key_and_its_variable() {
-        let message = refusal(&format!("{LEAST}\n[rest]\nlisten = \"nowhere\""), &[]);
-        assert!(message.contains("rest.listen: "), "{message}");
-        let message = refusal(LEAST, &[("ATTACHD_LIMITS__IDLE_TIMEOUT", "soon")]);
-        assert!(message.contains("limits.idle_timeout (from ATTACHD_LIMITS__IDLE_TIMEOUT): "), "{message}");
-        assert!(refusal("[storage]\nservice = \"memory\"", &[]).contains("missing field `auth`"));
-        assert!(refusal("x = [", &[]).contains("TOML parse error"));
-        let message = refusal(LEAST, &[("ATTACHD_AUTH__ISSUERS__2__ISSUER", "x")]);
-        assert!(
-            message.contains("auth.issuers.2.issuer (from ATTACHD_AUTH__ISSUERS__2__ISSUER): there are 1"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn the_memory_budget_has_a_least_value() {
-        let with = |bytes: u64| read(LEAST, &[("ATTACHD_LIMITS__MEMORY_BUDGET", &bytes.to_string())]);
-        assert!(with(budget::LEAST - 1).unwrap_err().to_string().contains("limits.memory_budget"));
-        assert!(with(budget::LEAST).is_ok());
-        assert!(with(budget::LEAST + 1).is_ok());
-    }
-
-    #[test]
-    fn a_port_may_have_one_connection_and_one_handshake_at_least_and_a_client_has_some_time_for_each() {
-        for (key, variable, least) in [
-            ("limits.max_connections", "ATTACHD_LIMITS__MAX_CONNECTIONS", ["0", "1", "2"]),
-            ("limits.max_handshakes", "ATTACHD_LIMITS__MAX_HANDSHAKES", ["0", "1", "2"]),
-            ("limits.handshake_timeout", "ATTACHD_LIMITS__HANDSHAKE_TIMEOUT", ["0s", "1ns", "2ns"]),
-            ("limits.min_rate_window", "ATTACHD_LIMITS__MIN_RATE_WINDOW", ["0s", "1ns", "2ns"]),
-        ] {
-            assert!(read(LEAST, &[(variable, least[0])]).unwrap_err().to_string().contains(key), "{key}");
-            assert!(read(LEAST, &[(variable, least[1])]).is_ok(), "{key}");
-            assert!(read(LEAST, &[(variable, least[2])]).is_ok(), "{key}");
-        }
-        assert!(read(LEAST, &[("ATTACHD_LIMITS__MIN_RATE", "0")]).is_ok());
-        assert!(read(LEAST, &[("ATTACHD_SHUTDOWN__DELAY", "0s")]).is_ok());
-    }
-
-    #[test]
-    fn at_least_one_upload_may_wait_for_memory() {
-        let with = |count: &str| read(LEAST, &[("ATTACHD_LIMITS__MAX_WAITING_UPLOADS", count)]);
-        assert!(with("0").unwrap_err().to_string().contains("limits.max_waiting_uploads"));
-        assert!(with("1").is_ok());
-        assert!(with("2").is_ok());
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let message = Config::load_with(Path::new("/no/such.toml"), &BTreeMap::new()).unwrap_err().to_string();
-        assert!(message.contains("/no/such.toml"), "{message}");
     }
 }

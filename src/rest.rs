@@ -97,7 +97,8 @@ async fn serve(
     unencoded(&parts.headers)?;
     fits(&parts.headers, attachments.uploads().config().max_upload_size)?;
     let admitted = admitted.at_most(http_body::Body::size_hint(&body).upper());
-    let messages = transcode(body, Parser::new(&boundary, Limits::default()), header);
+    // In a box, since every future that it is handed down through would have room for all of it, twice.
+    let messages = Box::pin(transcode(body, Parser::new(&boundary, Limits::default()), header));
     let stored = attachments.upload(admitted, messages).await?;
     stored.attachment.ok_or_else(|| Error::internal("an upload was stored without an attachment"))
 }

@@ -44,6 +44,10 @@ pub const MAX_CHUNK: usize = 4 << 20;
 /// The largest gRPC message, in bytes. What it has over [`MAX_CHUNK`] is room for the framing of a chunk.
 pub const MAX_MESSAGE: usize = MAX_CHUNK + (64 << 10);
 
+/// The largest gRPC message, in bytes, that is more or other than one chunk: it is put together in memory that no budget counts.
+/// The longest header takes a twentieth of it.
+pub const MAX_WHOLE_MESSAGE: usize = 64 << 10;
+
 /// The operations of `attachments.v2.AttachmentService`.
 #[derive(Clone, Debug)]
 pub struct Attachments {
@@ -238,7 +242,8 @@ impl AttachmentService for Attachments {
         let entry = entry(Action::Upload, Door::Grpc, exit.request_id().clone(), &extensions);
         let served = async {
             let caller = self.caller(authorization(&metadata), &extensions, &entry).await?;
-            let mut messages = pin!(frames::messages(extensions.get::<Unread>())?);
+            // In a box, since every future that it is handed down through would have room for all of it, twice.
+            let mut messages = Box::pin(frames::messages(extensions.get::<Unread>())?);
             let header = self.header(messages.next()).await?;
             entry.asked(asked(&header));
             let admitted = self.admit(caller, &header, trail, &entry).await?;

@@ -169,7 +169,7 @@ impl Server {
             handshakes: config.limits.max_handshakes,
             handshake: config.limits.handshake_timeout,
             idle: config.limits.idle_timeout,
-            window: limits::stream_window(config.limits.memory_budget.as_u64()),
+            window: config.http2_window(),
         };
         let (stage, stages) = Stages::begin();
         let (serving, admin_serving) = (Serving::default(), Serving::default());

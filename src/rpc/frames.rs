@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use prost::Message as _;
 use tonic::body::Body;
 
-use super::{MAX_CHUNK, MAX_MESSAGE, chunk_too_large};
+use super::{MAX_CHUNK, MAX_MESSAGE, MAX_WHOLE_MESSAGE, chunk_too_large};
 use crate::error::{Error, Kind, Result};
 use crate::pb::UploadAttachmentRequest;
 use crate::pb::upload_attachment_request::Message;
@@ -142,6 +142,10 @@ impl Frames {
                         if begun.len() < length.min(CHUNK_HEAD) {
                             return Ok(None);
                         }
+                    }
+                    if length > MAX_WHOLE_MESSAGE {
+                        let what = "a message that is not one chunk and nothing else";
+                        return Err(Error::invalid(format!("{what} must be at most {MAX_WHOLE_MESSAGE} bytes")));
                     }
                     *missing -= fill(begun, &mut self.arrived, length);
                     if *missing > 0 {
@@ -284,6 +288,37 @@ mod tests {
             let framed = [&[0][..], &u32::try_from(bytes.len()).unwrap().to_be_bytes(), &bytes].concat();
             assert_eq!(read(framed.chunks(3)).unwrap(), (vec![expected], true));
         }
+    }
+
+    #[test]
+    fn a_message_that_is_more_than_a_chunk_is_put_together_up_to_64_kib_and_refused_before_it_has_come() {
+        let unknown = |length: usize| [&[0xa2, 0x06][..], &varint(length), &vec![0; length]].concat();
+        let header = UploadHeader { client_id: 1, ..Default::default() };
+        let header = UploadAttachmentRequest { message: Some(Message::Header(header)) }.encode_to_vec();
+        let chunk = UploadAttachmentRequest { message: Some(Message::Chunk(vec![1; 200].into())) }.encode_to_vec();
+        for begun in [header, chunk] {
+            for (length, fits) in [(65_535, true), (65_536, true), (65_537, false)] {
+                let bytes = [&begun[..], &unknown(length - begun.len() - 5)].concat();
+                assert_eq!(bytes.len(), length);
+                let framed = [&[0][..], &u32::try_from(length).unwrap().to_be_bytes(), &bytes].concat();
+                let sent = if fits { &framed[..] } else { &framed[..PREFIX + CHUNK_HEAD] };
+                match read([sent]) {
+                    Ok((messages, true)) => assert!(fits && messages.len() == 1, "{length}"),
+                    Ok((_, false)) => panic!("{length}: more of it is waited for"),
+                    Err(error) => assert!(!fits && error.to_string().contains("65536"), "{length}: {error}"),
+                }
+            }
+        }
+    }
+
+    fn varint(mut number: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while number > 127 {
+            bytes.push(u8::try_from(number & 127).unwrap() | 128);
+            number >>= 7;
+        }
+        bytes.push(u8::try_from(number).unwrap());
+        bytes
     }
 
     #[test]

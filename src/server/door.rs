@@ -20,9 +20,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::limits::{
-    ACCEPT_PAUSE, CONNECTION_WINDOWS, HTTP1_BUFFER, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS,
-};
+use super::limits::{ACCEPT_PAUSE, HTTP1_BUFFER, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS};
 use super::stage::{Stage, Stages};
 use super::stream::Stream;
 use crate::auth::{Certificates, Peer};
@@ -115,7 +113,7 @@ pub(super) async fn serve(door: Door, stages: Stages) {
     http2
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.window)
-        .initial_connection_window_size(limits.window * CONNECTION_WINDOWS)
+        .initial_connection_window_size(limits.window * MAX_STREAMS)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS)
         .max_concurrent_streams(MAX_STREAMS)

@@ -16,14 +16,14 @@ use super::health::Serving;
 use crate::error::{Error, Kind};
 use crate::pb::attachment_service_server::AttachmentServiceServer;
 use crate::pb::{self};
-use crate::rpc::{Attachments, MAX_MESSAGE, UPLOAD, Unread};
+use crate::rpc::{Attachments, MAX_WHOLE_MESSAGE, UPLOAD, Unread};
 
 /// How long a client will wait for the end of its call.
 const DEADLINE: &str = "grpc-timeout";
 
 /// The routes of the gRPC port.
 pub(super) fn routes(attachments: Attachments, serving: &Serving) -> Router {
-    let service = AttachmentServiceServer::new(attachments).max_decoding_message_size(MAX_MESSAGE);
+    let service = AttachmentServiceServer::new(attachments).max_decoding_message_size(MAX_WHOLE_MESSAGE);
     let reflection = |version: &str| tracing::error!(version, "the descriptors cannot be reflected");
     let described = || {
         tonic_reflection::server::Builder::configure()

@@ -3,17 +3,10 @@
 
 use std::time::Duration;
 
-/// The window of an HTTP/2 stream, in bytes, where the memory budget is `budget`: what a client may send before it is read.
-/// 256 of them are the budget, as long as they are neither smaller than what a fast client needs nor larger than one gains by.
-pub(super) fn stream_window(budget: u64) -> u32 {
-    u32::try_from((budget / 256).clamp(64 << 10, 1 << 20)).unwrap_or(1 << 20)
-}
-/// How many windows of a stream the window of a connection has: more than one, so that one stalled upload does not stop the others
-/// on its connection.
-pub(super) const CONNECTION_WINDOWS: u32 = 4;
 /// The largest HTTP/2 frame that clients may send, in bytes. Larger frames cost less to take apart, and are put together first.
 pub(super) const MAX_FRAME: u32 = 64 << 10;
-/// How many streams an HTTP/2 connection may have open. hyper's own limit is taken away by tonic, so it is set here.
+/// How many streams an HTTP/2 connection may have open. The window of a connection is that of as many streams, so that uploads
+/// which wait for memory never keep the others on their connection from getting on, and from giving theirs back.
 pub(super) const MAX_STREAMS: u32 = 200;
 /// What the headers of one HTTP/2 request may have, in bytes, by the count of RFC 9113 §6.5.2: the longest token, and as much again.
 pub(super) const MAX_HEADERS: u32 = 32 << 10;

@@ -17,6 +17,9 @@ use crate::harness::{
 
 const MAX_CHUNK: usize = 4 << 20;
 
+/// How many streams of one connection are not read.
+const STALLED: u64 = 100;
+
 fn limited(lines: &str) -> Server {
     Setup { limits: format!("max_upload_size = {MAX_UPLOAD}\n{lines}\n"), ..Setup::default() }.start()
 }
@@ -99,7 +102,7 @@ async fn more_streams_than_a_connection_may_have_wait_and_are_all_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_the_server_does_not_read_leaves_room_for_the_others_on_its_connection() {
+async fn streams_that_the_server_does_not_read_leave_room_for_the_others_on_its_connection() {
     let server = Server::start();
     // A record that is a pipe: the server waits for it as it would for a storage that hangs, and reads nothing of the
     // upload meanwhile.
@@ -108,11 +111,14 @@ async fn a_stream_that_the_server_does_not_read_leaves_room_for_the_others_on_it
     fs::create_dir_all(&folder).expect("a folder can be made");
     assert!(Command::new("mkfifo").arg(&record).status().expect("mkfifo can be run").success());
 
+    // Each has a thread that waits at the pipe.
     let mut connection = RawConnection::open(server.grpc).await;
-    let mut stalled = connection.upload(&token(&[1]), &[]).await;
-    stalled.send(framed(Message::Header(header(1, 99))));
-    for number in 0..8 {
-        stalled.send(framed(chunk(noise(1 << 20, number))));
+    let mut stalled = Vec::new();
+    for number in 0..STALLED {
+        let mut stream = connection.upload(&token(&[1]), &[]).await;
+        stream.send(framed(Message::Header(header(1, 99))));
+        stream.send(framed(chunk(noise(1 << 20, number))));
+        stalled.push(stream);
     }
     connection.delivered().await;
     for attachment in 1..=10 {
@@ -129,8 +135,10 @@ async fn a_stream_that_the_server_does_not_read_leaves_room_for_the_others_on_it
 
     // Whoever opens a pipe lets its reader go on, and nothing in it is no record.
     drop(fs::File::options().write(true).open(&record).expect("the server waits at the other end"));
-    let refusal = stalled.reply().await.expect_err("there is no record");
-    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Internal, "INTERNAL"));
+    for stream in stalled {
+        let refusal = stream.reply().await.expect_err("there is no record");
+        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Internal, "INTERNAL"));
+    }
     fs::remove_dir_all(&folder).expect("a folder can be removed");
 }
 
