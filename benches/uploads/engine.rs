@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use opendal::Operator;
+use opendal::{HttpTransporter, Operator};
+use opendal_http_transport_reqwest::ReqwestTransport;
 
 use crate::{Result, load};
 
@@ -96,6 +97,7 @@ impl Drop for Engine {
 pub fn copy(options: &[String]) -> Result {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.install_default().map_err(|_| "there is a provider of cryptography already")?;
+    HttpTransporter::install_default(ReqwestTransport::default());
     let options = options.iter().filter_map(|option| option.split_once('='));
     let operator = Operator::via_iter("s3", options.map(|(name, value)| (name.to_owned(), value.to_owned())))?;
     let runtime = tokio::runtime::Runtime::new()?;
