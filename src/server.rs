@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{fmt, io};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -32,7 +32,7 @@ use crate::upload::Uploads;
 use crate::{auth, edge, rest, tls};
 use door::{Door, Speaks};
 use health::Serving;
-use limits::{ADMIN_PARTING, PARTING};
+use limits::{ADMIN_PARTING, BACKLOG, PARTING};
 use stage::{Stage, Stages};
 
 /// How long a start waits for the storage to show what it can do.
@@ -136,9 +136,9 @@ impl Server {
         let attachments = Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), metrics.clone());
         let (draining, started) = (Arc::default(), Arc::default());
         let health = Health { verifier, store, uploads, budget, draining, started };
-        let rest = listen("rest", config.rest.listen).await?;
-        let grpc = listen("grpc", config.grpc.listen).await?;
-        let admin = listen("admin", config.admin.listen).await?;
+        let rest = listen("rest", config.rest.listen)?;
+        let grpc = listen("grpc", config.grpc.listen)?;
+        let admin = listen("admin", config.admin.listen)?;
         Ok(Server { config, attachments, health, metrics, certificates, tls, rest, grpc, admin })
     }
 
@@ -269,8 +269,15 @@ impl Tls {
     }
 }
 
-async fn listen(port: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Bind { port, address, error })
+fn listen(port: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Connections of a process that has ended keep its port for a minute otherwise.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|error| StartError::Bind { port, address, error })
 }
 
 impl fmt::Display for Addresses {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+/// How many connections the system keeps until they are accepted. It has a limit of its own as well (`net.core.somaxconn`).
+pub(super) const BACKLOG: u32 = 4096;
 /// The largest HTTP/2 frame that clients may send, in bytes. Larger frames cost less to take apart, and are put together first.
 pub(super) const MAX_FRAME: u32 = 64 << 10;
 /// How many streams an HTTP/2 connection may have open. The window of a connection is that of as many streams, so that uploads

@@ -503,6 +503,23 @@ fn as_many_connections_as_may_be_are_open_and_the_next_waits_for_one_of_them_to_
 }
 
 #[test]
+fn a_thousand_clients_who_come_at_once_are_kept_until_there_is_room_and_are_all_served() {
+    let server = Setup { limits: "max_connections = 1\n".to_owned(), ..Setup::default() }.start();
+    let mut first = server.connect();
+    first.assert_serves();
+    // One whom the system does not keep is not answered, and asks again a second later.
+    let come = |_| TcpStream::connect_timeout(&server.rest, Duration::from_millis(900)).expect("it is kept");
+    let kept: Vec<TcpStream> = (0..1000).map(come).collect();
+    drop(first);
+    for mut stream in kept {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: attachd\r\nConnection: close\r\n\r\n").expect("it is open");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("a reply");
+        assert!(reply.starts_with("HTTP/1.1 404"), "{reply}");
+    }
+}
+
+#[test]
 fn plain_text_is_said_to_be_so_at_the_start() {
     let said = |server: &Server| {
         ["rest", "grpc"].map(|port| {
