@@ -61,10 +61,6 @@ pub struct Config {
     pub shutdown: Shutdown,
 }
 
-/// What the window of an HTTP/2 stream may be, in bytes. Below it frames do not fit; above it the window of a connection, which
-/// has room for those of all its streams, would pass what HTTP/2 can say (RFC 9113 §6.9.1).
-const HTTP2_WINDOW: std::ops::RangeInclusive<u64> = (64 << 10)..=(8 << 20);
-
 /// A door.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -128,6 +124,13 @@ pub enum OnUnknown {
     Create,
 }
 
+/// What the window of an HTTP/2 stream may be, in bytes. Below it frames do not fit; above it the window of a connection, which
+/// has room for those of all its streams, would pass what HTTP/2 can say (RFC 9113 §6.9.1).
+pub(crate) const HTTP2_WINDOW: std::ops::RangeInclusive<u64> = (64 << 10)..=(8 << 20);
+
+/// Up to which window a fast client on the same network gains by it, in bytes.
+const FAST_WINDOW: u64 = 256 << 10;
+
 /// Sizes and times.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -142,7 +145,7 @@ pub struct Limits {
     pub memory_budget: ByteSize,
     /// How much may have arrived of each request over HTTP/2 before it is read, from 64 KiB to 8 MiB: the window of a stream, beside
     /// `memory_budget`. An upload over HTTP/2 comes no faster than so much in the time that a packet takes to the client and
-    /// back. Default 0: the 1024th part of `memory_budget`, but 64 KiB at least and 256 KiB at most.
+    /// back. 0 takes the 1024th part of `memory_budget`, but 64 KiB at least and 256 KiB at most. Default 0.
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub http2_window: ByteSize,
@@ -249,8 +252,10 @@ impl Config {
 
     /// The window of an HTTP/2 stream, in bytes.
     pub(crate) fn http2_window(&self) -> u32 {
-        let fitting = (self.limits.memory_budget.as_u64() / 1024).clamp(64 << 10, 256 << 10);
-        let bytes = Some(self.limits.http2_window.as_u64()).filter(|bytes| *bytes > 0).unwrap_or(fitting);
+        let bytes = match self.limits.http2_window.as_u64() {
+            0 => (self.limits.memory_budget.as_u64() / 1024).clamp(*HTTP2_WINDOW.start(), FAST_WINDOW),
+            bytes => bytes,
+        };
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 

@@ -45,7 +45,7 @@ pub const MAX_CHUNK: usize = 4 << 20;
 pub const MAX_MESSAGE: usize = MAX_CHUNK + (64 << 10);
 
 /// The largest gRPC message, in bytes, that is more or other than one chunk: it is put together in memory that no budget counts.
-/// The longest header takes a twentieth of it.
+/// A header with the longest name and media type has less than 1 KiB.
 pub const MAX_WHOLE_MESSAGE: usize = 64 << 10;
 
 /// The operations of `attachments.v2.AttachmentService`.

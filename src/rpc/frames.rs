@@ -292,7 +292,12 @@ mod tests {
 
     #[test]
     fn a_message_that_is_more_than_a_chunk_is_put_together_up_to_64_kib_and_refused_before_it_has_come() {
-        let unknown = |length: usize| [&[0xa2, 0x06][..], &varint(length), &vec![0; length]].concat();
+        // A field that is not known: its key, its length, its bytes.
+        let unknown = |length: usize| {
+            let mut field = vec![0xa2, 0x06];
+            prost::encode_length_delimiter(length, &mut field).unwrap();
+            [field, vec![0; length]].concat()
+        };
         let header = UploadHeader { client_id: 1, ..Default::default() };
         let header = UploadAttachmentRequest { message: Some(Message::Header(header)) }.encode_to_vec();
         let chunk = UploadAttachmentRequest { message: Some(Message::Chunk(vec![1; 200].into())) }.encode_to_vec();
@@ -309,16 +314,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    fn varint(mut number: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while number > 127 {
-            bytes.push(u8::try_from(number & 127).unwrap() | 128);
-            number >>= 7;
-        }
-        bytes.push(u8::try_from(number).unwrap());
-        bytes
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::config::HTTP2_WINDOW;
+
 /// How many connections the system keeps until they are accepted. It has a limit of its own as well (`net.core.somaxconn`).
 pub(super) const BACKLOG: u32 = 4096;
 /// The largest HTTP/2 frame that clients may send, in bytes. Larger frames cost less to take apart, and are put together first.
@@ -10,6 +12,8 @@ pub(super) const MAX_FRAME: u32 = 64 << 10;
 /// How many streams an HTTP/2 connection may have open. The window of a connection is that of as many streams, so that uploads
 /// which wait for memory never keep the others on their connection from getting on, and from giving theirs back.
 pub(super) const MAX_STREAMS: u32 = 200;
+// The largest window that HTTP/2 knows has 31 bits (RFC 9113 §6.9.1).
+const _: () = assert!(*HTTP2_WINDOW.end() * (MAX_STREAMS as u64) < 1 << 31);
 /// What the headers of one HTTP/2 request may have, in bytes, by the count of RFC 9113 §6.5.2: the longest token, and as much again.
 pub(super) const MAX_HEADERS: u32 = 32 << 10;
 /// How many streams a client may reset before they were accepted; past it the connection is closed (rapid reset).

@@ -21,7 +21,7 @@ pub struct RawConnection {
     driver: tokio::task::JoinHandle<()>,
 }
 
-/// A call of `UploadAttachment` whose body is written by hand.
+/// A call whose body is written by hand.
 pub struct RawStream {
     body: SendStream<Bytes>,
     reply: ResponseFuture,
@@ -57,8 +57,13 @@ impl RawConnection {
 
     /// Begins an upload. An empty token sends none.
     pub async fn upload(&mut self, token: &str, headers: &[(&str, &str)]) -> RawStream {
+        self.call("UploadAttachment", token, headers).await
+    }
+
+    /// Begins a call of a method that answers with an attachment.
+    pub async fn call(&mut self, method: &str, token: &str, headers: &[(&str, &str)]) -> RawStream {
         let mut requests = self.requests.clone().ready().await.expect("the connection is open");
-        let mut request = Request::post("http://attachd/attachments.v2.AttachmentService/UploadAttachment")
+        let mut request = Request::post(format!("http://attachd/attachments.v2.AttachmentService/{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         if !token.is_empty() {
@@ -90,6 +95,13 @@ impl RawStream {
     /// Sends bytes of the body. A server that has answered may have closed the stream; the reply is there all the same.
     pub fn send(&mut self, bytes: impl Into<Bytes>) {
         let _ = self.body.send_data(bytes.into(), false);
+    }
+
+    /// How many bytes the server takes of this stream before it has read any.
+    pub async fn room(&mut self) -> usize {
+        self.body.reserve_capacity(1 << 20);
+        let assigned = std::future::poll_fn(|context| self.body.poll_capacity(context)).await;
+        assigned.expect("the stream is open").expect("the server takes some")
     }
 
     /// Ends the body, likewise.
