@@ -337,7 +337,8 @@ def proxied(name, command, template, target, work):
         verdict(f"{name}: there was a load, and all of it was acknowledged", "" if enough else "see the figures")
         if load.refused or load.cut:
             for log in (work / "proxy.log", work / "nginx.log"):
-                print(log.read_text()[-2000:] if log.exists() else "")
+                lines = log.read_text().splitlines() if log.exists() else []
+                print("\n".join([line for line in lines if "[info]" not in line][-40:]))
     finally:
         if load:
             load.finish()
