@@ -65,6 +65,7 @@ pub fn all(peers: Option<&[String]>, attachd: &Path, against: Option<&Path>) -> 
         Contestant { name: "floor", program: Program::Floor(Floor::Write), door: Door::Put },
         Contestant { name: "floor-sha", program: Program::Floor(Floor::Sha), door: Door::Put },
         Contestant { name: "floor-fsync", program: Program::Floor(Floor::Fsync), door: Door::Put },
+        Contestant { name: "floor-commit", program: Program::Floor(Floor::Commit), door: Door::Put },
         Contestant { name: "attachd REST", program: attachd(), door: Door::Form },
         Contestant { name: "attachd gRPC 1 MiB", program: attachd(), door: Door::Grpc { message: LARGE_MESSAGE } },
         Contestant { name: "attachd gRPC 64 KiB", program: attachd(), door: Door::Grpc { message: SMALL_MESSAGE } },

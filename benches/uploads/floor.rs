@@ -1,7 +1,7 @@
 //! The floors: the least that a program can do that stores what it receives. One thread for each connection, one buffer that
 //! is used again, no check of anything. They speak just enough HTTP/1.1 to be sent `PUT` requests one after the other.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,9 @@ use crate::Result;
 /// The one buffer of a connection, in bytes.
 const BUFFER: usize = 256 << 10;
 
+/// About as long as the record of an upload, in bytes.
+const RECORD: usize = 512;
+
 /// What a floor does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Floor {
@@ -25,6 +28,9 @@ pub enum Floor {
     Sha,
     /// Receive, write and make durable.
     Fsync,
+    /// Receive, hash, write and make durable, with a record beside the content and directories of their own, as attachd lays them
+    /// out: what a commit costs the file system, and nothing of what leads to it.
+    Commit,
 }
 
 /// Serves until it is killed.
@@ -58,8 +64,10 @@ fn connection(floor: Floor, mut stream: &TcpStream, root: &Path, number: usize) 
             }
         };
         let mut left = content_length(&buffer[..end])?;
-        let mut file = File::create(root.join(format!("{number}-{request}")))?;
-        let mut hash = (floor == Floor::Sha).then(|| Context::new(&SHA256));
+        let name = format!("{number}-{request}");
+        let path = root.join(&name);
+        let mut file = File::create(&path)?;
+        let mut hash = matches!(floor, Floor::Sha | Floor::Commit).then(|| Context::new(&SHA256));
         let mut arrived = end..filled;
         loop {
             let bytes = &buffer[arrived];
@@ -79,12 +87,32 @@ fn connection(floor: Floor, mut stream: &TcpStream, root: &Path, number: usize) 
         if let Some(hash) = hash {
             std::hint::black_box(hash.finish());
         }
-        if floor == Floor::Fsync {
-            file.sync_all()?;
+        match floor {
+            Floor::Write | Floor::Sha => {}
+            Floor::Fsync => file.sync_all()?,
+            Floor::Commit => commit(root, &name, &path, &file)?,
         }
         stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")?;
     }
     Ok(())
+}
+
+/// Makes a file durable below a directory of its own, then a record beside it.
+fn commit(root: &Path, name: &str, path: &Path, content: &File) -> io::Result<()> {
+    let own = root.join(format!("attachment-{name}"));
+    let contents = own.join("content");
+    content.sync_all()?;
+    fs::create_dir(&own)?;
+    fs::create_dir(&contents)?;
+    fs::rename(path, contents.join("bytes"))?;
+    File::open(contents)?.sync_all()?;
+    let written = root.join(format!("{name}.record"));
+    let mut record = File::create(&written)?;
+    record.write_all(&[b' '; RECORD])?;
+    record.sync_all()?;
+    fs::rename(written, own.join("record.json"))?;
+    File::open(own)?.sync_all()?;
+    File::open(root)?.sync_all()
 }
 
 fn content_length(head: &[u8]) -> io::Result<u64> {
