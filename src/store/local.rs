@@ -5,7 +5,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
@@ -23,18 +22,25 @@ use crate::error::{Error, Kind, Result};
 use directory::Directory;
 use draft::Draft;
 use entries::Entries;
+use threads::{Pool, on_thread};
+
+pub use threads::Abandoned;
 
 mod beneath;
 mod directory;
 mod draft;
 mod entries;
+mod threads;
 
 /// How many threads write content at once. They copy and hash, which keeps a core busy, and wait for a disk only where more is
 /// written than it takes.
 const WRITING: usize = 16;
 
-/// How many threads commit at once. They mostly wait for the disk, and more of them share a sync.
+/// How many threads commit at once, where the disk is what they wait for. More of them share a sync.
 const COMMITTING: usize = 64;
+
+/// How many read records at once. More than commit: a few that hang must not keep all others from being known.
+const READING: usize = 256;
 
 /// A storage root, and how files are written in it.
 #[derive(Debug)]
@@ -43,9 +49,10 @@ pub struct Local {
     entries: Entries,
     /// The locks of attachments within this process. A file lock beside each holds between processes.
     locks: Locks,
-    /// How many writes and commits are under way at once: each has a thread, whose stack and caches are memory too.
+    /// How many writes are under way at once: each has a thread, whose stack and caches are memory too.
     writing: Arc<Semaphore>,
-    committing: Arc<Semaphore>,
+    committing: Pool,
+    reading: Pool,
     steps: Steps,
     #[cfg(feature = "faults")]
     faults: Faults,
@@ -63,38 +70,6 @@ enum Operation {
     Abort,
 }
 
-/// Whether nobody waits any more for what a thread does.
-#[derive(Clone, Debug, Default)]
-pub struct Abandoned(Arc<AtomicBool>);
-
-impl Abandoned {
-    /// Says that nobody waits any more.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Sets it when dropped before the end.
-struct Awaited(Option<Abandoned>);
-
-impl Awaited {
-    fn ended(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        if let Some(abandoned) = &self.0 {
-            abandoned.set();
-        }
-    }
-}
-
 impl Local {
     /// Opens the root that the options name.
     pub fn open(
@@ -104,12 +79,14 @@ impl Local {
     ) -> Result<Local, OpenError> {
         let directory = Directory::open(options)?;
         let entries = Entries::new(directory.root().to_owned());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Local {
             directory,
             entries,
             locks: Locks::default(),
             writing: Arc::new(Semaphore::new(WRITING)),
-            committing: Arc::new(Semaphore::new(COMMITTING)),
+            committing: Pool::new(cores, COMMITTING),
+            reading: Pool::new(cores, READING),
             steps,
             #[cfg(feature = "faults")]
             faults,
@@ -131,7 +108,7 @@ impl Local {
     /// The record of an attachment, if it is known.
     pub async fn record(self: &Arc<Self>, key: Key) -> Result<Option<Record>> {
         let local = Arc::clone(self);
-        on_thread(Abandoned::default(), move |abandoned| local.record_now(key, abandoned)).await?
+        self.reading.run(Abandoned::default(), move |abandoned| local.record_now(key, abandoned)).await?
     }
 
     fn record_now(&self, key: Key, abandoned: &Abandoned) -> Result<Option<Record>> {
@@ -221,7 +198,8 @@ impl Local {
         D: FnOnce(Option<&Record>) -> Result<Option<Record>> + Send + 'static,
     {
         let turn = Arc::clone(self.lock_of(key)).lock_owned().await;
-        let replaced = on_thread(abandoned, move |abandoned| self.replace_now(key, turn, decide, abandoned));
+        let pool = self.committing.clone();
+        let replaced = pool.run(abandoned, move |abandoned| self.replace_now(key, turn, decide, abandoned));
         replaced.await.map_err(Refusal::unsettled)?
     }
 
@@ -342,10 +320,7 @@ impl Sink {
             let replaced = local.replace_now(key, turn, |stands| decide(stands, size, sha256).map(Some), abandoned);
             replaced.map_or_else(Committed::Closed, |replacement| Committed::Stands(Box::new(replacement)))
         };
-        // It fails only where it was closed, which it never is.
-        let place = Arc::clone(&local.committing).acquire_owned().await;
-        let first = on_thread(abandoned.clone(), move |abandoned| {
-            let _place = place;
+        let first = local.committing.run(abandoned.clone(), move |abandoned| {
             let Sink { local, path, mut draft } = self;
             let Written { key, mut size, mut hash } = written;
             let ended = local.end_now(&path, &mut draft, &batch, &mut hash, abandoned);
@@ -371,7 +346,8 @@ impl Sink {
             Ok(Err(committed)) => committed,
             Ok(Ok((replace, size, sha256))) => {
                 let turn = Arc::clone(local.lock_of(key)).lock_owned().await;
-                let second = on_thread(abandoned, move |abandoned| replace(&local, turn, size, sha256, abandoned));
+                let pool = local.committing.clone();
+                let second = pool.run(abandoned, move |abandoned| replace(&local, turn, size, sha256, abandoned));
                 second.await.unwrap_or_else(unsettled)
             }
         }
@@ -435,15 +411,4 @@ impl Local {
         self.steps.passed(Step::ContentSynced);
         Ok(())
     }
-}
-
-/// Does what blocks on a thread that may. The thread is told when nobody waits for it any more.
-async fn on_thread<T: Send + 'static>(
-    abandoned: Abandoned,
-    work: impl FnOnce(&Abandoned) -> T + Send + 'static,
-) -> Result<T> {
-    let awaited = Awaited(Some(abandoned.clone()));
-    let done = tokio::task::spawn_blocking(move || work(&abandoned)).await;
-    awaited.ended();
-    done.map_err(Error::internal)
 }

@@ -1,0 +1,311 @@
+//! Where what blocks is done: on a thread of its own, or in a pool of as few threads as keep up. A thread of the pool that has
+//! done its piece of work takes the next one without a sleep in between, and it is the sleeping and waking that a change of
+//! threads costs; more come in only where those at work wait for a disk. It must not know what the work is.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Result};
+
+/// How long a piece of work takes at least where it waits for a disk. Without that it takes a tenth.
+const SLOW: Duration = Duration::from_millis(1);
+
+/// How long nothing may end while something waits, until one more thread comes in.
+const STUCK: Duration = Duration::from_millis(2);
+
+/// Whether nobody waits any more for what a thread does.
+#[derive(Clone, Debug, Default)]
+pub struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    /// Says that nobody waits any more.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Sets it when dropped before the end.
+struct Awaited(Option<Abandoned>);
+
+impl Awaited {
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if let Some(abandoned) = &self.0 {
+            abandoned.set();
+        }
+    }
+}
+
+/// Does what blocks on a thread that may. The thread is told when nobody waits for it any more.
+pub(super) async fn on_thread<T: Send + 'static>(
+    abandoned: Abandoned,
+    work: impl FnOnce(&Abandoned) -> T + Send + 'static,
+) -> Result<T> {
+    let awaited = Awaited(Some(abandoned.clone()));
+    let done = tokio::task::spawn_blocking(move || work(&abandoned)).await;
+    awaited.ended();
+    done.map_err(Error::internal)
+}
+
+/// How often a thread that has nothing to do lets others have its processor, and looks again, before it leaves: those others
+/// may be about to ask for work.
+const LINGERS: u32 = 16;
+
+/// A pool of threads, which are those of the runtime for what blocks, while they are here.
+#[derive(Clone)]
+pub(super) struct Pool(Arc<Inner>);
+
+struct Inner {
+    fewest: usize,
+    most: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    waiting: VecDeque<Work>,
+    /// How many threads there may be at this time, between the fewest and the most.
+    wanted: usize,
+    at_work: usize,
+    /// How many pieces have ended.
+    ended: u64,
+    /// Whether somebody looks that pieces end.
+    watched: bool,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("fewest", &self.0.fewest).field("most", &self.0.most).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// A pool of `fewest` threads where the work waits for nothing, and of up to `most` where it does. None is there before
+    /// there is work.
+    pub fn new(fewest: usize, most: usize) -> Pool {
+        let state = State { waiting: VecDeque::new(), wanted: fewest, at_work: 0, ended: 0, watched: false };
+        Pool(Arc::new(Inner { fewest, most: most.max(fewest), state: Mutex::new(state) }))
+    }
+
+    /// Does a piece of work, after those that were asked for before it. It is told when nobody waits for it any more, and done
+    /// all the same.
+    ///
+    /// # Errors
+    /// Where the work panicked.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        abandoned: Abandoned,
+        work: impl FnOnce(&Abandoned) -> T + Send + 'static,
+    ) -> Result<T> {
+        let awaited = Awaited(Some(abandoned.clone()));
+        let (tell, told) = oneshot::channel();
+        self.begin(Box::new(move || {
+            // Nobody may listen any more.
+            let _ = tell.send(work(&abandoned));
+        }));
+        let done = told.await;
+        awaited.ended();
+        done.map_err(|_| Error::internal("work on a thread panicked"))
+    }
+
+    fn begin(&self, work: Work) {
+        let mut state = self.0.lock();
+        state.waiting.push_back(work);
+        if state.at_work < state.wanted {
+            self.join(&mut state);
+        } else if !state.watched {
+            state.watched = true;
+            tokio::spawn(self.clone().watch());
+        }
+    }
+
+    fn join(&self, state: &mut State) {
+        state.at_work += 1;
+        let pool = self.clone();
+        tokio::task::spawn_blocking(move || pool.work());
+    }
+
+    fn work(&self) {
+        let mut state = self.0.lock();
+        let mut lingered = 0;
+        while state.at_work <= state.wanted {
+            let Some(work) = state.waiting.pop_front() else {
+                if lingered == LINGERS {
+                    break;
+                }
+                lingered += 1;
+                drop(state);
+                std::thread::yield_now();
+                state = self.0.lock();
+                continue;
+            };
+            lingered = 0;
+            drop(state);
+            let began = Instant::now();
+            // Whoever waits for it is told, since what would tell of its end is dropped.
+            let _ = catch_unwind(AssertUnwindSafe(work));
+            let slow = began.elapsed() >= SLOW;
+            state = self.0.lock();
+            state.ended += 1;
+            if !slow {
+                state.wanted = state.wanted.saturating_sub(1).max(self.0.fewest);
+            } else if !state.waiting.is_empty() {
+                self.grow(&mut state);
+            }
+        }
+        state.at_work -= 1;
+    }
+
+    /// Lets one more thread in.
+    fn grow(&self, state: &mut State) {
+        state.wanted = (state.wanted + 1).min(self.0.most);
+        if state.at_work < state.wanted {
+            self.join(state);
+        }
+    }
+
+    /// Lets more threads in where none of those at work gets to its end, for as long as something waits.
+    async fn watch(self) {
+        let mut ended = None;
+        loop {
+            tokio::time::sleep(STUCK).await;
+            let mut state = self.0.lock();
+            if state.waiting.is_empty() {
+                state.watched = false;
+                return;
+            }
+            if ended.replace(state.ended) == Some(state.ended) {
+                self.grow(&mut state);
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// A panic leaves nothing half done that this guards.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    fn idle(pool: &Pool) -> bool {
+        let state = pool.0.lock();
+        state.at_work == 0 && state.waiting.is_empty() && !state.watched
+    }
+
+    async fn until(holds: impl Fn() -> bool) {
+        let held = async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), held).await.expect("it comes to be");
+    }
+
+    #[tokio::test]
+    async fn work_is_done_in_its_order() {
+        let pool = Pool::new(1, 1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let all = (0..100).map(|number| {
+            let order = Arc::clone(&order);
+            pool.run(Abandoned::default(), move |_| order.lock().unwrap().push(number))
+        });
+        for done in futures_util::future::join_all(all).await {
+            done.unwrap();
+        }
+        let order = std::mem::take(&mut *order.lock().unwrap());
+        assert!(order.into_iter().eq(0..100));
+        until(|| idle(&pool)).await;
+    }
+
+    #[tokio::test]
+    async fn where_all_at_work_wait_others_come_in_up_to_the_most_and_leave_again() {
+        let pool = Pool::new(2, 5);
+        let (at_once, most, open) =
+            (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let all: Vec<_> = (0..20)
+            .map(|_| {
+                let (at_once, most, open) = (Arc::clone(&at_once), Arc::clone(&most), Arc::clone(&open));
+                let pool = pool.clone();
+                tokio::spawn(async move {
+                    let work = move |_: &Abandoned| {
+                        most.fetch_max(at_once.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        while !open.load(Ordering::SeqCst) {
+                            thread::sleep(Duration::from_millis(1));
+                        }
+                        at_once.fetch_sub(1, Ordering::SeqCst);
+                    };
+                    pool.run(Abandoned::default(), work).await
+                })
+            })
+            .collect();
+        until(|| at_once.load(Ordering::SeqCst) == 5).await;
+        open.store(true, Ordering::SeqCst);
+        for done in all {
+            done.await.unwrap().unwrap();
+        }
+        assert_eq!(most.load(Ordering::SeqCst), 5);
+        // Short work needs no more than the fewest.
+        while pool.0.lock().wanted > 2 {
+            pool.run(Abandoned::default(), |_| ()).await.unwrap();
+        }
+        until(|| idle(&pool)).await;
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_told_of_and_its_thread_goes_on() {
+        let pool = Pool::new(1, 1);
+        let (go, wait) = mpsc::channel::<()>();
+        let (panics, other) = tokio::join!(
+            pool.run(Abandoned::default(), move |_| {
+                wait.recv().unwrap();
+                panic!("on purpose");
+            }),
+            async {
+                let other = pool.run(Abandoned::default(), |_| 7);
+                go.send(()).unwrap();
+                other.await
+            }
+        );
+        assert!(panics.is_err());
+        assert_eq!(other.unwrap(), 7);
+        until(|| idle(&pool)).await;
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_is_told_so_and_done() {
+        let pool = Pool::new(1, 1);
+        let (go, wait) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        let work = pool.run(Abandoned::default(), move |abandoned| {
+            wait.recv().unwrap();
+            tell.send(abandoned.is_set()).unwrap();
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(5), work).await.is_err());
+        go.send(()).unwrap();
+        assert!(told.recv().unwrap());
+    }
+}
