@@ -56,6 +56,12 @@ const FILE_WRITE: usize = 256 << 10;
 /// The best size of a write to an object, in bytes.
 const OBJECT_WRITE: usize = 1 << 20;
 
+/// The record of an attachment, within its folder.
+const RECORD: &str = "record.json";
+
+/// The folder of its content.
+const CONTENT: &str = "content";
+
 /// Where the storage is tried out.
 const PROBE: &str = "probe";
 
@@ -259,12 +265,16 @@ fn parse_record(bytes: &[u8], key: Key) -> Result<Record> {
     Ok(record)
 }
 
+fn folder_path(key: Key) -> String {
+    format!("clients/{}/attachments/{}", key.client, key.attachment)
+}
+
 fn record_path(key: Key) -> String {
-    format!("clients/{}/attachments/{}/record.json", key.client, key.attachment)
+    format!("{}/{RECORD}", folder_path(key))
 }
 
 fn content_folder(key: Key) -> String {
-    format!("clients/{}/attachments/{}/content/", key.client, key.attachment)
+    format!("{}/{CONTENT}/", folder_path(key))
 }
 
 fn content_path(key: Key, id: UploadId) -> String {

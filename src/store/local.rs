@@ -3,10 +3,10 @@
 //! under the lock of the attachment. Whatever blocks does so on threads that may. It must not know what a record says.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::fsync;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use super::commit::{Locks, Refusal, Replacement, stripe};
@@ -15,13 +15,13 @@ use super::content::{Committed, Hash, Written, length};
 #[cfg(feature = "faults")]
 use super::faults::Faults;
 use super::steps::{Step, Steps};
-use super::{io_failure, parse_record, record_path};
+use super::{CONTENT, RECORD, folder_path, io_failure, parse_record, record_path};
 use crate::attachment::{Digest, Key, Record};
 use crate::error::{Error, Kind, Result};
 
 use directory::Directory;
 use draft::Draft;
-use entries::Entries;
+use entries::{Entries, Folder};
 use threads::{Pool, on_thread};
 
 pub use threads::Abandoned;
@@ -41,6 +41,9 @@ const COMMITTING: usize = 64;
 
 /// How many read records at once. More than commit: a few that hang must not keep all others from being known.
 const READING: usize = 256;
+
+/// More than most records have, in bytes.
+const RECORD_LENGTH: usize = 1 << 10;
 
 /// A storage root, and how files are written in it.
 #[derive(Debug)]
@@ -120,6 +123,16 @@ impl Local {
         }
     }
 
+    /// The record in the folder of an attachment, which is there: that the record is not says that there is none.
+    fn record_in(&self, folder: &Folder, key: Key, abandoned: &Abandoned) -> Result<Option<Record>> {
+        let path = record_path(key);
+        match self.act(Operation::Read, &path, abandoned, || beneath::read_in(folder.own(), RECORD)) {
+            Ok(bytes) => parse_record(&bytes, key).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failure(&path, error)),
+        }
+    }
+
     /// Looks that no symbolic link stands on the way to a directory, for whoever follows that way by other means.
     pub async fn check(self: &Arc<Self>, path: &str) -> Result<()> {
         let (local, path) = (Arc::clone(self), path.to_owned());
@@ -132,28 +145,40 @@ impl Local {
         Sink { local: Arc::clone(self), path: path.to_owned(), draft: None }
     }
 
-    /// Puts a small file in one step, and takes back what a failure leaves.
+    /// Puts a small file in one step, durably, and takes back what a failure leaves.
     pub async fn put(self: &Arc<Self>, path: String, bytes: Vec<u8>, steps: Steps) -> Result<()> {
         let local = Arc::clone(self);
         let put = on_thread(Abandoned::default(), move |abandoned| {
-            local.put_now(&path, bytes, &steps, abandoned)?;
-            local.entries.sync_above(&local.at(&path)).map_err(|error| local.failure(&path, error))
+            let folder = local.put_now(&path, None, bytes, &steps, abandoned)?;
+            local.entries.sync_above(&folder).map_err(|error| local.failure(&path, error))
         });
         put.await?
     }
 
-    fn put_now(&self, path: &str, bytes: Vec<u8>, steps: &Steps, abandoned: &Abandoned) -> Result<()> {
-        let target = self.at(path);
+    /// Puts a small file into its folder, which is opened where it is not yet, and takes back what a failure leaves.
+    fn put_now(
+        &self,
+        path: &str,
+        folder: Option<Folder>,
+        bytes: Vec<u8>,
+        steps: &Steps,
+        abandoned: &Abandoned,
+    ) -> Result<Folder> {
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         let mut draft = None;
         let put = self
             .act(Operation::Write, path, abandoned, || {
-                let draft = draft.insert(self.draft(&target)?);
+                let draft = draft.insert(self.draft(name)?);
                 draft.write(&[bytes.into()])?;
                 draft.sync()
             })
             .and_then(|()| {
                 steps.passed(Step::RecordWritten);
-                self.act(Operation::Close, path, abandoned, || self.name(draft.take(), &target))
+                self.act(Operation::Close, path, abandoned, || {
+                    let folder = folder.map_or_else(|| self.entries.open(above), Ok)?;
+                    draft.take().map_or(Ok(()), |draft| draft.rename(folder.own(), name))?;
+                    Ok(folder)
+                })
             });
         if put.is_err() {
             self.discard(path, draft, abandoned);
@@ -168,8 +193,7 @@ impl Local {
         }
     }
 
-    fn draft(&self, target: &Path) -> io::Result<Draft> {
-        let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    fn draft(&self, name: &str) -> io::Result<Draft> {
         Draft::create(self.directory.temporary(), name)
     }
 
@@ -182,16 +206,6 @@ impl Local {
         }
     }
 
-    /// Gives a file its name, and makes the directories that it needs.
-    fn name(&self, draft: Option<Draft>, target: &Path) -> io::Result<()> {
-        self.entries.make_above(target)?;
-        draft.map_or(Ok(()), |draft| draft.rename(target))
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.directory.root().join(path)
-    }
-
     /// Replaces the record of `key` by what `decide` makes of the one that stands.
     pub async fn replace<D>(self: Arc<Self>, key: Key, decide: D, abandoned: Abandoned) -> Result<Replacement, Refusal>
     where
@@ -199,7 +213,7 @@ impl Local {
     {
         let turn = Arc::clone(self.lock_of(key)).lock_owned().await;
         let pool = self.committing.clone();
-        let replaced = pool.run(abandoned, move |abandoned| self.replace_now(key, turn, decide, abandoned));
+        let replaced = pool.run(abandoned, move |abandoned| self.replace_now(key, None, turn, decide, abandoned));
         replaced.await.map_err(Refusal::unsettled)?
     }
 
@@ -208,13 +222,24 @@ impl Local {
         self.locks.of(key)
     }
 
-    fn replace_now<D>(&self, key: Key, _turn: Turn, decide: D, abandoned: &Abandoned) -> Result<Replacement, Refusal>
+    fn replace_now<D>(
+        &self,
+        key: Key,
+        folder: Option<Folder>,
+        _turn: Turn,
+        decide: D,
+        abandoned: &Abandoned,
+    ) -> Result<Replacement, Refusal>
     where
         D: FnOnce(Option<&Record>) -> Result<Option<Record>>,
     {
         let unchanged = |error| Refusal::unchanged(self.failure("the lock of an attachment", error));
         let _between_processes = self.directory.lock(stripe(key)).map_err(unchanged)?;
-        let old = self.record_now(key, abandoned).map_err(Refusal::unchanged)?;
+        let old = match &folder {
+            Some(folder) => self.record_in(folder, key, abandoned),
+            None => self.record_now(key, abandoned),
+        };
+        let old = old.map_err(Refusal::unchanged)?;
         let Some(new) = decide(old.as_ref()).map_err(Refusal::unchanged)? else {
             return Ok(Replacement { old, new: None });
         };
@@ -224,19 +249,22 @@ impl Local {
             ));
         }
         let path = record_path(key);
-        let bytes = serde_json::to_vec_pretty(&new).map_err(|error| Refusal::unchanged(Error::internal(error)))?;
-        if let Err(error) = self.put_now(&path, bytes, &self.steps, abandoned) {
+        let mut bytes = Vec::with_capacity(RECORD_LENGTH);
+        serde_json::to_writer_pretty(&mut bytes, &new).map_err(|error| Refusal::unchanged(Error::internal(error)))?;
+        let folder = match self.put_now(&path, folder, bytes, &self.steps, abandoned) {
+            Ok(folder) => Ok(folder),
             // It may have happened although its answer says otherwise: look, never guess.
-            match self.record_now(key, abandoned) {
-                Ok(Some(stands)) if stands == new => {}
+            Err(error) => match self.record_now(key, abandoned) {
+                Ok(Some(stands)) if stands == new => self.entries.open(&folder_path(key)),
                 Ok(_) => return Err(Refusal::unchanged(error)),
                 Err(_) => return Err(Refusal::unsettled(error)),
-            }
-        }
+            },
+        };
         self.steps.passed(Step::RecordPut);
         // The record stands. If this fails nobody knows whether it is durable, and a second try would prove nothing: the
         // system reports a failed sync once.
-        self.entries.sync_above(&self.at(&path)).map_err(|error| Refusal::unsettled(self.failure(&path, error)))?;
+        let synced = folder.and_then(|folder| self.entries.sync_above(&folder));
+        synced.map_err(|error| Refusal::unsettled(self.failure(&path, error)))?;
         self.steps.passed(Step::RecordSynced);
         Ok(Replacement { old, new: Some(new) })
     }
@@ -316,8 +344,9 @@ impl Sink {
         D: FnOnce(Option<&Record>, u64, Digest) -> Result<Record> + Send + 'static,
     {
         let (local, key) = (Arc::clone(&self.local), written.key);
-        let replace = move |local: &Local, turn, size, sha256, abandoned: &Abandoned| {
-            let replaced = local.replace_now(key, turn, |stands| decide(stands, size, sha256).map(Some), abandoned);
+        let replace = move |local: &Local, folder, turn, size, sha256, abandoned: &Abandoned| {
+            let decide = |stands: Option<&Record>| decide(stands, size, sha256).map(Some);
+            let replaced = local.replace_now(key, Some(folder), turn, decide, abandoned);
             replaced.map_or_else(Committed::Closed, |replacement| Committed::Stands(Box::new(replacement)))
         };
         let first = local.committing.run(abandoned.clone(), move |abandoned| {
@@ -331,23 +360,27 @@ impl Sink {
                 local.discard(&path, draft, abandoned);
                 return Err(Committed::Refused(Refusal::unchanged(error)));
             }
-            if let Err(error) = local.close_now(&path, &mut draft, abandoned) {
-                local.discard(&path, draft, abandoned);
-                return Err(Committed::Closed(Refusal::unchanged(error)));
-            }
+            let folder = match local.close_now(key, &path, &mut draft, abandoned) {
+                Ok(folder) => folder,
+                Err(error) => {
+                    local.discard(&path, draft, abandoned);
+                    return Err(Committed::Closed(Refusal::unchanged(error)));
+                }
+            };
             match Arc::clone(local.lock_of(key)).try_lock_owned() {
-                Ok(turn) => Err(replace(&local, turn, size, sha256, abandoned)),
-                Err(_) => Ok((replace, size, sha256)),
+                Ok(turn) => Err(replace(&local, folder, turn, size, sha256, abandoned)),
+                Err(_) => Ok((replace, folder, size, sha256)),
             }
         });
         let unsettled = |error| Committed::Closed(Refusal::unsettled(error));
         match first.await {
             Err(error) => unsettled(error),
             Ok(Err(committed)) => committed,
-            Ok(Ok((replace, size, sha256))) => {
+            Ok(Ok((replace, folder, size, sha256))) => {
                 let turn = Arc::clone(local.lock_of(key)).lock_owned().await;
                 let pool = local.committing.clone();
-                let second = pool.run(abandoned, move |abandoned| replace(&local, turn, size, sha256, abandoned));
+                let second =
+                    pool.run(abandoned, move |abandoned| replace(&local, folder, turn, size, sha256, abandoned));
                 second.await.unwrap_or_else(unsettled)
             }
         }
@@ -369,7 +402,7 @@ impl Local {
         let written = self.act(Operation::Write, path, abandoned, || {
             let draft = match draft {
                 Some(draft) => draft,
-                None => draft.insert(self.draft(&self.at(path))?),
+                None => draft.insert(self.draft(file_name(path))?),
             };
             batch.iter().for_each(|bytes| hash.update(bytes));
             draft.write(batch)
@@ -394,21 +427,27 @@ impl Local {
         Ok(())
     }
 
-    /// Makes content durable under its name.
-    fn close_now(&self, path: &str, draft: &mut Option<Draft>, abandoned: &Abandoned) -> Result<()> {
-        let target = self.at(path);
+    /// Makes content durable under its name, and gives the folder of its attachment, which is made where there is none yet.
+    fn close_now(&self, key: Key, path: &str, draft: &mut Option<Draft>, abandoned: &Abandoned) -> Result<Folder> {
         let closed = self.act(Operation::Close, path, abandoned, || {
             if let Some(draft) = &draft {
                 draft.sync()?;
             }
-            self.name(draft.take(), &target)
+            let folder = self.entries.open(&folder_path(key))?;
+            let (content, _) = beneath::make_in(folder.own(), CONTENT)?;
+            draft.take().map_or(Ok(()), |draft| draft.rename(&content, file_name(path)))?;
+            Ok((folder, content))
         });
-        closed.map_err(|error| self.failure(path, error))?;
+        let (folder, content) = closed.map_err(|error| self.failure(path, error))?;
         self.steps.passed(Step::ContentClosed);
         // The entries of the directories above are synced with the record's, which is put after this: no record is durable
         // before they are, since they lie in the directory that it does, or above.
-        target.parent().map_or(Ok(()), entries::sync).map_err(|error| self.failure(path, error))?;
+        fsync(content).map_err(|errno| self.failure(path, errno.into()))?;
         self.steps.passed(Step::ContentSynced);
-        Ok(())
+        Ok(folder)
     }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
 }

@@ -19,6 +19,7 @@ UNFINISHED = re.compile(r"^(.*) <unfinished \.\.\.>$")
 RESUMED = re.compile(r"^<\.\.\. (\w+) resumed>(.*)$")
 CALL = re.compile(r"^(\w+)\((.*)\) += (-?\d+|\?)(.*)$", re.S)
 STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+PATH = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"((?:[^"\\]|\\.)*)"')
 FD = re.compile(r"^(?:AT_FDCWD|\d+)<([^>]*)>")
 CREATED = re.compile(r"HTTP/1\.1 201 .*location: /api/v2/clients/(\d+)/attachments/(\d+)\r\n", re.I | re.S)
 ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", '"': '"', "\\": "\\"}
@@ -155,11 +156,8 @@ def calls(trace):
 
 
 def absolute(arguments):
-    """The paths of a call's arguments, those relative to a directory made absolute."""
-    base = FD.match(arguments)
-    paths = [unescape(path) for path in STRING.findall(arguments)]
-    at = base.group(1) if base else "/"
-    return [path if path.startswith("/") else os.path.join(at, path) for path in paths]
+    """The paths of a call's arguments, each made absolute by the directory that it is relative to."""
+    return [os.path.join(base or "/", unescape(path)) for base, path in PATH.findall(arguments)]
 
 
 def replay(trace, root, without=None):

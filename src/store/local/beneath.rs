@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, open, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, open, openat, statat};
 #[cfg(target_os = "linux")]
 use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -29,24 +29,70 @@ pub(super) fn check(root: &Path, path: &str) -> io::Result<()> {
     }
 }
 
+/// Reads a whole file in a directory.
+pub(super) fn read_in(directory: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::from(step(directory, name, OFlags::empty())?).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens the directory at `path` below `root`, and makes those that are missing on the way to it. Where the root itself is gone
+/// nothing is made: that would be another storage. The second of what it returns is whether one was made.
+pub(super) fn make(root: &Path, path: &str) -> io::Result<(OwnedFd, bool)> {
+    let mut at = open(root, OPEN | OFlags::DIRECTORY, Mode::empty())?;
+    if let Ok(found) = resolve(&at, path, OFlags::DIRECTORY) {
+        return Ok((found, false));
+    }
+    let mut any = false;
+    for name in names(path) {
+        let (below, made) = make_in(&at, name)?;
+        (at, any) = (below, any || made);
+    }
+    Ok((at, any))
+}
+
+/// Opens a directory in another one, and makes it where it is missing, which the second of what it returns tells.
+pub(super) fn make_in(directory: &OwnedFd, name: &str) -> io::Result<(OwnedFd, bool)> {
+    let made = match mkdirat(directory, name, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(errno) => return Err(errno.into()),
+    };
+    step(directory, name, OFlags::DIRECTORY).map(|opened| (opened, made))
+}
+
 fn walk(root: &Path, path: &str, last: OFlags) -> io::Result<OwnedFd> {
     let mut at = open(root, OPEN | OFlags::DIRECTORY, Mode::empty())?;
-    #[cfg(target_os = "linux")]
-    match openat2(&at, path, OPEN | last, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+    match resolve(&at, path, last) {
         Ok(found) => return Ok(found),
         Err(Errno::NOENT) if !path.is_empty() => return Err(Errno::NOENT.into()),
         // There is a link, whose name is to be said, or a kernel or a sandbox that does not know the call.
         Err(_) => {}
     }
-    let mut names = path.split('/').filter(|name| !name.is_empty()).peekable();
+    let mut names = names(path).peekable();
     while let Some(name) = names.next() {
-        let kind = if names.peek().is_some() { OFlags::DIRECTORY } else { last };
-        at = match openat(&at, name, OPEN | OFlags::NOFOLLOW | kind, Mode::empty()) {
-            Ok(below) => below,
-            Err(errno) => return Err(named(&at, name, errno)),
-        };
+        at = step(&at, name, if names.peek().is_some() { OFlags::DIRECTORY } else { last })?;
     }
     Ok(at)
+}
+
+fn names(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|name| !name.is_empty())
+}
+
+/// Walks the whole way in one call, where the system has one.
+#[cfg(target_os = "linux")]
+fn resolve(root: &OwnedFd, path: &str, last: OFlags) -> Result<OwnedFd, Errno> {
+    openat2(root, path, OPEN | last, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn resolve(_: &OwnedFd, _: &str, _: OFlags) -> Result<OwnedFd, Errno> {
+    Err(Errno::NOSYS)
+}
+
+fn step(at: &OwnedFd, name: &str, kind: OFlags) -> io::Result<OwnedFd> {
+    openat(at, name, OPEN | OFlags::NOFOLLOW | kind, Mode::empty()).map_err(|errno| named(at, name, errno))
 }
 
 /// What kept a name from being opened. Of a link the system says one thing or another, depending on what was asked for.
@@ -114,6 +160,34 @@ mod tests {
                 fs::remove_file(&at).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn directories_are_made_where_they_are_missing_and_through_no_link() {
+        let (folder, root, outside) = folders();
+        assert!(!make(&root, "a/b").unwrap().1);
+        for (path, made) in [("a/x/y", true), ("a/x/y", false), ("a/x/z", true)] {
+            let (opened, any) = make(&root, path).unwrap();
+            assert_eq!(any, made, "{path}");
+            fs::write(root.join(path).join("there"), "1").unwrap();
+            assert_eq!(read_in(&opened, "there").unwrap(), b"1");
+        }
+        assert_eq!(read_in(&make(&root, "a").unwrap().0, "there").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(make(&root, "a/b/c/d").unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        symlink(&outside, root.join("link")).unwrap();
+        symlink(outside.join("a/b/c"), root.join("a/file")).unwrap();
+        for error in [
+            make(&root, "link").unwrap_err(),
+            make(&root, "link/new").unwrap_err(),
+            read_in(&make(&root, "a").unwrap().0, "file").unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+            assert!(error.to_string().ends_with("is a symbolic link"), "{error}");
+        }
+        assert!(!outside.join("new").exists());
+        let gone = folder.path().join("gone");
+        assert_eq!(make(&gone, "a").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!gone.exists());
     }
 
     #[test]

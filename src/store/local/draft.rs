@@ -3,11 +3,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use rustix::fs::{CWD, renameat};
 use tokio::runtime::Handle;
 
 /// After how many bytes the system is asked to begin to put a file on the disk, so that little is left to wait for at its
@@ -94,9 +96,9 @@ impl Draft {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Gives the file its name, in place of the one that had it. The entry is not durable yet.
-    pub fn rename(mut self, target: &Path) -> io::Result<()> {
-        fs::rename(&self.path, target)?;
+    /// Gives the file its name in a directory, in place of the one that had it. The entry is not durable yet.
+    pub fn rename(mut self, directory: &OwnedFd, name: &str) -> io::Result<()> {
+        renameat(CWD, &self.path, directory, name)?;
         self.named = true;
         Ok(())
     }
@@ -141,9 +143,8 @@ mod tests {
         draft.write(&[Bytes::from_static(b"d")]).unwrap();
         draft.sync().unwrap();
         assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
-        let target = folder.path().join("target");
-        draft.rename(&target).unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"abcd");
+        draft.rename(&File::open(folder.path()).unwrap().into(), "target").unwrap();
+        assert_eq!(fs::read(folder.path().join("target")).unwrap(), b"abcd");
         drop(Draft::create(&temporary, "x").unwrap());
         Draft::create(&temporary, "x").unwrap().discard().unwrap();
         assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);

@@ -2,10 +2,15 @@
 //! fsynced and renamed is found after a power cut only if the entries that lead to it were synced too. All of this blocks.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{fstat, fsync};
+
+use super::beneath;
 
 /// How many directories are remembered as durable, at most. Past it all are forgotten, and synced again when they are met.
 const KNOWN: usize = 1 << 16;
@@ -15,9 +20,31 @@ const KNOWN: usize = 1 << 16;
 pub(super) struct Entries {
     root: PathBuf,
     /// Directories whose way down from the root this process has made durable. attachd deletes no directory.
-    known: Mutex<HashSet<PathBuf>>,
+    known: Mutex<HashSet<Inode>>,
     /// Directories that are being synced for all who ask.
-    shared: Mutex<HashMap<PathBuf, Arc<Shared>>>,
+    shared: Mutex<HashMap<Inode, Arc<Shared>>>,
+}
+
+/// What the system knows a directory by: its device, and its number there.
+type Inode = (u64, u64);
+
+/// The directory of one attachment, opened once, so that what lies in it is found in one step and nobody can put another in its
+/// place meanwhile.
+#[derive(Debug)]
+pub(super) struct Folder {
+    /// Where it lies, below the root.
+    above: String,
+    /// The directory that it is an entry of, as those of many others are.
+    common: OwnedFd,
+    inode: Inode,
+    own: OwnedFd,
+}
+
+impl Folder {
+    /// The directory itself.
+    pub fn own(&self) -> &OwnedFd {
+        &self.own
+    }
 }
 
 /// A directory that many files are put into, directly or below, at the same time.
@@ -42,67 +69,46 @@ impl Entries {
         Entries { root, known: Mutex::default(), shared: Mutex::default() }
     }
 
-    /// Makes the directories that `file` is to lie in, down from the root, where they are missing. A symbolic link on the way
-    /// to it could lead out of the root and is refused. Where the root itself is gone nothing is made: that would be another
-    /// storage.
-    pub fn make_above(&self, file: &Path) -> io::Result<()> {
-        let mut above: Vec<&Path> = self.above(file).filter(|above| *above != self.root).collect();
-        above.reverse();
-        above.into_iter().try_for_each(|directory| match fs::symlink_metadata(directory) {
-            Ok(found) if found.is_symlink() => {
-                let why = format!("{} is a symbolic link", directory.display());
-                Err(io::Error::new(io::ErrorKind::NotADirectory, why))
-            }
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(directory),
-            Err(error) => Err(error),
-        })
-    }
-
-    fn make(&self, directory: &Path) -> io::Result<()> {
-        match fs::create_dir(directory) {
-            Ok(()) => {
-                lock(&self.known).remove(directory);
-                Ok(())
-            }
-            // Another upload was faster.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
+    /// Opens the directory at `path`, which is written with slashes, down from the root, and makes what is missing of it. A
+    /// symbolic link on the way could lead out of the root and is refused.
+    pub fn open(&self, path: &str) -> io::Result<Folder> {
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let (common, made) = beneath::make(&self.root, above)?;
+        let found = fstat(&common)?;
+        let inode = (found.st_dev, found.st_ino);
+        if made {
+            lock(&self.known).remove(&inode);
         }
+        let (own, _) = beneath::make_in(&common, name)?;
+        Ok(Folder { above: above.to_owned(), common, inode, own })
     }
 
-    /// Makes the entries of all directories from the one of `file` up to the root durable.
-    pub fn sync_above(&self, file: &Path) -> io::Result<()> {
-        let mut above = self.above(file);
-        let Some(own) = above.next() else { return Ok(()) };
-        sync(own)?;
+    /// Makes the entries of all directories from that of an attachment up to the root durable.
+    pub fn sync_above(&self, folder: &Folder) -> io::Result<()> {
+        fsync(&folder.own)?;
         // The directory above holds the entries of many attachments, which are synced together.
-        let Some(common) = above.next() else { return Ok(()) };
-        self.sync_together(common)?;
-        if lock(&self.known).contains(common) {
+        self.sync_together(folder)?;
+        if lock(&self.known).contains(&folder.inode) {
             return Ok(());
         }
-        above.try_for_each(sync)?;
+        let common = self.root.join(&folder.above);
+        common.ancestors().skip(1).take_while(|above| above.starts_with(&self.root)).try_for_each(sync)?;
         let mut known = lock(&self.known);
         if known.len() >= KNOWN {
             known.clear();
         }
-        known.insert(common.to_owned());
+        known.insert(folder.inode);
         Ok(())
     }
 
-    fn above<'a>(&'a self, file: &'a Path) -> impl Iterator<Item = &'a Path> {
-        file.ancestors().skip(1).take_while(|above| above.starts_with(&self.root))
-    }
-
     /// Syncs a directory, once for all who ask while a sync before theirs is under way.
-    fn sync_together(&self, directory: &Path) -> io::Result<()> {
-        let shared = Arc::clone(lock(&self.shared).entry(directory.to_owned()).or_default());
-        let synced = shared.sync(|| sync(directory));
+    fn sync_together(&self, folder: &Folder) -> io::Result<()> {
+        let shared = Arc::clone(lock(&self.shared).entry(folder.inode).or_default());
+        let synced = shared.sync(|| Ok(fsync(&folder.common)?));
         let mut all = lock(&self.shared);
         // Ours, and the one in the map: nobody else asks, and nobody can begin to while this is locked.
         if Arc::strong_count(&shared) == 2 {
-            all.remove(directory);
+            all.remove(&folder.inode);
         }
         synced
     }
@@ -154,28 +160,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
     #[test]
-    fn directories_are_made_down_to_the_file_and_a_root_that_is_gone_is_not() {
+    fn directories_are_made_down_to_the_folder_and_a_root_that_is_gone_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         let entries = Entries::new(root.clone());
-        let file = root.join("a/b/c/d");
-        assert_eq!(entries.make_above(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(entries.open("a/b/c").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(!root.exists());
         fs::create_dir(&root).unwrap();
-        entries.make_above(&file).unwrap();
-        entries.make_above(&file).unwrap();
-        assert!(root.join("a/b/c").is_dir());
-        assert!(!file.exists());
-        entries.sync_above(&file).unwrap();
-        assert!(lock(&entries.known).contains(&root.join("a/b")));
+        entries.open("a/b/c").unwrap();
+        let opened = entries.open("a/b/c").unwrap();
+        fs::write(root.join("a/b/c/file"), "1").unwrap();
+        assert_eq!(beneath::read_in(opened.own(), "file").unwrap(), b"1");
+        assert!(!lock(&entries.known).contains(&opened.inode));
+        entries.sync_above(&opened).unwrap();
+        assert!(lock(&entries.known).contains(&opened.inode));
         assert!(lock(&entries.shared).is_empty());
+        // Others have it still: a number that was given again must not pass for that which was known.
+        let inode = opened.inode;
+        drop(opened);
         fs::remove_dir_all(root.join("a")).unwrap();
-        entries.make_above(&file).unwrap();
-        assert!(!lock(&entries.known).contains(&root.join("a/b")), "what was made anew is not durable yet");
+        let anew = entries.open("a/b/c").unwrap();
+        assert!(!lock(&entries.known).contains(&anew.inode), "{inode:?}: what was made anew is not durable yet");
     }
 
     #[test]
