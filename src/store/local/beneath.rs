@@ -92,7 +92,10 @@ fn resolve(_: &OwnedFd, _: &str, _: OFlags) -> Result<OwnedFd, Errno> {
 }
 
 fn step(at: &OwnedFd, name: &str, kind: OFlags) -> io::Result<OwnedFd> {
-    openat(at, name, OPEN | OFlags::NOFOLLOW | kind, Mode::empty()).map_err(|errno| named(at, name, errno))
+    openat(at, name, OPEN | OFlags::NOFOLLOW | kind, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT => errno.into(),
+        _ => named(at, name, errno),
+    })
 }
 
 /// What kept a name from being opened. Of a link the system says one thing or another, depending on what was asked for.
