@@ -6,7 +6,6 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::fsync;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use super::commit::{Locks, Refusal, Replacement, stripe};
@@ -442,7 +441,7 @@ impl Local {
         self.steps.passed(Step::ContentClosed);
         // The entries of the directories above are synced with the record's, which is put after this: no record is durable
         // before they are, since they lie in the directory that it does, or above.
-        fsync(content).map_err(|errno| self.failure(path, errno.into()))?;
+        entries::sync_open(&content).map_err(|error| self.failure(path, error))?;
         self.steps.passed(Step::ContentSynced);
         Ok(folder)
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{fstat, fsync};
+use rustix::io::retry_on_intr;
 
 use super::beneath;
 
@@ -85,7 +86,7 @@ impl Entries {
 
     /// Makes the entries of all directories from that of an attachment up to the root durable.
     pub fn sync_above(&self, folder: &Folder) -> io::Result<()> {
-        fsync(&folder.own)?;
+        sync_open(&folder.own)?;
         // The directory above holds the entries of many attachments, which are synced together.
         self.sync_together(folder)?;
         if lock(&self.known).contains(&folder.inode) {
@@ -104,7 +105,7 @@ impl Entries {
     /// Syncs a directory, once for all who ask while a sync before theirs is under way.
     fn sync_together(&self, folder: &Folder) -> io::Result<()> {
         let shared = Arc::clone(lock(&self.shared).entry(folder.inode).or_default());
-        let synced = shared.sync(|| Ok(fsync(&folder.common)?));
+        let synced = shared.sync(|| sync_open(&folder.common));
         let mut all = lock(&self.shared);
         // Ours, and the one in the map: nobody else asks, and nobody can begin to while this is locked.
         if Arc::strong_count(&shared) == 2 {
@@ -145,6 +146,12 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Makes the entries of a directory durable that is open.
+pub(super) fn sync_open(directory: &OwnedFd) -> io::Result<()> {
+    // A signal does not break it off on a local disk, and may on others.
+    Ok(retry_on_intr(|| fsync(directory))?)
 }
 
 /// Makes the entries of a directory durable.
