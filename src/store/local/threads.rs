@@ -18,6 +18,10 @@ const SLOW: Duration = Duration::from_millis(1);
 /// How long nothing may end while something waits, until one more thread comes in.
 const STUCK: Duration = Duration::from_millis(2);
 
+/// How often a thread that has nothing to do lets others have its processor, and looks again, before it leaves: those others
+/// may be about to ask for work.
+const LINGERS: u32 = 16;
+
 /// Whether nobody waits any more for what a thread does.
 #[derive(Clone, Debug, Default)]
 pub struct Abandoned(Arc<AtomicBool>);
@@ -61,10 +65,6 @@ pub(super) async fn on_thread<T: Send + 'static>(
     done.map_err(Error::internal)
 }
 
-/// How often a thread that has nothing to do lets others have its processor, and looks again, before it leaves: those others
-/// may be about to ask for work.
-const LINGERS: u32 = 16;
-
 /// A pool of threads, which are those of the runtime for what blocks, while they are here.
 #[derive(Clone)]
 pub(super) struct Pool(Arc<Inner>);
@@ -80,6 +80,9 @@ struct State {
     /// How many threads there may be at this time, between the fewest and the most.
     wanted: usize,
     at_work: usize,
+    /// When each piece that is being done was begun, by its number.
+    begun: Vec<(u64, Instant)>,
+    next: u64,
     /// How many pieces have ended.
     ended: u64,
     /// Whether somebody looks that pieces end.
@@ -98,7 +101,15 @@ impl Pool {
     /// A pool of `fewest` threads where the work waits for nothing, and of up to `most` where it does. None is there before
     /// there is work.
     pub fn new(fewest: usize, most: usize) -> Pool {
-        let state = State { waiting: VecDeque::new(), wanted: fewest, at_work: 0, ended: 0, watched: false };
+        let state = State {
+            waiting: VecDeque::new(),
+            wanted: fewest,
+            at_work: 0,
+            begun: Vec::new(),
+            next: 0,
+            ended: 0,
+            watched: false,
+        };
         Pool(Arc::new(Inner { fewest, most: most.max(fewest), state: Mutex::new(state) }))
     }
 
@@ -155,20 +166,32 @@ impl Pool {
                 continue;
             };
             lingered = 0;
+            let (number, began) = (state.next, Instant::now());
+            state.next += 1;
+            state.begun.push((number, began));
             drop(state);
-            let began = Instant::now();
             // Whoever waits for it is told, since what would tell of its end is dropped.
             let _ = catch_unwind(AssertUnwindSafe(work));
             let slow = began.elapsed() >= SLOW;
             state = self.0.lock();
             state.ended += 1;
+            state.begun.retain(|(other, _)| *other != number);
             if !slow {
-                state.wanted = state.wanted.saturating_sub(1).max(self.0.fewest);
+                self.shrink(&mut state);
             } else if !state.waiting.is_empty() {
                 self.grow(&mut state);
             }
         }
         state.at_work -= 1;
+    }
+
+    /// Lets one thread go, unless those that are left would all wait: a thread whose piece has not come to its end is nobody who
+    /// keeps up.
+    fn shrink(&self, state: &mut State) {
+        if state.wanted > self.0.fewest {
+            let wait = state.begun.iter().filter(|(_, began)| began.elapsed() >= SLOW).count();
+            state.wanted = (state.wanted - 1).max((self.0.fewest + wait).min(self.0.most));
+        }
     }
 
     /// Lets one more thread in.
@@ -270,6 +293,26 @@ mod tests {
         assert_eq!(most.load(Ordering::SeqCst), 5);
         // Short work needs no more than the fewest.
         while pool.0.lock().wanted > 2 {
+            pool.run(Abandoned::default(), |_| ()).await.unwrap();
+        }
+        until(|| idle(&pool)).await;
+    }
+
+    #[tokio::test]
+    async fn where_some_hang_short_work_keeps_as_many_threads_as_it_had_without_them() {
+        let pool = Pool::new(1, 4);
+        let (go, wait) = mpsc::channel::<()>();
+        let hung = pool.clone();
+        let hung = tokio::spawn(async move { hung.run(Abandoned::default(), move |_| wait.recv()).await });
+        until(|| pool.0.lock().begun.len() == 1).await;
+        for ended in 1..=10 {
+            pool.run(Abandoned::default(), |_| ()).await.unwrap();
+            until(|| pool.0.lock().ended == ended).await;
+            assert!(pool.0.lock().wanted >= 2, "one that hangs, and one beside it");
+        }
+        go.send(()).unwrap();
+        hung.await.unwrap().unwrap().unwrap();
+        while pool.0.lock().wanted > 1 {
             pool.run(Abandoned::default(), |_| ()).await.unwrap();
         }
         until(|| idle(&pool)).await;
