@@ -75,9 +75,14 @@ impl Entries {
     pub fn open(&self, path: &str) -> io::Result<Folder> {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         let (common, made) = beneath::make(&self.root, above)?;
+        self.enter(above, common, made, name)
+    }
+
+    fn enter(&self, above: &str, common: OwnedFd, made: bool, name: &str) -> io::Result<Folder> {
         let found = fstat(&common)?;
         let inode = (found.st_dev, found.st_ino);
         if made {
+            // It may have the number of one that is gone.
             lock(&self.known).remove(&inode);
         }
         let (own, _) = beneath::make_in(&common, name)?;
@@ -187,12 +192,11 @@ mod tests {
         entries.sync_above(&opened).unwrap();
         assert!(lock(&entries.known).contains(&opened.inode));
         assert!(lock(&entries.shared).is_empty());
-        // Others have it still: a number that was given again must not pass for that which was known.
-        let inode = opened.inode;
-        drop(opened);
-        fs::remove_dir_all(root.join("a")).unwrap();
-        let anew = entries.open("a/b/c").unwrap();
-        assert!(!lock(&entries.known).contains(&anew.inode), "{inode:?}: what was made anew is not durable yet");
+        // As if it had been made just now, with the number of one that is gone.
+        let (common, made) = beneath::make(&root, "a/b").unwrap();
+        assert!(!made);
+        entries.enter("a/b", common, true, "c").unwrap();
+        assert!(!lock(&entries.known).contains(&opened.inode), "what was made anew is not durable yet");
     }
 
     #[test]
