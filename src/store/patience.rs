@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use scopeguard::{ScopeGuard, guard};
+use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -40,14 +42,22 @@ impl Patience {
         timeout(self.limit, operation).await.map_err(|_| too_late())
     }
 
-    /// Runs an operation that must not be dropped in the middle, as a task of its own.
+    /// Runs an operation that must not be dropped in the middle, as a task of its own. Where the caller goes away meanwhile it
+    /// goes on like one that is late.
     pub async fn run<T, F>(&self, operation: F) -> std::result::Result<T, Unfinished<T>>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let mut task = tokio::spawn(operation.in_current_span());
-        match timeout(self.limit, &mut task).await {
+        let mut task = guard(tokio::spawn(operation.in_current_span()), |task| {
+            // Without a runtime nothing goes on.
+            if Handle::try_current().is_ok() {
+                self.leave(task, |_| async {});
+            }
+        });
+        let done = timeout(self.limit, &mut *task).await;
+        let task = ScopeGuard::into_inner(task);
+        match done {
             Ok(done) => done.map_err(Unfinished::Gone),
             Err(_) => Err(Unfinished::Late(task)),
         }
@@ -129,6 +139,25 @@ mod tests {
         go.notify_one();
         followed.notified().await;
         patience.settle().await;
+        assert_eq!(patience.late(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_goes_on_and_counts_where_its_caller_goes_away() {
+        let patience = Patience::new(Duration::from_secs(60));
+        let (go, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (waits, tells) = (Arc::clone(&go), Arc::clone(&ended));
+        let operation = patience.run(async move {
+            waits.notified().await;
+            tells.notify_one();
+        });
+        assert!(timeout(Duration::from_millis(1), operation).await.is_err());
+        assert_eq!(patience.late(), 1);
+        go.notify_one();
+        ended.notified().await;
+        patience.settle().await;
+        assert_eq!(patience.late(), 0);
+        patience.run(async {}).await.unwrap();
         assert_eq!(patience.late(), 0);
     }
 

@@ -8,6 +8,7 @@
 mod harness;
 
 mod crash;
+mod cut;
 mod disk;
 mod durable;
 mod kills;
