@@ -37,6 +37,7 @@ mod local;
 mod measured;
 mod objects;
 mod patience;
+mod queue;
 mod services;
 mod steps;
 mod sweep;

@@ -1,5 +1,5 @@
 //! The pipeline of an upload: authorise, begin, pump, verify, commit. Both doors come through here with the same words, so
-//! this module knows neither HTTP nor gRPC. What arrives is handed to the storage in batches, which hashes and writes one
+//! this module knows neither HTTP nor gRPC. What arrives is handed to the storage in batches, which hashes and writes some
 //! while the next arrives. A file that is small comes whole to its commit, without any of that.
 
 use std::pin::{Pin, pin};

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use super::content::Hash;
+use super::queue::Queue;
 use super::steps::{Step, Steps};
 use super::{local, objects};
 use crate::attachment::Key;
@@ -114,16 +114,20 @@ impl Failure {
 }
 
 impl Sink {
-    /// Writes the next bytes, adds them to the digest, and drops `held` when it has let go of them. After an error only
+    /// Writes what is in the queue, adds it to the digest, and lets go of each batch once it is written. After an error only
     /// [`abort`](Self::abort) is left.
-    pub async fn write(&mut self, batch: Vec<Bytes>, hash: &mut Hash, held: impl Send + 'static) -> Result<()> {
+    pub async fn write(&mut self, mut queue: Queue, hash: &mut Hash) -> Result<()> {
         match self {
-            Sink::Local(sink, metrics) => metrics.time(Operation::Write, sink.write(batch, hash, held)).await,
+            Sink::Local(sink, metrics) => sink.write(queue, hash, metrics.clone()).await,
             Sink::Object(sink, steps) => {
-                batch.iter().for_each(|bytes| hash.update(bytes));
-                let written = sink.write(batch).await;
-                drop(held);
-                written.inspect(|()| steps.passed(Step::ContentWritten))
+                while let Some(batch) = queue.next().await {
+                    let (bytes, held) = batch.into_parts();
+                    bytes.iter().for_each(|bytes| hash.update(bytes));
+                    sink.write(bytes).await?;
+                    drop(held);
+                    steps.passed(Step::ContentWritten);
+                }
+                Ok(())
             }
         }
     }

@@ -11,6 +11,7 @@ use super::backend::{Kept, Sink};
 use super::commit::{Refusal, Replacement};
 use super::local::{self, Abandoned};
 use super::patience::Unfinished;
+use super::queue::{Batch, Behind, Queue};
 use super::{Step, Store, content_path};
 use crate::attachment::{Digest, Key, Record, Segment, UploadId};
 use crate::error::{Error, Result};
@@ -68,8 +69,8 @@ type Call = JoinHandle<(Pen, Result<()>)>;
 enum State {
     Unopened,
     Open(Pen),
-    /// A write is under way, or is late. The sink comes back with its end.
-    Busy(Call),
+    /// A call is under way, or is late. The sink comes back with its end. Where it writes, more can be put behind that.
+    Busy(Call, Option<Behind>),
     /// A write failed. The sink may only be aborted: a close might complete the object without the failed part.
     Failed(Pen),
     /// A call panicked, and its sink is gone.
@@ -81,7 +82,7 @@ impl std::fmt::Debug for State {
         f.write_str(match self {
             State::Unopened => "Unopened",
             State::Open(_) => "Open",
-            State::Busy(_) => "Busy",
+            State::Busy(..) => "Busy",
             State::Failed(_) => "Failed",
             State::Gone => "Gone",
         })
@@ -145,16 +146,26 @@ impl ContentWriter {
         self.id
     }
 
-    /// Begins to write the next bytes, and drops `held` when the storage has let go of them. What becomes of it is told by
-    /// [`ready`](Self::ready), which the next call begins with. After an error only [`abort`](Self::abort) is left.
-    pub async fn write(&mut self, batch: Vec<Bytes>, held: impl Send + 'static) -> Result<()> {
+    /// Has the next bytes written, after those before them, and drops `held` when the storage has let go of them. It waits while
+    /// as many batches wait as may. What becomes of them is told by [`ready`](Self::ready), or by a later write. After an error
+    /// only [`abort`](Self::abort) is left.
+    pub async fn write(&mut self, bytes: Vec<Bytes>, held: impl Send + Sync + 'static) -> Result<()> {
+        self.size += length(&bytes);
+        let mut batch = Batch::new(bytes, held);
+        if let State::Busy(_, Some(behind)) = &self.state {
+            match self.store.patience.wait(behind.put(batch)).await? {
+                Ok(()) => return Ok(()),
+                Err(refused) => batch = refused,
+            }
+        }
         self.ready().await?;
-        self.size += length(&batch);
         let Pen { mut sink, mut hash } = self.open().await?;
-        self.state = State::Busy(tokio::spawn(async move {
-            let written = sink.write(batch, &mut hash, held).await;
+        let (behind, queue) = Queue::new(batch);
+        let call = tokio::spawn(async move {
+            let written = sink.write(queue, &mut hash).await;
             (Pen { sink, hash }, written)
-        }));
+        });
+        self.state = State::Busy(call, Some(behind));
         Ok(())
     }
 
@@ -176,7 +187,7 @@ impl ContentWriter {
 
     /// Waits until what was begun is written.
     pub async fn ready(&mut self) -> Result<()> {
-        let State::Busy(call) = &mut self.state else {
+        let State::Busy(call, _) = &mut self.state else {
             return Ok(());
         };
         match self.store.patience.wait(call).await? {
@@ -202,7 +213,7 @@ impl ContentWriter {
     pub async fn commit<V, D>(
         mut self,
         batch: Vec<Bytes>,
-        held: impl Send + 'static,
+        held: impl Send + Sync + 'static,
         verify: V,
         decide: D,
     ) -> Result<Receipt>
@@ -228,7 +239,7 @@ impl ContentWriter {
         sink: local::Sink,
         hash: Hash,
         batch: Vec<Bytes>,
-        held: impl Send + 'static,
+        held: impl Send + Sync + 'static,
         verify: V,
         mut decide: D,
     ) -> Result<Receipt>
@@ -293,7 +304,7 @@ impl ContentWriter {
     async fn commit_object<V, D>(
         mut self,
         batch: Vec<Bytes>,
-        held: impl Send + 'static,
+        held: impl Send + Sync + 'static,
         verify: V,
         mut decide: D,
     ) -> Result<Receipt>
@@ -317,7 +328,7 @@ impl ContentWriter {
             .await
     }
 
-    async fn close<V>(&mut self, batch: Vec<Bytes>, held: impl Send + 'static, verify: V) -> Result<Digest>
+    async fn close<V>(&mut self, batch: Vec<Bytes>, held: impl Send + Sync + 'static, verify: V) -> Result<Digest>
     where
         V: FnOnce(u64, Digest) -> Result<()>,
     {
@@ -333,10 +344,11 @@ impl ContentWriter {
             return Err(error);
         }
         self.closing = true;
-        self.state = State::Busy(tokio::spawn(async move {
+        let call = tokio::spawn(async move {
             let closed = sink.close().await;
             (Pen { sink, hash }, closed)
-        }));
+        });
+        self.state = State::Busy(call, None);
         self.ready().await.map(|()| sha256)
     }
 
@@ -358,7 +370,7 @@ impl ContentWriter {
         match std::mem::replace(&mut self.state, State::Unopened) {
             State::Unopened | State::Gone => None,
             State::Open(pen) | State::Failed(pen) => Some(begun.take_back(pen)),
-            State::Busy(call) => {
+            State::Busy(call, _) => {
                 self.store.patience.leave(call, |(pen, _)| begun.take_back(pen));
                 None
             }

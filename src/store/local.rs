@@ -13,10 +13,12 @@ use super::config::OpenError;
 use super::content::{Committed, Hash, Written, length};
 #[cfg(feature = "faults")]
 use super::faults::Faults;
+use super::queue::Queue;
 use super::steps::{Step, Steps};
 use super::{CONTENT, RECORD, folder_path, io_failure, parse_record, record_path};
 use crate::attachment::{Digest, Key, Record};
 use crate::error::{Error, Kind, Result};
+use crate::telemetry::{self, Metrics, Outcome};
 
 use directory::Directory;
 use draft::Draft;
@@ -303,18 +305,28 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Writes the next bytes and adds them to the digest, on a thread, so that both are done while they are warm, and beside
-    /// the arrival of more.
-    pub async fn write(&mut self, batch: Vec<Bytes>, hash: &mut Hash, held: impl Send + 'static) -> Result<()> {
+    /// Writes what is in the queue and adds it to the digest, on a thread, so that both are done while the bytes are warm, and
+    /// beside the arrival of more. Where others wait for a thread it leaves with what is in the queue by then.
+    pub async fn write(&mut self, mut queue: Queue, hash: &mut Hash, metrics: Metrics) -> Result<()> {
         let (local, path, draft, running) =
             (Arc::clone(&self.local), self.path.clone(), self.draft.take(), std::mem::take(hash));
         let _place = self.local.writing.acquire().await.map_err(Error::internal)?;
         let written = on_thread(Abandoned::default(), move |abandoned| {
             let (mut draft, mut running) = (draft, running);
-            let written = local.write_now(&path, &mut draft, &batch, &mut running, abandoned);
-            drop(batch);
-            drop(held);
-            (draft, running, written)
+            while let Some(batch) = queue.next_now() {
+                let (bytes, held) = batch.into_parts();
+                let timing = metrics.operation(telemetry::Operation::Write);
+                let written = local.write_now(&path, &mut draft, &bytes, &mut running, abandoned);
+                timing.end(Outcome::of(written.as_ref().err().map(Error::kind)));
+                drop((bytes, held));
+                if written.is_err() {
+                    return (draft, running, written);
+                }
+                if local.writing.available_permits() == 0 {
+                    queue.close();
+                }
+            }
+            (draft, running, Ok(()))
         });
         let (draft, running, written) = written.await?;
         (self.draft, *hash) = (draft, running);
