@@ -126,7 +126,7 @@ impl Store {
         Ok(Store { operator, backend, patience, steps, metrics: metrics.clone() })
     }
 
-    /// How many storage operations go on that nobody waits for, since their time has passed.
+    /// How many storage operations go on that nobody waits for, since their time has passed or their caller went away.
     pub fn late(&self) -> usize {
         self.patience.late()
     }

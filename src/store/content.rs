@@ -187,9 +187,11 @@ impl ContentWriter {
 
     /// Waits until what was begun is written.
     pub async fn ready(&mut self) -> Result<()> {
-        let State::Busy(call, _) = &mut self.state else {
+        let State::Busy(call, behind) = &mut self.state else {
             return Ok(());
         };
+        // Nothing more is put behind it, so it need not look for more.
+        *behind = None;
         match self.store.patience.wait(call).await? {
             Ok((pen, Ok(()))) => {
                 self.state = State::Open(pen);

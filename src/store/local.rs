@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use scopeguard::guard;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use super::commit::{Locks, Refusal, Replacement, stripe};
@@ -18,7 +19,7 @@ use super::steps::{Step, Steps};
 use super::{CONTENT, RECORD, folder_path, io_failure, parse_record, record_path};
 use crate::attachment::{Digest, Key, Record};
 use crate::error::{Error, Kind, Result};
-use crate::telemetry::{self, Metrics, Outcome};
+use crate::telemetry::{self, Metrics, Outcome, Timing};
 
 use directory::Directory;
 use draft::Draft;
@@ -311,14 +312,19 @@ impl Sink {
         let (local, path, draft, running) =
             (Arc::clone(&self.local), self.path.clone(), self.draft.take(), std::mem::take(hash));
         let _place = self.local.writing.acquire().await.map_err(Error::internal)?;
+        let timing: Arc<std::sync::Mutex<Option<Timing>>> = Arc::default();
+        // A write that hangs is counted when it is given up: it may have no end of its own.
+        let _given_up = guard(Arc::clone(&timing), |timing| drop(held(&timing).take()));
         let written = on_thread(Abandoned::default(), move |abandoned| {
             let (mut draft, mut running) = (draft, running);
             while let Some(batch) = queue.next_now() {
-                let (bytes, held) = batch.into_parts();
-                let timing = metrics.operation(telemetry::Operation::Write);
+                let (bytes, memory) = batch.into_parts();
+                *held(&timing) = Some(metrics.operation(telemetry::Operation::Write));
                 let written = local.write_now(&path, &mut draft, &bytes, &mut running, abandoned);
-                timing.end(Outcome::of(written.as_ref().err().map(Error::kind)));
-                drop((bytes, held));
+                if let Some(timing) = held(&timing).take() {
+                    timing.end(Outcome::of(written.as_ref().err().map(Error::kind)));
+                }
+                drop((bytes, memory));
                 if written.is_err() {
                     return (draft, running, written);
                 }
@@ -457,6 +463,11 @@ impl Local {
         self.steps.passed(Step::ContentSynced);
         Ok(folder)
     }
+}
+
+/// A panic leaves nothing half done that such a lock guards.
+fn held<T>(lock: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn file_name(path: &str) -> &str {

@@ -126,7 +126,7 @@ pub const CATALOGUE: &[Entry] = &[
         "attachd_storage_late_operations",
         Gauge,
         &[],
-        "Operations that go on past `storage.timeout`, or tidy up, while nobody waits for them.",
+        "Operations that nobody waits for: those that go on past `storage.timeout` or after their caller went away, and those that tidy up.",
     ),
     // Tokens.
     entry(

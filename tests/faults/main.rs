@@ -12,6 +12,7 @@ mod cut;
 mod disk;
 mod durable;
 mod kills;
+mod late;
 mod load;
 mod operations;
 
