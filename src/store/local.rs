@@ -3,7 +3,7 @@
 //! under the lock of the attachment. Whatever blocks does so on threads that may. It must not know what a record says.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{self, Arc};
 
 use bytes::Bytes;
 use scopeguard::guard;
@@ -312,19 +312,19 @@ impl Sink {
         let (local, path, draft, running) =
             (Arc::clone(&self.local), self.path.clone(), self.draft.take(), std::mem::take(hash));
         let _place = self.local.writing.acquire().await.map_err(Error::internal)?;
-        let timing: Arc<std::sync::Mutex<Option<Timing>>> = Arc::default();
+        let timing: Arc<sync::Mutex<Option<Timing>>> = Arc::default();
         // A write that hangs is counted when it is given up: it may have no end of its own.
-        let _given_up = guard(Arc::clone(&timing), |timing| drop(held(&timing).take()));
+        let _given_up = guard(Arc::clone(&timing), |timing| drop(lock(&timing).take()));
         let written = on_thread(Abandoned::default(), move |abandoned| {
             let (mut draft, mut running) = (draft, running);
             while let Some(batch) = queue.next_now() {
-                let (bytes, memory) = batch.into_parts();
-                *held(&timing) = Some(metrics.operation(telemetry::Operation::Write));
+                let (bytes, held) = batch.into_parts();
+                *lock(&timing) = Some(metrics.operation(telemetry::Operation::Write));
                 let written = local.write_now(&path, &mut draft, &bytes, &mut running, abandoned);
-                if let Some(timing) = held(&timing).take() {
+                if let Some(timing) = lock(&timing).take() {
                     timing.end(Outcome::of(written.as_ref().err().map(Error::kind)));
                 }
-                drop((bytes, memory));
+                drop((bytes, held));
                 if written.is_err() {
                     return (draft, running, written);
                 }
@@ -465,11 +465,46 @@ impl Local {
     }
 }
 
-/// A panic leaves nothing half done that such a lock guards.
-fn held<T>(lock: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// A panic in between leaves nothing half done that these guard.
+fn lock<T>(mutex: &sync::Mutex<T>) -> sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(sync::PoisonError::into_inner)
 }
 
 fn file_name(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::super::queue::Batch;
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_thread_leaves_an_upload_that_has_more_where_all_places_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().display().to_string();
+        let opened = Local::open(
+            &[("root".to_owned(), root)].into(),
+            Steps::default(),
+            #[cfg(feature = "faults")]
+            Faults::new(&[]),
+        );
+        let local = Arc::new(Local { writing: Arc::new(Semaphore::new(1)), ..opened.unwrap() });
+        let batch = || Batch::new(vec![BytesMut::zeroed(4 << 20).freeze()], ());
+        let (behind, queue) = Queue::new(batch());
+        let mut sink = local.create("x/y");
+        let call = tokio::spawn(async move {
+            let mut hash = Hash::default();
+            sink.write(queue, &mut hash, Metrics::default()).await?;
+            sink.abort().await
+        });
+        let mut taken = 0;
+        while taken < 50 && behind.put(batch()).await.is_ok() {
+            taken += 1;
+        }
+        assert!(taken <= 1, "{taken} were taken after the one that was being written");
+        call.await.unwrap().unwrap();
+    }
 }

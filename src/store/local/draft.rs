@@ -6,11 +6,13 @@ use std::io::{self, IoSlice, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use rustix::fs::{CWD, renameat};
 use tokio::runtime::Handle;
+
+use super::lock;
 
 /// After how many bytes the system is asked to begin to put a file on the disk, so that little is left to wait for at its
 /// end. Below it a file is put there at once.
@@ -80,7 +82,7 @@ impl Draft {
         *begun_at = self.written;
         let (file, running, failure) = (Arc::clone(&self.file), Arc::clone(running), Arc::clone(failure));
         runtime.spawn_blocking(move || {
-            let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut failure = lock(&failure);
             if let Err(error) = file.sync_data() {
                 failure.get_or_insert(error);
             }
@@ -91,7 +93,7 @@ impl Draft {
     /// Makes the bytes durable.
     pub fn sync(&self) -> io::Result<()> {
         // Whoever syncs early holds the lock until it knows whether that went well.
-        let failure = self.early.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failure = lock(&self.early.failure).take();
         self.file.sync_all()?;
         failure.map_or(Ok(()), Err)
     }

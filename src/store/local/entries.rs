@@ -6,12 +6,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::fs::{fstat, fsync};
 use rustix::io::retry_on_intr;
 
-use super::beneath;
+use super::{beneath, lock};
 
 /// How many directories are remembered as durable, at most. Past it all are forgotten, and synced again when they are met.
 const KNOWN: usize = 1 << 16;
@@ -162,11 +162,6 @@ pub(super) fn sync_open(directory: &OwnedFd) -> io::Result<()> {
 /// Makes the entries of a directory durable.
 pub(super) fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
-}
-
-/// A panic in between leaves nothing half done that these guard.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

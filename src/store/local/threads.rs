@@ -5,11 +5,12 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::lock;
 use crate::error::{Error, Result};
 
 /// How long a piece of work takes at least where it waits for a disk. Without that it takes a tenth.
@@ -135,7 +136,7 @@ impl Pool {
     }
 
     fn begin(&self, work: Work) {
-        let mut state = self.0.lock();
+        let mut state = lock(&self.0.state);
         state.waiting.push_back(work);
         if state.at_work < state.wanted {
             self.join(&mut state);
@@ -152,7 +153,7 @@ impl Pool {
     }
 
     fn work(&self) {
-        let mut state = self.0.lock();
+        let mut state = lock(&self.0.state);
         let mut lingered = 0;
         while state.at_work <= state.wanted {
             let Some(work) = state.waiting.pop_front() else {
@@ -162,7 +163,7 @@ impl Pool {
                 lingered += 1;
                 drop(state);
                 std::thread::yield_now();
-                state = self.0.lock();
+                state = lock(&self.0.state);
                 continue;
             };
             lingered = 0;
@@ -173,7 +174,7 @@ impl Pool {
             // Whoever waits for it is told, since what would tell of its end is dropped.
             let _ = catch_unwind(AssertUnwindSafe(work));
             let slow = began.elapsed() >= SLOW;
-            state = self.0.lock();
+            state = lock(&self.0.state);
             state.ended += 1;
             state.begun.retain(|(other, _)| *other != number);
             if !slow {
@@ -207,7 +208,7 @@ impl Pool {
         let mut ended = None;
         loop {
             tokio::time::sleep(STUCK).await;
-            let mut state = self.0.lock();
+            let mut state = lock(&self.0.state);
             if state.waiting.is_empty() {
                 state.watched = false;
                 return;
@@ -216,13 +217,6 @@ impl Pool {
                 self.grow(&mut state);
             }
         }
-    }
-}
-
-impl Inner {
-    /// A panic leaves nothing half done that this guards.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -235,7 +229,7 @@ mod tests {
     use super::*;
 
     fn idle(pool: &Pool) -> bool {
-        let state = pool.0.lock();
+        let state = lock(&pool.0.state);
         state.at_work == 0 && state.waiting.is_empty() && !state.watched
     }
 
@@ -292,7 +286,7 @@ mod tests {
         }
         assert_eq!(most.load(Ordering::SeqCst), 5);
         // Short work needs no more than the fewest.
-        while pool.0.lock().wanted > 2 {
+        while lock(&pool.0.state).wanted > 2 {
             pool.run(Abandoned::default(), |_| ()).await.unwrap();
         }
         until(|| idle(&pool)).await;
@@ -304,15 +298,15 @@ mod tests {
         let (go, wait) = mpsc::channel::<()>();
         let hung = pool.clone();
         let hung = tokio::spawn(async move { hung.run(Abandoned::default(), move |_| wait.recv()).await });
-        until(|| pool.0.lock().begun.len() == 1).await;
+        until(|| lock(&pool.0.state).begun.len() == 1).await;
         for ended in 1..=10 {
             pool.run(Abandoned::default(), |_| ()).await.unwrap();
-            until(|| pool.0.lock().ended == ended).await;
-            assert!(pool.0.lock().wanted >= 2, "one that hangs, and one beside it");
+            until(|| lock(&pool.0.state).ended == ended).await;
+            assert!(lock(&pool.0.state).wanted >= 2, "one that hangs, and one beside it");
         }
         go.send(()).unwrap();
         hung.await.unwrap().unwrap().unwrap();
-        while pool.0.lock().wanted > 1 {
+        while lock(&pool.0.state).wanted > 1 {
             pool.run(Abandoned::default(), |_| ()).await.unwrap();
         }
         until(|| idle(&pool)).await;
