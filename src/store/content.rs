@@ -69,8 +69,10 @@ type Call = JoinHandle<(Pen, Result<()>)>;
 enum State {
     Unopened,
     Open(Pen),
-    /// A call is under way, or is late. The sink comes back with its end. Where it writes, more can be put behind that.
+    /// A call is under way. The sink comes back with its end. Where it writes, more can be put behind that.
     Busy(Call, Option<Behind>),
+    /// A call has outlived its time, and is not waited for again.
+    Late(Call),
     /// A write failed. The sink may only be aborted: a close might complete the object without the failed part.
     Failed(Pen),
     /// A call panicked, and its sink is gone.
@@ -83,6 +85,7 @@ impl std::fmt::Debug for State {
             State::Unopened => "Unopened",
             State::Open(_) => "Open",
             State::Busy(..) => "Busy",
+            State::Late(_) => "Late",
             State::Failed(_) => "Failed",
             State::Gone => "Gone",
         })
@@ -153,9 +156,13 @@ impl ContentWriter {
         self.size += length(&bytes);
         let mut batch = Batch::new(bytes, held);
         if let State::Busy(_, Some(behind)) = &self.state {
-            match self.store.patience.wait(behind.put(batch)).await? {
-                Ok(()) => return Ok(()),
-                Err(refused) => batch = refused,
+            match self.store.patience.wait(behind.put(batch)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(refused)) => batch = refused,
+                Err(late) => {
+                    self.late();
+                    return Err(late);
+                }
             }
         }
         self.ready().await?;
@@ -192,20 +199,32 @@ impl ContentWriter {
         };
         // Nothing more is put behind it, so it need not look for more.
         *behind = None;
-        match self.store.patience.wait(call).await? {
-            Ok((pen, Ok(()))) => {
+        match self.store.patience.wait(call).await {
+            Ok(Ok((pen, Ok(())))) => {
                 self.state = State::Open(pen);
                 Ok(())
             }
-            Ok((pen, Err(error))) => {
+            Ok(Ok((pen, Err(error)))) => {
                 self.state = State::Failed(pen);
                 Err(error)
             }
-            Err(panic) => {
+            Ok(Err(panic)) => {
                 self.state = State::Gone;
                 Err(Error::internal(panic))
             }
+            Err(late) => {
+                self.late();
+                Err(late)
+            }
         }
+    }
+
+    /// The call that is under way has had its time.
+    fn late(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Gone) {
+            State::Busy(call, _) => State::Late(call),
+            other => other,
+        };
     }
 
     /// Writes the end of the content and drops `held`, asks `verify` about the size and the digest of all, makes the content
@@ -356,7 +375,7 @@ impl ContentWriter {
 
     /// Takes back all that was written. What cannot be taken back is garbage that no record names.
     pub async fn abort(mut self) {
-        // What is under way ends first, however it ends.
+        // What is under way ends first, however it ends, unless it has had its time.
         let _ = self.ready().await;
         let Some(work) = self.take_back() else {
             return;
@@ -372,7 +391,7 @@ impl ContentWriter {
         match std::mem::replace(&mut self.state, State::Unopened) {
             State::Unopened | State::Gone => None,
             State::Open(pen) | State::Failed(pen) => Some(begun.take_back(pen)),
-            State::Busy(call, _) => {
+            State::Busy(call, _) | State::Late(call) => {
                 self.store.patience.leave(call, |(pen, _)| begun.take_back(pen));
                 None
             }

@@ -1,4 +1,6 @@
-//! What is counted of an operation that outlives its time.
+//! What becomes of an operation that outlives its time: when its upload is answered, and what is counted of it.
+
+use std::time::{Duration, Instant};
 
 use crate::harness::{Form, Setup, eventually, noise, token};
 
@@ -15,5 +17,31 @@ fn a_write_that_hangs_counts_as_abandoned_once_it_is_given_up() {
     eventually("it is counted", || count("abandoned") > 0.0);
     eventually("no upload is in flight", || server.readiness()["uploads_in_flight"] == 0);
     assert_eq!((count("abandoned"), count("ok")), (1.0, 0.0));
+    eventually("nothing is left of it", || server.temporary().is_empty());
+}
+
+#[test]
+fn the_time_of_a_write_that_hangs_is_waited_for_once() {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let rule = |attachment| {
+        format!("{{ attachment = {attachment}, operation = \"write\", nth = 1, always = true, fault = \"hang\" }}")
+    };
+    let faults = format!("timeout = \"{}s\"\nfaults = [{}, {}]\n", TIMEOUT.as_secs(), rule(1), rule(2));
+    let server = Setup { storage: faults, ..Setup::default() }.start();
+    // The one ends in time to wait for what was begun, the other waits to have more written behind it.
+    std::thread::scope(|scope| {
+        for (attachment, size) in [(1, 300 << 10), (2, 4 << 20)] {
+            let server = &server;
+            scope.spawn(move || {
+                let began = Instant::now();
+                let reply = server.connect().upload(&token(&[1]), 1, attachment, &Form::file(&noise(size, 1)));
+                assert_eq!(reply.status, 503, "{reply:?}");
+                let took = began.elapsed();
+                assert!((TIMEOUT..2 * TIMEOUT).contains(&took), "{size}: {took:?}");
+            });
+        }
+    });
+    // Then it is given up, after as long again.
+    eventually("no upload is in flight", || server.readiness()["uploads_in_flight"] == 0);
     eventually("nothing is left of it", || server.temporary().is_empty());
 }
