@@ -7,7 +7,7 @@ use std::time::Duration;
 use attachd::pb::upload_attachment_request::Message;
 use tonic::Code;
 
-use crate::harness::{Form, Setup, chunk, eventually, finish, header, noise, token};
+use crate::harness::{Connection, Form, Server, Setup, chunk, eventually, finish, header, noise, token};
 
 /// The smallest budget that a server accepts, in bytes.
 const BUDGET: u64 = 8 << 20;
@@ -15,15 +15,26 @@ const BUDGET: u64 = 8 << 20;
 /// How many uploads fill it: each gathers a write of 256 KiB at least, and then another.
 const STUCK: i64 = 40;
 
+/// The time of a storage operation. What hangs is given up after twice as long.
+const TIMEOUT: Duration = Duration::from_secs(8);
+
 /// What the one uploads to that waits.
 const WAITER: i64 = 99;
 
 /// What others upload to. Rules name an attachment whatever its client.
 const NEWCOMER: i64 = 100;
 
+/// A connection that waits for what comes after memory: who waits for that gets it when what hangs is given up, and then waits for
+/// a thread no longer than an operation may take.
+fn patient(server: &Server) -> Connection {
+    let connection = server.connect();
+    connection.writer().set_read_timeout(Some(4 * TIMEOUT)).expect("a timeout can be set");
+    connection
+}
+
 #[test]
 fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there_is_memory_again() {
-    let mut storage = "timeout = \"8s\"\nfaults = [\n".to_owned();
+    let mut storage = format!("timeout = \"{}s\"\nfaults = [\n", TIMEOUT.as_secs());
     for attachment in 1..=STUCK {
         let _ = writeln!(
             storage,
@@ -39,7 +50,7 @@ fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there
         for attachment in 1..=STUCK {
             let (server, form, writer) = (&server, &form, &writer);
             scope.spawn(move || {
-                let reply = server.connect().upload(writer, 1, attachment, form);
+                let reply = patient(server).upload(writer, 1, attachment, form);
                 assert_eq!(reply.status, 503, "{reply:?}");
             });
         }
@@ -48,7 +59,7 @@ fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there
         });
         // Until one waits: who finds room for a piece waits for a thread to write it instead, and takes the room.
         let (server, form, newcomer) = (&server, &form, &newcomer);
-        let upload = move || server.connect().upload(newcomer, 2, WAITER, form).status;
+        let upload = move || patient(server).upload(newcomer, 2, WAITER, form).status;
         let mut waiters = Vec::new();
         eventually("one waits", || {
             waiters.push(scope.spawn(upload));
@@ -64,7 +75,6 @@ fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there
         let over_grpc = runtime.block_on(server.grpc_upload(newcomer, messages));
         let over_grpc = over_grpc.expect_err("a newcomer is refused over gRPC");
         assert_eq!((over_grpc.code, over_grpc.reason.as_str()), (Code::Unavailable, "OVERLOADED"));
-        // They get their memory when what hangs is given up, and then wait for a thread no longer than an operation may take.
         for waiter in waiters {
             assert!(matches!(waiter.join().expect("a reply"), 201 | 503));
         }
