@@ -7,9 +7,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::error::{Error, Kind, Result};
 
@@ -34,8 +36,13 @@ pub struct Config {
     pub memory_budget: ByteSize,
     /// How many uploads may wait for memory. Past it new ones are refused with 503 / UNAVAILABLE.
     pub max_waiting_uploads: usize,
+    /// How long one may wait for memory that passes through. If none is given back for so long the storage does not get on.
+    pub max_wait: Duration,
     /// Whether uploads keep memory to their end.
     pub kept: bool,
+    /// How many bytes that pass through the storage can make use of, where more would only wait for it. What the budget has
+    /// beyond that is not used.
+    pub useful: Option<u64>,
 }
 
 /// The budget of one process.
@@ -45,12 +52,13 @@ pub struct Budget {
     kept: Pool,
     waiting: AtomicUsize,
     max_waiting: usize,
+    max_wait: Duration,
     waits: AtomicU64,
     refused: AtomicU64,
 }
 
-/// Memory that was taken from the budget; dropping it gives it back.
-#[derive(Debug)]
+/// Memory that was taken from the budget, by default none; dropping it gives it back.
+#[derive(Debug, Default)]
 pub struct Reservation(Option<OwnedSemaphorePermit>);
 
 impl Reservation {
@@ -60,6 +68,19 @@ impl Reservation {
             (Some(mine), Some(theirs)) => mine.merge(theirs),
             (mine @ None, theirs) => *mine = theirs,
             (Some(_), None) => {}
+        }
+    }
+
+    /// How many bytes it is of, rounded up to whole units.
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |permit| permit.num_permits() * UNIT)
+    }
+
+    /// Gives back all but `bytes`, rounded up.
+    pub fn shrink(&mut self, bytes: usize) {
+        let more = self.bytes().saturating_sub(bytes) / UNIT;
+        if let Some(permit) = &mut self.0 {
+            drop(permit.split(more));
         }
     }
 
@@ -75,11 +96,14 @@ impl Budget {
         let bytes = usize::try_from(config.memory_budget.as_u64()).unwrap_or(usize::MAX);
         let units = (bytes / UNIT).min(Semaphore::MAX_PERMITS);
         let kept = if config.kept { units / 4 * QUARTERS_KEPT } else { 0 };
+        let useful =
+            config.useful.and_then(|bytes| usize::try_from(bytes).ok()).map_or(usize::MAX, |bytes| bytes / UNIT);
         Budget {
-            passing: Pool::new(units - kept),
+            passing: Pool::new((units - kept).min(useful)),
             kept: Pool::new(kept),
             waiting: AtomicUsize::new(0),
             max_waiting: config.max_waiting_uploads,
+            max_wait: config.max_wait,
             waits: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
@@ -87,14 +111,18 @@ impl Budget {
 
     /// Takes `bytes` if they are free now.
     pub fn try_take(&self, bytes: usize) -> Option<Reservation> {
-        let Pool { free, .. } = &self.passing;
-        let permit = Arc::clone(free).try_acquire_many_owned(self.passing.units_of(bytes));
-        permit.ok().map(|permit| Reservation(Some(permit)))
+        self.passing.try_take(bytes)
     }
 
     /// Takes `bytes`, waiting for them in the order of arrival.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`] after [`Config::max_wait`].
     pub async fn take(&self, bytes: usize) -> Result<Reservation> {
-        self.take_from(&self.passing, bytes).await
+        match self.try_take(bytes) {
+            Some(taken) => Ok(taken),
+            None => timeout(self.max_wait, self.wait_for(&self.passing, bytes)).await.unwrap_or_else(|_| self.refuse()),
+        }
     }
 
     /// Takes `bytes` that an upload keeps to its end, waiting for them in the order of arrival. It must hold none yet.
@@ -102,17 +130,16 @@ impl Budget {
         if bytes == 0 {
             return Ok(Reservation::none());
         }
-        self.take_from(&self.kept, bytes).await
+        match self.kept.try_take(bytes) {
+            Some(taken) => Ok(taken),
+            None => self.wait_for(&self.kept, bytes).await,
+        }
     }
 
-    async fn take_from(&self, pool: &Pool, bytes: usize) -> Result<Reservation> {
-        let units = pool.units_of(bytes);
-        if let Ok(permit) = Arc::clone(&pool.free).try_acquire_many_owned(units) {
-            return Ok(Reservation(Some(permit)));
-        }
+    async fn wait_for(&self, pool: &Pool, bytes: usize) -> Result<Reservation> {
         self.waits.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting::enter(&self.waiting);
-        let permit = Arc::clone(&pool.free).acquire_many_owned(units).await;
+        let permit = Arc::clone(&pool.free).acquire_many_owned(pool.units_of(bytes)).await;
         permit.map(|permit| Reservation(Some(permit))).map_err(Error::internal)
     }
 
@@ -122,13 +149,17 @@ impl Budget {
     /// [`Kind::Overloaded`].
     pub fn admit(&self) -> Result<()> {
         if self.waiting.load(Ordering::Relaxed) >= self.max_waiting {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Error::new(Kind::Overloaded));
+            return self.refuse();
         }
         Ok(())
     }
 
-    /// Bytes that there are.
+    fn refuse<T>(&self) -> Result<T> {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(Error::new(Kind::Overloaded))
+    }
+
+    /// Bytes that uploads may hold.
     pub fn total_bytes(&self) -> usize {
         (self.passing.units + self.kept.units) * UNIT
     }
@@ -143,7 +174,7 @@ impl Budget {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// How many newcomers were refused.
+    /// How many uploads were refused, since as many waited as may or since they waited for as long as they may.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -164,6 +195,11 @@ struct Pool {
 impl Pool {
     fn new(units: usize) -> Pool {
         Pool { free: Arc::new(Semaphore::new(units)), units }
+    }
+
+    fn try_take(&self, bytes: usize) -> Option<Reservation> {
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(self.units_of(bytes));
+        permit.ok().map(|permit| Reservation(Some(permit)))
     }
 
     fn used_bytes(&self) -> usize {
@@ -196,24 +232,54 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
+    fn config(bytes: u64, max_waiting_uploads: usize) -> Config {
+        let max_wait = Duration::from_secs(60);
+        Config { memory_budget: ByteSize::b(bytes), max_waiting_uploads, max_wait, kept: false, useful: None }
+    }
+
     fn budget(bytes: u64, max_waiting_uploads: usize) -> Budget {
-        Budget::new(Config { memory_budget: ByteSize::b(bytes), max_waiting_uploads, kept: false })
+        Budget::new(config(bytes, max_waiting_uploads))
     }
 
     #[tokio::test]
     async fn what_is_kept_leaves_a_quarter_for_what_passes_through() {
-        let budget = Budget::new(Config { memory_budget: ByteSize::kib(8), max_waiting_uploads: 1, kept: true });
+        let budget = Budget::new(Config { kept: true, ..config(8192, 1) });
         let kept = budget.keep(6 << 10).await.unwrap();
         assert_eq!(budget.used_bytes(), 6 << 10);
         let passing = budget.take(2 << 10).await.unwrap();
         assert_eq!(budget.used_bytes(), 8 << 10);
         assert!(budget.try_take(1).is_none());
-        let more = tokio::time::timeout(std::time::Duration::from_millis(1), budget.keep(1)).await;
+        let more = timeout(Duration::from_millis(1), budget.keep(1)).await;
         assert!(more.is_err(), "it waits although there is none");
         drop((kept, passing));
         assert_eq!(budget.used_bytes(), 0);
         assert!(budget.keep(1).await.is_ok());
         assert!(budget.keep(0).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn no_more_is_handed_out_than_the_storage_can_make_use_of() {
+        for (useful, there) in [(None, 8), (Some(4 << 10), 4), (Some(8 << 10), 8), (Some(9 << 10), 8)] {
+            let budget = Budget::new(Config { useful, ..config(8192, 1) });
+            assert_eq!(budget.total_bytes(), there << 10);
+            let all = budget.try_take(there << 10).unwrap();
+            assert!(budget.try_take(1).is_none());
+            drop(all);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_needed_of_a_reservation_is_given_back_at_once() {
+        let budget = budget(8192, 1);
+        let mut taken = budget.take(8192).await.unwrap();
+        taken.shrink(4097);
+        assert_eq!((taken.bytes(), budget.used_bytes()), (5120, 5120));
+        taken.shrink(6000);
+        assert_eq!((taken.bytes(), budget.used_bytes()), (5120, 5120));
+        taken.shrink(0);
+        assert_eq!((taken.bytes(), budget.used_bytes()), (0, 0));
+        taken.merge(budget.try_take(8192).unwrap());
+        assert_eq!(taken.bytes(), 8192);
     }
 
     #[test]
@@ -258,6 +324,17 @@ mod tests {
             task.await.unwrap().unwrap();
         }
         assert!(budget.admit().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_gets_no_memory_for_too_long_is_refused_unless_it_is_to_be_kept() {
+        let budget = Budget::new(Config { kept: true, max_wait: Duration::from_millis(1), ..config(8192, 1) });
+        let all = (budget.keep(6 << 10).await.unwrap(), budget.take(2 << 10).await.unwrap());
+        assert_eq!(budget.take(1).await.unwrap_err().kind(), Kind::Overloaded);
+        assert_eq!((budget.refused(), budget.waiting()), (1, 0));
+        assert!(timeout(Duration::from_millis(50), budget.keep(1)).await.is_err());
+        drop(all);
+        assert!(budget.take(1).await.is_ok());
     }
 
     #[tokio::test]

@@ -139,7 +139,9 @@ pub struct Limits {
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub max_upload_size: ByteSize,
-    /// Bytes that all upload buffers together may hold, 8 MiB or more. Past it uploads wait. Default 256 MiB.
+    /// Bytes that all upload buffers together may hold, 8 MiB or more. Past it uploads wait, and where no memory is given back
+    /// within `storage.timeout` they get 503 / UNAVAILABLE. The service `fs` takes no more than 8 MiB of it, which keep all its
+    /// threads busy. Default 256 MiB.
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub memory_budget: ByteSize,
@@ -246,7 +248,9 @@ impl Config {
         budget::Config {
             memory_budget: self.limits.memory_budget,
             max_waiting_uploads: self.limits.max_waiting_uploads,
+            max_wait: self.storage.timeout,
             kept: self.kept_by_upload() > 0,
+            useful: self.storage.useful_memory(),
         }
     }
 

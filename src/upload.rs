@@ -2,42 +2,33 @@
 //! this module knows neither HTTP nor gRPC. What arrives is handed to the storage in batches, which hashes and writes some
 //! while the next arrives. A file that is small comes whole to its commit, without any of that.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use bytes::Bytes;
+use futures_util::Stream;
 use time::OffsetDateTime;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
 use crate::audit::Entry;
 use crate::auth::{Principal, Scope};
-use crate::budget::{Budget, Reservation};
+use crate::budget::Budget;
 use crate::error::{Error, Kind, Result};
 use crate::rights::{self, Stands};
-use crate::store::{ContentWriter, Receipt, Step, Store};
+use crate::store::{Receipt, Store};
 use crate::telemetry::{SPANS, Trail};
 
-use pace::Pace;
+use receive::Upload;
 
+mod batch;
 mod pace;
-
-/// The most chunks that one write gathers: tiny ones cost more than their bytes.
-const WRITE_CHUNKS: usize = 1024;
-
-/// The size of a chunk, in bytes, up to which it is copied to the ones before it: a slice keeps the whole buffer that it came in
-/// from being freed, and to copy a little costs less than that.
-const COPIED: usize = 16 << 10;
-
-/// How long gathered bytes wait for more before they are written: a slow upload shall not sit on memory that others need.
-const LINGER: Duration = Duration::from_millis(100);
+mod receive;
 
 /// What uploads may do.
 #[derive(Clone, Copy, Debug)]
@@ -208,7 +199,7 @@ impl Uploads {
             () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
             kept = self.budget.keep(self.store.kept_by_upload(known)) => kept?,
         };
-        let mut upload = Upload::begin(self, admitted.target, header.declared, kept, admitted.trail.clone());
+        let mut upload = Upload::begin(self, &admitted, header.declared, kept);
         let pieces = pin!(pieces);
         let receiving = tracing::info_span!(target: SPANS, "receive", size_bytes = Empty);
         let pumped = tokio::select! {
@@ -261,197 +252,12 @@ impl Config {
     }
 }
 
-/// An upload whose content is arriving. Dropping it takes back what was written.
-struct Upload<'a> {
-    uploads: &'a Uploads,
-    writer: ContentWriter,
-    declared: Declared,
-    trail: Trail,
-    size: u64,
-    batch: Vec<Bytes>,
-    /// The end of the batch, which was copied.
-    copied: BytesMut,
-    batch_bytes: usize,
-    reservation: Reservation,
-    pace: Pace,
-    /// Counts the upload as in flight. It goes last.
-    begun: TaskTrackerToken,
-}
-
 /// All that a commit needs to know.
 struct Commit {
     config: Config,
     admitted: Admitted,
     header: Header,
     declared: Declared,
-}
-
-impl<'a> Upload<'a> {
-    fn begin(uploads: &'a Uploads, target: Target, declared: Declared, kept: Reservation, trail: Trail) -> Self {
-        let writer = uploads.store.begin(target.key, kept);
-        trail.writes(writer.id());
-        Upload {
-            uploads,
-            writer,
-            declared,
-            trail,
-            size: 0,
-            batch: Vec::new(),
-            copied: BytesMut::new(),
-            batch_bytes: 0,
-            reservation: Reservation::none(),
-            pace: Pace::default(),
-            begun: uploads.tasks.token(),
-        }
-    }
-
-    /// Takes pieces until the finish, and looks that nothing comes after it.
-    async fn pump<S>(&mut self, mut pieces: Pin<&mut S>) -> Result<Declared>
-    where
-        S: Stream<Item = Result<Piece>>,
-    {
-        let deadline = Instant::now() + self.uploads.config.max_upload_time;
-        loop {
-            match self.next(pieces.as_mut(), deadline).await? {
-                Some(Piece::Chunk(bytes)) => self.chunk(bytes).await?,
-                Some(Piece::Finish(declared)) => {
-                    return match self.next(pieces, deadline).await? {
-                        None => Ok(declared),
-                        Some(_) => Err(Error::invalid("a message came after the finish")),
-                    };
-                }
-                None => return Err(Error::new(Kind::Incomplete).detail("the upload ended before it was finished")),
-            }
-        }
-    }
-
-    /// The next piece, from a caller that keeps up. Only the time in which it is waited for counts: what the storage or the
-    /// budget takes is not the caller's.
-    async fn next<S>(&mut self, pieces: Pin<&mut S>, deadline: Instant) -> Result<Option<Piece>>
-    where
-        S: Stream<Item = Result<Piece>>,
-    {
-        let asked = Instant::now();
-        let piece = self.arrival(pieces, deadline).await?;
-        let bytes = if let Some(Piece::Chunk(bytes)) = &piece { bytes.len() as u64 } else { 0 };
-        let Config { min_rate, min_rate_window, .. } = self.uploads.config;
-        if !self.pace.keeps_up(asked.elapsed(), bytes, min_rate, min_rate_window) {
-            return Err(
-                Error::new(Kind::ClientTooSlow).detail(format!("at least {min_rate} bytes a second must arrive"))
-            );
-        }
-        Ok(piece)
-    }
-
-    async fn arrival<S>(&mut self, mut pieces: Pin<&mut S>, deadline: Instant) -> Result<Option<Piece>>
-    where
-        S: Stream<Item = Result<Piece>>,
-    {
-        // A timer is looked at only while nothing arrives, and a little could arrive for ever.
-        if Instant::now() >= deadline {
-            return Err(self.uploads.config.late());
-        }
-        if self.batch_bytes > 0 {
-            match timeout(LINGER, pieces.next()).await {
-                Ok(piece) => return piece.transpose(),
-                Err(_) => self.flush().await?,
-            }
-        }
-        let idle = Instant::now() + self.uploads.config.idle_timeout;
-        match timeout_at(idle.min(deadline), pieces.next()).await {
-            Ok(piece) => piece.transpose(),
-            Err(_) if idle <= deadline => Err(self.uploads.idle()),
-            Err(_) => Err(self.uploads.config.late()),
-        }
-    }
-
-    async fn chunk(&mut self, bytes: Bytes) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.size += bytes.len() as u64;
-        self.trail.received(bytes.len());
-        self.uploads.fits(Some(self.size))?;
-        if let Some(declared) = self.declared.size.filter(|declared| self.size > *declared) {
-            return Err(size_mismatch(declared, "more"));
-        }
-        let reservation = match self.uploads.budget.try_take(bytes.len()) {
-            Some(reservation) => reservation,
-            None => {
-                // Nobody may wait for memory while holding some, or all could wait for each other.
-                self.flush().await?;
-                self.writer.ready().await?;
-                self.uploads.budget.take(bytes.len()).await?
-            }
-        };
-        self.reservation.merge(reservation);
-        let (most, length) = (self.uploads.store.write_size(), bytes.len());
-        if bytes.len() <= COPIED && self.batch_bytes > 0 {
-            self.copied.extend_from_slice(&bytes);
-        } else {
-            self.end_copied();
-            self.batch.push(bytes);
-        }
-        self.batch_bytes += length;
-        if self.batch_bytes >= most || self.batch.len() >= WRITE_CHUNKS {
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
-    fn end_copied(&mut self) {
-        if !self.copied.is_empty() {
-            self.batch.push(std::mem::take(&mut self.copied).freeze());
-        }
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        self.end_copied();
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        self.batch_bytes = 0;
-        let batch = std::mem::take(&mut self.batch);
-        let reservation = std::mem::replace(&mut self.reservation, Reservation::none());
-        self.writer.write(batch, reservation).await
-    }
-
-    /// Commits in a task, which outlives a request that goes away.
-    async fn finish(mut self, commit: Commit) -> Result<Receipt> {
-        self.end_copied();
-        let Upload { uploads, writer, trail, batch, reservation, begun, .. } = self;
-        let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
-        // Told here, since the client may be gone by then, and what is stored is stored.
-        let entry = commit.admitted.entry.clone();
-        let commit = Arc::new(commit);
-        let verifies = Arc::clone(&commit);
-        let verify = move |size, sha256| verifies.verify(size, sha256);
-        let decide = move |stands: Option<&Record>, segment, sha256| commit.record(stands, segment, sha256);
-        let span = tracing::info_span!(target: SPANS, "commit");
-        let commit = async move {
-            let began = Instant::now();
-            let committed = writer.commit(batch, reservation, verify, decide).await;
-            trail.metrics().committed(committed.as_ref().err().map(Error::kind), began.elapsed());
-            let mut receipt = committed.inspect(|_| entry.done()).inspect_err(|error| entry.refused(error))?;
-            store.passed(Step::Replying);
-            let replaced = receipt.take_replaced();
-            if !replaced.is_empty() {
-                // The caller does not wait for the tidying.
-                tasks.spawn(async move { store.discard(replaced).await });
-            }
-            Ok(receipt)
-        };
-        let task = uploads.tasks.spawn(commit.instrument(span));
-        // The task counts from here on.
-        drop(begun);
-        task.await.map_err(Error::internal)?
-    }
-
-    /// Takes back what was written, and returns the error that it is for once that is done.
-    async fn abort(self, error: Error) -> Error {
-        self.writer.abort().await;
-        error
-    }
 }
 
 impl Commit {

@@ -124,6 +124,11 @@ impl Config {
         self.service().ok().and_then(kept).unwrap_or_default()
     }
 
+    /// How many bytes of content that pass through the storage can make use of, if there is such a number.
+    pub fn useful_memory(&self) -> Option<u64> {
+        self.service().ok().and_then(|service| service.useful_memory)
+    }
+
     pub(super) fn service(&self) -> Result<&'static Service, OpenError> {
         services::find(&self.service)
     }

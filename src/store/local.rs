@@ -16,7 +16,7 @@ use super::content::{Committed, Hash, Written, length};
 use super::faults::Faults;
 use super::queue::Queue;
 use super::steps::{Step, Steps};
-use super::{CONTENT, RECORD, folder_path, io_failure, parse_record, record_path};
+use super::{CONTENT, FILE_WRITE, RECORD, folder_path, io_failure, parse_record, record_path};
 use crate::attachment::{Digest, Key, Record};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::{self, Metrics, Outcome, Timing};
@@ -37,6 +37,9 @@ mod threads;
 /// How many threads write content at once. They copy and hash, which keeps a core busy, and wait for a disk only where more is
 /// written than it takes.
 const WRITING: usize = 16;
+
+/// What keeps them all writing, in bytes: while each writes a batch another one is gathered.
+pub const USEFUL_MEMORY: u64 = (2 * WRITING * FILE_WRITE) as u64;
 
 /// How many threads commit at once, where the disk is what they wait for. More of them share a sync.
 const COMMITTING: usize = 64;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::OpenError;
+use super::{OpenError, local};
 
 /// The size of a part where nothing asks for larger ones, in bytes.
 const PART: u64 = 8 << 20;
@@ -49,6 +49,8 @@ pub struct Service {
     pub names_missing_bucket: bool,
     /// How many parts an upload keeps in memory at once. Zero where it does not gather parts.
     pub parts_kept: usize,
+    /// How many bytes that pass through it can make use of, where more would only wait in memory instead of in the sockets.
+    pub useful_memory: Option<u64>,
 }
 
 impl Service {
@@ -125,6 +127,7 @@ const SERVICES: &[Service] = &[
         compares: Compares::Never,
         names_missing_bucket: false,
         parts_kept: 0,
+        useful_memory: Some(local::USEFUL_MEMORY),
     },
     Service {
         name: "memory",
@@ -135,6 +138,7 @@ const SERVICES: &[Service] = &[
         compares: Compares::Never,
         names_missing_bucket: true,
         parts_kept: 0,
+        useful_memory: None,
     },
     #[cfg(feature = "s3")]
     Service {
@@ -156,6 +160,7 @@ const SERVICES: &[Service] = &[
         names_missing_bucket: true,
         // One is gathered while OpenDAL keeps the last one, since that may turn out to be the only one.
         parts_kept: 2,
+        useful_memory: None,
     },
     #[cfg(feature = "gcs")]
     Service {
@@ -168,6 +173,7 @@ const SERVICES: &[Service] = &[
         names_missing_bucket: false,
         // A resumable upload keeps up to two until it knows whether they are the last.
         parts_kept: 3,
+        useful_memory: None,
     },
     #[cfg(feature = "azblob")]
     Service {
@@ -179,6 +185,7 @@ const SERVICES: &[Service] = &[
         compares: Compares::Tag,
         names_missing_bucket: false,
         parts_kept: 2,
+        useful_memory: None,
     },
 ];
 

@@ -91,7 +91,7 @@ pub const CATALOGUE: &[Entry] = &[
         "attachd_memory_budget_bytes",
         Gauge,
         &[],
-        "What all upload buffers together may hold: `limits.memory_budget`.",
+        "What all upload buffers together may hold: `limits.memory_budget`, of which the service `fs` takes 8 MiB at most.",
     ),
     entry("attachd_memory_budget_used_bytes", Gauge, &[], "What they hold."),
     entry("attachd_memory_budget_waiting_uploads", Gauge, &[], "Uploads that wait for memory."),
@@ -100,7 +100,8 @@ pub const CATALOGUE: &[Entry] = &[
         "attachd_memory_budget_refused_total",
         Counter,
         &[],
-        "Uploads that were refused since `limits.max_waiting_uploads` waited for memory.",
+        "Uploads that were refused since `limits.max_waiting_uploads` waited for memory, or since they had waited for \
+         `storage.timeout`.",
     ),
     // Storage.
     entry(

@@ -1,0 +1,235 @@
+//! How content comes in: pieces are taken from whoever sends them, within the limits on size and time, and gathered into batches,
+//! which are handed to the storage, the last one with the commit. Memory is taken for a batch before it is read. This module does not
+//! know where the pieces come from.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument;
+
+use super::batch::{Batch, COPIED};
+use super::pace::Pace;
+use super::{Admitted, Commit, Config, Declared, Piece, Uploads, size_mismatch};
+use crate::attachment::Record;
+use crate::budget::Reservation;
+use crate::error::{Error, Kind, Result};
+use crate::store::{ContentWriter, Receipt, Step};
+use crate::telemetry::{SPANS, Trail};
+
+/// The most that a door hands on at once, in bytes. The last piece of a batch may pass its size by as much.
+const PIECE: usize = 64 << 10;
+
+/// How long gathered bytes wait for more before they are written: a slow upload shall not sit on memory that others need.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// How long they do while others wait for memory.
+const HURRY: Duration = Duration::from_millis(5);
+
+/// An upload whose content is arriving. Dropping it takes back what was written.
+pub(super) struct Upload<'a> {
+    uploads: &'a Uploads,
+    writer: ContentWriter,
+    declared: Declared,
+    /// The most that can arrive, in bytes, where that is known.
+    known: Option<u64>,
+    trail: Trail,
+    pub(super) size: u64,
+    batch: Batch,
+    /// Whether all that was read of the last batch came without a pause, so that the next one is likely to come as well.
+    flowing: bool,
+    pace: Pace,
+    /// Counts the upload as in flight. It goes last.
+    begun: TaskTrackerToken,
+}
+
+impl<'a> Upload<'a> {
+    pub(super) fn begin(uploads: &'a Uploads, admitted: &Admitted, declared: Declared, kept: Reservation) -> Self {
+        let Admitted { target, trail, at_most, .. } = admitted;
+        let known = declared.size.into_iter().chain(*at_most).min();
+        let trail = trail.clone();
+        let writer = uploads.store.begin(target.key, kept);
+        trail.writes(writer.id());
+        Upload {
+            uploads,
+            writer,
+            declared,
+            known,
+            trail,
+            size: 0,
+            batch: Batch::default(),
+            flowing: known.is_some_and(|size| size > COPIED as u64),
+            pace: Pace::default(),
+            begun: uploads.tasks.token(),
+        }
+    }
+
+    /// Takes pieces until the finish, and looks that nothing comes after it.
+    pub(super) async fn pump<S>(&mut self, mut pieces: Pin<&mut S>) -> Result<Declared>
+    where
+        S: Stream<Item = Result<Piece>>,
+    {
+        let deadline = Instant::now() + self.uploads.config.max_upload_time;
+        loop {
+            self.reserve().await?;
+            match self.next(pieces.as_mut(), deadline).await? {
+                Some(Piece::Chunk(bytes)) => self.chunk(bytes).await?,
+                Some(Piece::Finish(declared)) => {
+                    return match self.next(pieces, deadline).await? {
+                        None => Ok(declared),
+                        Some(_) => Err(Error::invalid("a message came after the finish")),
+                    };
+                }
+                None => return Err(Error::new(Kind::Incomplete).detail("the upload ended before it was finished")),
+            }
+        }
+    }
+
+    /// The next piece, from a caller that keeps up. Only the time in which it is waited for counts: what the storage or the
+    /// budget takes is not the caller's.
+    async fn next<S>(&mut self, pieces: Pin<&mut S>, deadline: Instant) -> Result<Option<Piece>>
+    where
+        S: Stream<Item = Result<Piece>>,
+    {
+        let asked = Instant::now();
+        let piece = self.arrival(pieces, deadline).await?;
+        let bytes = if let Some(Piece::Chunk(bytes)) = &piece { bytes.len() as u64 } else { 0 };
+        let Config { min_rate, min_rate_window, .. } = self.uploads.config;
+        if !self.pace.keeps_up(asked.elapsed(), bytes, min_rate, min_rate_window) {
+            return Err(
+                Error::new(Kind::ClientTooSlow).detail(format!("at least {min_rate} bytes a second must arrive"))
+            );
+        }
+        Ok(piece)
+    }
+
+    async fn arrival<S>(&mut self, mut pieces: Pin<&mut S>, deadline: Instant) -> Result<Option<Piece>>
+    where
+        S: Stream<Item = Result<Piece>>,
+    {
+        // A timer is looked at only while nothing arrives, and a little could arrive for ever.
+        if Instant::now() >= deadline {
+            return Err(self.uploads.config.late());
+        }
+        if self.batch.memory() > 0 {
+            let linger = if self.uploads.budget.waiting() == 0 { LINGER } else { HURRY };
+            match timeout(linger, pieces.next()).await {
+                Ok(piece) => return piece.transpose(),
+                Err(_) => self.flush().await?,
+            }
+        }
+        let idle = Instant::now() + self.uploads.config.idle_timeout;
+        match timeout_at(idle.min(deadline), pieces.next()).await {
+            Ok(piece) => piece.transpose(),
+            Err(_) if idle <= deadline => Err(self.uploads.idle()),
+            Err(_) => Err(self.uploads.config.late()),
+        }
+    }
+
+    async fn chunk(&mut self, bytes: Bytes) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.size += bytes.len() as u64;
+        self.trail.received(bytes.len());
+        self.uploads.fits(Some(self.size))?;
+        if let Some(declared) = self.declared.size.filter(|declared| self.size > *declared) {
+            return Err(size_mismatch(declared, "more"));
+        }
+        self.make_room(bytes.len()).await?;
+        self.batch.push(bytes);
+        if self.batch.is_full(self.uploads.store.write_size()) {
+            self.flush().await?;
+            self.flowing = true;
+        }
+        Ok(())
+    }
+
+    /// Waits for the memory of a whole batch before any of it is read, where a batch is likely to come: until then it stays with
+    /// the system or with the caller.
+    async fn reserve(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.flowing) {
+            let bytes = self.likely(self.uploads.store.write_size() + PIECE);
+            self.batch.extend(self.uploads.budget.take(bytes).await?);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is memory for a piece that has arrived, and for what is likely to follow at once.
+    async fn make_room(&mut self, length: usize) -> Result<()> {
+        let short = self.batch.short(length);
+        if short == 0 {
+            return Ok(());
+        }
+        // A large piece is rarely the last that there is to read, and many small ones mean more of them.
+        let gathered = self.batch.size();
+        let most = (self.uploads.store.write_size() + PIECE).saturating_sub(gathered + length);
+        let ahead = self.likely(if length > COPIED { most } else { gathered.min(most) });
+        let budget = &self.uploads.budget;
+        if let Some(taken) = budget.try_take(short + ahead).or_else(|| budget.try_take(short)) {
+            self.batch.extend(taken);
+            return Ok(());
+        }
+        // Nobody may wait for memory while holding some, or all could wait for each other.
+        self.flush().await?;
+        self.writer.ready().await?;
+        self.batch.extend(self.uploads.budget.take(length + ahead).await?);
+        Ok(())
+    }
+
+    /// How many of `bytes` there can be at most among those that are to arrive.
+    fn likely(&self, bytes: usize) -> usize {
+        let left = self.known.map_or(u64::MAX, |known| known.saturating_sub(self.size));
+        bytes.min(usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
+    /// Has what was gathered written, and gives back what memory there is beside it.
+    async fn flush(&mut self) -> Result<()> {
+        let (bytes, memory) = self.batch.take();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.writer.write(bytes, memory).await
+    }
+
+    /// Commits in a task, which outlives a request that goes away.
+    pub(super) async fn finish(mut self, commit: Commit) -> Result<Receipt> {
+        let (bytes, memory) = self.batch.take();
+        let Upload { uploads, writer, trail, begun, .. } = self;
+        let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
+        // Told here, since the client may be gone by then, and what is stored is stored.
+        let entry = commit.admitted.entry.clone();
+        let commit = Arc::new(commit);
+        let verifies = Arc::clone(&commit);
+        let verify = move |size, sha256| verifies.verify(size, sha256);
+        let decide = move |stands: Option<&Record>, segment, sha256| commit.record(stands, segment, sha256);
+        let span = tracing::info_span!(target: SPANS, "commit");
+        let commit = async move {
+            let began = Instant::now();
+            let committed = writer.commit(bytes, memory, verify, decide).await;
+            trail.metrics().committed(committed.as_ref().err().map(Error::kind), began.elapsed());
+            let mut receipt = committed.inspect(|_| entry.done()).inspect_err(|error| entry.refused(error))?;
+            store.passed(Step::Replying);
+            let replaced = receipt.take_replaced();
+            if !replaced.is_empty() {
+                // The caller does not wait for the tidying.
+                tasks.spawn(async move { store.discard(replaced).await });
+            }
+            Ok(receipt)
+        };
+        let task = uploads.tasks.spawn(commit.instrument(span));
+        // The task counts from here on.
+        drop(begun);
+        task.await.map_err(Error::internal)?
+    }
+
+    /// Takes back what was written, and returns the error that it is for once that is done.
+    pub(super) async fn abort(self, error: Error) -> Error {
+        self.writer.abort().await;
+        error
+    }
+}
