@@ -13,6 +13,7 @@ use crate::server::{self, Server, StartError};
 use crate::telemetry::{self, Telemetry};
 use crate::{rest, tls};
 
+mod allocator;
 mod dev;
 mod gc;
 mod maintenance;
@@ -102,6 +103,7 @@ impl Failure {
 
 /// Reads the arguments of the process and does what they say.
 pub fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     tls::install_crypto();
     let arguments = Arguments::parse();
     let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::running).and_then(
