@@ -47,10 +47,10 @@ const LOST_FOR_GOOD: (&str, bool) = ("lost", true);
 const WORKERS: usize = 12;
 
 /// The time of a storage operation, with its second and third try.
-const TIMEOUT: Duration = Duration::from_secs(4);
+const TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long an upload may take whatever the storage does: a few operations that each take all of their time.
-const IN_TIME: Duration = Duration::from_secs(30);
+const IN_TIME: Duration = Duration::from_secs(45);
 
 /// One upload with its fault.
 #[derive(Clone, Debug)]
