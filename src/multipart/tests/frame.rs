@@ -1,0 +1,148 @@
+//! The frame of a form: where parts begin and end, and the form itself.
+
+use super::*;
+
+#[test]
+fn parts_are_reported_in_order_with_their_data() {
+    let body =
+        format!("{FILE}one\r\n{SKIP}two\r\n--b\r\ncontent-disposition:form-data;name=x\r\n\r\nthree\r\n--b--\r\n");
+    let parts = read(body).expect("a valid form");
+    let seen: Vec<_> = parts.iter().map(|(head, data)| (head.name.as_str(), data.as_slice())).collect();
+    assert_eq!(seen, [("file", &b"one"[..]), ("x", &b"three"[..])]);
+    assert_eq!(parts[0].0.filename.as_deref(), Some("f"));
+}
+
+#[test]
+fn a_part_may_be_empty_and_a_form_may_have_no_parts() {
+    assert_eq!(data(file("")), b"");
+    assert_eq!(data(format!("{FILE}--b--")), b"", "the header's line break serves the delimiter as well");
+    assert!(read("--b--").expect("a closed form").is_empty());
+}
+
+#[test]
+fn a_skipped_part_ends_and_reports_nothing_in_between() {
+    let mut parser = Parser::new(&boundary("b"), Limits::default());
+    parser.push(Bytes::from(format!("{SKIP}data\r\n--b--\r\n")));
+    assert!(matches!(parser.next(), Ok(Some(Event::Part(_)))));
+    parser.skip_part();
+    assert_eq!(parser.next().expect("no error"), Some(Event::PartEnd));
+    assert_eq!(parser.next().expect("no error"), Some(Event::Closed));
+    assert_eq!(parser.next().expect("no error"), None);
+    parser.skip_part();
+    parser.finish().expect("a complete form");
+}
+
+#[test]
+fn a_body_is_complete_from_the_second_closing_dash_on_and_never_before() {
+    let body = format!("preamble\r\n{FILE}data\r\n--b--\r\nepilogue");
+    let complete = body.find("--b--").expect("a closing delimiter") + "--b--".len();
+    for end in 0..=body.len() {
+        for size in [1, end.max(1)] {
+            let result = read_with(Limits::default(), "b", cut(&body.as_bytes()[..end], size));
+            match result {
+                Ok(parts) => assert!(end >= complete && parts[0].1 == b"data", "{end}"),
+                Err(error) => assert!(end < complete && error.kind() == Kind::Incomplete, "{end}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_closing_delimiter_may_be_padded_and_followed_by_an_epilogue() {
+    for end in ["", " ", " \t", "\r", "\r\n", " \t\r\n", "\r\nepilogue\r\n--b\r\n--b--\r\n"] {
+        assert_eq!(data(format!("{FILE}x\r\n--b--{end}")), b"x", "{end:?}");
+    }
+}
+
+#[test]
+fn what_only_resembles_a_delimiter_is_data() {
+    let long = " ".repeat(65);
+    for near in [
+        "\r\n--bX",
+        "\r\n--b-\r\n",
+        "\r\n--b--X",
+        "\r\n--b---",
+        "\r\n--b\n",
+        "\r\n--b\r",
+        "\r\n--b \r ",
+        "\r\n--b-- x",
+        "\n--b--",
+        "\r--b--",
+        "\r\r\n-b--",
+        "\r\n\r\n--",
+        "--b--",
+        "\r\n--B--\r\n",
+        "\r\n--b--\r",
+        "\r\n--b - \r\n",
+        &format!("\r\n--b{long}\r\n"),
+        &format!("\r\n--b--{long}\r\n"),
+    ] {
+        for text in [format!("x{near}"), format!("x{near}y"), format!("x{near}{near}"), format!("x{near}\r")] {
+            let body = file(&text);
+            assert_eq!(data(&body), text.as_bytes(), "{text:?}");
+            let slow = read_with(Limits::default(), "b", cut(body.as_bytes(), 1)).expect("a valid form");
+            assert_eq!(slow[0].1, text.as_bytes(), "{text:?} in frames of one byte");
+        }
+    }
+}
+
+#[test]
+fn a_delimiter_may_begin_where_another_failed() {
+    for near in ["\r\n--b\r", "\r\n--b--\r", "\r\n--b-", "\r\n--", "\r\n", "\r"] {
+        assert_eq!(data(file(near)), near.as_bytes(), "{near:?}");
+        let body = file(near);
+        assert_eq!(read_with(Limits::default(), "b", cut(body.as_bytes(), 1)).expect("valid")[0].1, near.as_bytes());
+    }
+    // At the start of a part the header's line break is matched already: what fails there may begin the real one.
+    assert_eq!(data(format!("{FILE}--\r\n--b--")), b"--");
+    assert_eq!(data(format!("{FILE}--bX\r\n--b--")), b"--bX");
+    assert_eq!(data(format!("{FILE}--b--\rX\r\n--b--")), b"--b--\rX");
+}
+
+#[test]
+fn a_delimiter_line_takes_64_bytes_of_padding_and_no_more() {
+    for (length, good) in [(0, true), (63, true), (64, true), (65, false)] {
+        let padding = "\t ".repeat(33)[..length].to_owned();
+        let body = format!(
+            "{FILE}x\r\n--b{padding}\r\nContent-Disposition: form-data; name=y\r\n\r\n\r\n--b--{padding}\r\n--b--"
+        );
+        for size in [1, 7, body.len()] {
+            let parts = read_with(Limits::default(), "b", cut(body.as_bytes(), size)).expect("a valid form");
+            assert_eq!(parts.len(), if good { 2 } else { 1 }, "{length}");
+        }
+    }
+}
+
+#[test]
+fn errors_stay_and_nothing_panics_after_them() {
+    let mut parser = Parser::new(&boundary("b"), Limits::default());
+    parser.push(Bytes::from_static(b"--b\r\nnonsense\r\n\r\nmore"));
+    for _ in 0..3 {
+        assert_eq!(parser.next().expect_err("no colon").kind(), Kind::Invalid);
+        parser.push(Bytes::from_static(b"more"));
+        parser.skip_part();
+        assert_eq!(parser.finish().expect_err("no colon").kind(), Kind::Invalid);
+    }
+    let mut parser = Parser::new(&boundary("b"), Limits::default());
+    parser.push(Bytes::from(vec![b'x'; 2000]));
+    for _ in 0..3 {
+        assert_eq!(parser.next().expect_err("a long preamble").kind(), Kind::Invalid);
+        parser.push(Bytes::from_static(b"more"));
+    }
+    let mut parser = Parser::new(&boundary("b"), Limits::default());
+    for _ in 0..3 {
+        assert_eq!(parser.finish().expect_err("no body").kind(), Kind::Incomplete);
+        assert_eq!(parser.next().expect_err("no body").kind(), Kind::Incomplete);
+    }
+}
+
+#[test]
+fn a_frame_that_would_be_lost_is_a_defect_of_ours() {
+    let mut parser = Parser::new(&boundary("b"), Limits::default());
+    parser.push(Bytes::from_static(b"--b"));
+    parser.push(Bytes::from_static(b"--"));
+    assert_eq!(parser.next().expect_err("a lost frame").kind(), Kind::Internal);
+    let mut parser = Parser::new(&boundary("b"), Limits::default());
+    parser.push(Bytes::from_static(b"--b--"));
+    assert_eq!(parser.finish().expect_err("an unread frame").kind(), Kind::Internal);
+}
