@@ -1,10 +1,12 @@
 //! The memory budget: one number of bytes that all upload buffers share. Who cannot get memory waits, which stops the
-//! reading of its socket; when too many wait, newcomers are refused. This module does not know what the bytes are for.
+//! reading of its socket; when too many wait, newcomers are refused, and when nobody gets any for too long, so are those who wait. This
+//! module does not know what the bytes are for.
 //!
 //! Where an upload keeps memory to its end, such as the part of an object that is not complete, three quarters of the budget
 //! are for that and one quarter is for what passes through. Whoever keeps memory has taken it before it held any, and what
 //! passes through is given back without waiting for more, so all cannot wait for each other.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -36,7 +38,7 @@ pub struct Config {
     pub memory_budget: ByteSize,
     /// How many uploads may wait for memory. Past it new ones are refused with 503 / UNAVAILABLE.
     pub max_waiting_uploads: usize,
-    /// How long one may wait for memory that passes through. If none is given back for so long the storage does not get on.
+    /// How long one waits for memory that passes through while nobody gets any: the storage does not get on.
     pub max_wait: Duration,
     /// Whether uploads keep memory to their end.
     pub kept: bool,
@@ -54,6 +56,8 @@ pub struct Budget {
     max_waiting: usize,
     max_wait: Duration,
     waits: AtomicU64,
+    /// How often someone who waited has got memory that passes through.
+    granted: AtomicU64,
     refused: AtomicU64,
 }
 
@@ -105,6 +109,7 @@ impl Budget {
             max_waiting: config.max_waiting_uploads,
             max_wait: config.max_wait,
             waits: AtomicU64::new(0),
+            granted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
     }
@@ -114,14 +119,35 @@ impl Budget {
         self.passing.try_take(bytes)
     }
 
+    /// Whether less than half of the memory that passes through is free, so that others may soon wait for what is held.
+    pub fn is_scarce(&self) -> bool {
+        self.passing.free.available_permits() < self.passing.units / 2
+    }
+
     /// Takes `bytes`, waiting for them in the order of arrival.
     ///
     /// # Errors
-    /// [`Kind::Overloaded`] after [`Config::max_wait`].
+    /// [`Kind::Overloaded`] where nobody who waits got any for [`Config::max_wait`].
     pub async fn take(&self, bytes: usize) -> Result<Reservation> {
         match self.try_take(bytes) {
             Some(taken) => Ok(taken),
-            None => timeout(self.max_wait, self.wait_for(&self.passing, bytes)).await.unwrap_or_else(|_| self.refuse()),
+            None => self.wait_while_others_get_some(bytes).await,
+        }
+    }
+
+    /// Waits for as long as memory is given back to others at least: then the turn comes.
+    async fn wait_while_others_get_some(&self, bytes: usize) -> Result<Reservation> {
+        let mut taken = pin!(self.wait_for(&self.passing, bytes));
+        loop {
+            let granted = self.granted.load(Ordering::Relaxed);
+            match timeout(self.max_wait, &mut taken).await {
+                Ok(taken) => {
+                    self.granted.fetch_add(1, Ordering::Relaxed);
+                    return taken;
+                }
+                Err(_) if self.granted.load(Ordering::Relaxed) == granted => return self.refuse(),
+                Err(_) => {}
+            }
         }
     }
 
@@ -174,7 +200,7 @@ impl Budget {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// How many uploads were refused, since as many waited as may or since they waited for as long as they may.
+    /// How many uploads were refused, since as many waited as may or since nobody got any memory for too long.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -268,6 +294,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn memory_is_scarce_where_less_than_half_of_it_is_free() {
+        let budget = budget(8192, 1);
+        let half = budget.try_take(4096).unwrap();
+        assert!(!budget.is_scarce());
+        let more = budget.try_take(1).unwrap();
+        assert!(budget.is_scarce());
+        drop((half, more));
+        assert!(!budget.is_scarce());
+    }
+
     #[tokio::test]
     async fn what_is_not_needed_of_a_reservation_is_given_back_at_once() {
         let budget = budget(8192, 1);
@@ -327,7 +364,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_gets_no_memory_for_too_long_is_refused_unless_it_is_to_be_kept() {
+    async fn who_waits_is_refused_where_nobody_gets_memory_for_too_long_unless_it_is_to_be_kept() {
         let budget = Budget::new(Config { kept: true, max_wait: Duration::from_millis(1), ..config(8192, 1) });
         let all = (budget.keep(6 << 10).await.unwrap(), budget.take(2 << 10).await.unwrap());
         assert_eq!(budget.take(1).await.unwrap_err().kind(), Kind::Overloaded);
@@ -335,6 +372,27 @@ mod tests {
         assert!(timeout(Duration::from_millis(50), budget.keep(1)).await.is_err());
         drop(all);
         assert!(budget.take(1).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_waits_goes_on_waiting_while_others_get_memory() {
+        let budget = Arc::new(Budget::new(Config { max_wait: Duration::from_secs(1), ..config(1024, 9) }));
+        let mut held = budget.take(1024).await.unwrap();
+        let mut waiting = Vec::new();
+        for number in 1..=5 {
+            let theirs = Arc::clone(&budget);
+            waiting.push(tokio::spawn(async move { theirs.take(1024).await }));
+            while budget.waiting() < number {
+                tokio::task::yield_now().await;
+            }
+        }
+        // The last one waits for five times of 300 ms.
+        for task in waiting {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            drop(held);
+            held = task.await.unwrap().unwrap();
+        }
+        assert_eq!(budget.refused(), 0);
     }
 
     #[tokio::test]

@@ -139,9 +139,9 @@ pub struct Limits {
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub max_upload_size: ByteSize,
-    /// Bytes that all upload buffers together may hold, 8 MiB or more. Past it uploads wait, and where no memory is given back
-    /// within `storage.timeout` they get 503 / UNAVAILABLE. The service `fs` takes no more than 8 MiB of it, which keep all its
-    /// threads busy. Default 256 MiB.
+    /// Bytes that all upload buffers together may hold, 8 MiB or more. Past it uploads wait, and where none that waits gets any
+    /// for `storage.timeout` they get 503 / UNAVAILABLE; what keeps the parts of an object waits on. The service `fs` takes no
+    /// more than 8 MiB of it, which keep its threads busy. Default 256 MiB.
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub memory_budget: ByteSize,

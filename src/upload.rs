@@ -186,7 +186,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Kind::Incomplete`] where `pieces` ends without a finish, what `pieces` raises, [`Kind::TooLarge`],
-    /// [`Kind::SizeMismatch`], [`Kind::DigestMismatch`], [`Kind::ClientTooSlow`], [`Kind::Draining`], and what storage raises.
+    /// [`Kind::SizeMismatch`], [`Kind::DigestMismatch`], [`Kind::Overloaded`], [`Kind::ClientTooSlow`], [`Kind::Draining`], and what storage raises.
     pub async fn receive<S>(&self, admitted: Admitted, header: Header, pieces: S) -> Result<Receipt>
     where
         S: Stream<Item = Result<Piece>>,

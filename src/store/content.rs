@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::backend::{Kept, Sink};
 use super::commit::{Refusal, Replacement};
 use super::local::{self, Abandoned};
-use super::patience::Unfinished;
+use super::patience::{Unfinished, too_late};
 use super::queue::{Batch, Behind, Queue};
 use super::{Step, Store, content_path};
 use crate::attachment::{Digest, Key, Record, Segment, UploadId};
@@ -216,6 +216,17 @@ impl ContentWriter {
                 self.late();
                 Err(late)
             }
+        }
+    }
+
+    /// How what was handed on has ended, for whoever has waited for something else for as long as an operation may take.
+    pub async fn fate(&mut self) -> Result<()> {
+        match &self.state {
+            State::Busy(call, _) if !call.is_finished() => {
+                self.late();
+                Err(too_late())
+            }
+            _ => self.ready().await,
         }
     }
 

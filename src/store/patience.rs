@@ -115,7 +115,8 @@ impl<T> Unfinished<T> {
     }
 }
 
-fn too_late() -> Error {
+/// What an operation that has had its time is for the caller.
+pub fn too_late() -> Error {
     Error::new(Kind::StorageUnavailable).because("the storage did not answer in time")
 }
 

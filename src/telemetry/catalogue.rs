@@ -100,8 +100,8 @@ pub const CATALOGUE: &[Entry] = &[
         "attachd_memory_budget_refused_total",
         Counter,
         &[],
-        "Uploads that were refused since `limits.max_waiting_uploads` waited for memory, or since they had waited for \
-         `storage.timeout`.",
+        "Uploads that were refused since `limits.max_waiting_uploads` waited for memory, or since none that \
+         waited got any for `storage.timeout`.",
     ),
     // Storage.
     entry(

@@ -27,7 +27,7 @@ const PIECE: usize = 64 << 10;
 /// How long gathered bytes wait for more before they are written: a slow upload shall not sit on memory that others need.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// How long they do while others wait for memory.
+/// How long they do while memory is scarce.
 const HURRY: Duration = Duration::from_millis(5);
 
 /// An upload whose content is arriving. Dropping it takes back what was written.
@@ -40,11 +40,25 @@ pub(super) struct Upload<'a> {
     trail: Trail,
     pub(super) size: u64,
     batch: Batch,
-    /// Whether all that was read of the last batch came without a pause, so that the next one is likely to come as well.
-    flowing: bool,
+    flow: Flow,
+    /// Since when the batch has memory.
+    since: Instant,
+    /// How long of a wait for the caller was spent on writing.
+    written: Duration,
     pace: Pace,
     /// Counts the upload as in flight. It goes last.
     begun: TaskTrackerToken,
+}
+
+/// What is likely to come next, by what came before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// A whole batch: the last one was whole, or the length of all says so.
+    Whole,
+    /// Nobody knows.
+    Unknown,
+    /// Little: the last batch ended at a pause.
+    Little,
 }
 
 impl<'a> Upload<'a> {
@@ -62,7 +76,9 @@ impl<'a> Upload<'a> {
             trail,
             size: 0,
             batch: Batch::default(),
-            flowing: known.is_some_and(|size| size > COPIED as u64),
+            flow: if known.is_some_and(|size| size > COPIED as u64) { Flow::Whole } else { Flow::Unknown },
+            since: Instant::now(),
+            written: Duration::ZERO,
             pace: Pace::default(),
             begun: uploads.tasks.token(),
         }
@@ -99,7 +115,8 @@ impl<'a> Upload<'a> {
         let piece = self.arrival(pieces, deadline).await?;
         let bytes = if let Some(Piece::Chunk(bytes)) = &piece { bytes.len() as u64 } else { 0 };
         let Config { min_rate, min_rate_window, .. } = self.uploads.config;
-        if !self.pace.keeps_up(asked.elapsed(), bytes, min_rate, min_rate_window) {
+        let waited = asked.elapsed().saturating_sub(std::mem::take(&mut self.written));
+        if !self.pace.keeps_up(waited, bytes, min_rate, min_rate_window) {
             return Err(
                 Error::new(Kind::ClientTooSlow).detail(format!("at least {min_rate} bytes a second must arrive"))
             );
@@ -116,10 +133,15 @@ impl<'a> Upload<'a> {
             return Err(self.uploads.config.late());
         }
         if self.batch.memory() > 0 {
-            let linger = if self.uploads.budget.waiting() == 0 { LINGER } else { HURRY };
+            let linger = if self.uploads.budget.is_scarce() { HURRY } else { LINGER };
             match timeout(linger, pieces.next()).await {
                 Ok(piece) => return piece.transpose(),
-                Err(_) => self.flush().await?,
+                Err(_) => {
+                    let paused = Instant::now();
+                    self.flow = Flow::Little;
+                    self.flush().await?;
+                    self.written = paused.elapsed();
+                }
             }
         }
         let idle = Instant::now() + self.uploads.config.idle_timeout;
@@ -144,7 +166,11 @@ impl<'a> Upload<'a> {
         self.batch.push(bytes);
         if self.batch.is_full(self.uploads.store.write_size()) {
             self.flush().await?;
-            self.flowing = true;
+            self.flow = Flow::Whole;
+        } else if self.since.elapsed() > LINGER && self.uploads.budget.is_scarce() {
+            // Who sends a little all the time never pauses.
+            self.flow = Flow::Little;
+            self.flush().await?;
         }
         Ok(())
     }
@@ -152,11 +178,24 @@ impl<'a> Upload<'a> {
     /// Waits for the memory of a whole batch before any of it is read, where a batch is likely to come: until then it stays with
     /// the system or with the caller.
     async fn reserve(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.flowing) {
-            let bytes = self.likely(self.uploads.store.write_size() + PIECE);
-            self.batch.extend(self.uploads.budget.take(bytes).await?);
+        let bytes = self.likely(self.uploads.store.write_size() + PIECE);
+        if self.flow != Flow::Whole || bytes <= COPIED {
+            return Ok(());
+        }
+        self.flow = Flow::Unknown;
+        match self.uploads.budget.take(bytes).await {
+            Ok(memory) => self.grant(memory),
+            // What it has handed on has had as much time.
+            Err(error) => return Err(self.writer.fate().await.err().unwrap_or(error)),
         }
         Ok(())
+    }
+
+    fn grant(&mut self, memory: Reservation) {
+        if self.batch.memory() == 0 {
+            self.since = Instant::now();
+        }
+        self.batch.extend(memory);
     }
 
     /// Sees to it that there is memory for a piece that has arrived, and for what is likely to follow at once.
@@ -165,19 +204,21 @@ impl<'a> Upload<'a> {
         if short == 0 {
             return Ok(());
         }
-        // A large piece is rarely the last that there is to read, and many small ones mean more of them.
+        // A large piece is rarely the last that there is to read, unless it was so before; and many pieces mean more of them.
         let gathered = self.batch.size();
         let most = (self.uploads.store.write_size() + PIECE).saturating_sub(gathered + length);
-        let ahead = self.likely(if length > COPIED { most } else { gathered.min(most) });
+        let whole = length > COPIED && self.flow != Flow::Little;
+        let ahead = self.likely(if whole { most } else { gathered.min(most) });
         let budget = &self.uploads.budget;
         if let Some(taken) = budget.try_take(short + ahead).or_else(|| budget.try_take(short)) {
-            self.batch.extend(taken);
+            self.grant(taken);
             return Ok(());
         }
         // Nobody may wait for memory while holding some, or all could wait for each other.
         self.flush().await?;
         self.writer.ready().await?;
-        self.batch.extend(self.uploads.budget.take(length + ahead).await?);
+        let memory = self.uploads.budget.take(length + ahead).await?;
+        self.grant(memory);
         Ok(())
     }
 
