@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::backend::{Kept, Sink};
 use super::commit::{Refusal, Replacement};
 use super::local::{self, Abandoned};
-use super::patience::{Unfinished, too_late};
+use super::patience::Unfinished;
 use super::queue::{Batch, Behind, Queue};
 use super::{Step, Store, content_path};
 use crate::attachment::{Digest, Key, Record, Segment, UploadId};
@@ -194,11 +194,18 @@ impl ContentWriter {
 
     /// Waits until what was begun is written.
     pub async fn ready(&mut self) -> Result<()> {
-        let State::Busy(call, behind) = &mut self.state else {
+        if let State::Busy(_, behind) = &mut self.state {
+            // Nothing more is put behind it, so it need not look for more.
+            *behind = None;
+        }
+        self.watch().await
+    }
+
+    /// Waits until what was begun has ended, for whoever waits for something else meanwhile: more may be put behind it until then.
+    pub async fn watch(&mut self) -> Result<()> {
+        let State::Busy(call, _) = &mut self.state else {
             return Ok(());
         };
-        // Nothing more is put behind it, so it need not look for more.
-        *behind = None;
         match self.store.patience.wait(call).await {
             Ok(Ok((pen, Ok(())))) => {
                 self.state = State::Open(pen);
@@ -216,17 +223,6 @@ impl ContentWriter {
                 self.late();
                 Err(late)
             }
-        }
-    }
-
-    /// How what was handed on has ended, for whoever has waited for something else for as long as an operation may take.
-    pub async fn fate(&mut self) -> Result<()> {
-        match &self.state {
-            State::Busy(call, _) if !call.is_finished() => {
-                self.late();
-                Err(too_late())
-            }
-            _ => self.ready().await,
         }
     }
 

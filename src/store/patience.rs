@@ -115,8 +115,7 @@ impl<T> Unfinished<T> {
     }
 }
 
-/// What an operation that has had its time is for the caller.
-pub fn too_late() -> Error {
+fn too_late() -> Error {
     Error::new(Kind::StorageUnavailable).because("the storage did not answer in time")
 }
 

@@ -2,7 +2,7 @@
 //! which are handed to the storage, the last one with the commit. Memory is taken for a batch before it is read. This module does not
 //! know where the pieces come from.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,11 +183,17 @@ impl<'a> Upload<'a> {
             return Ok(());
         }
         self.flow = Flow::Unknown;
-        match self.uploads.budget.take(bytes).await {
-            Ok(memory) => self.grant(memory),
-            // What it has handed on has had as much time.
-            Err(error) => return Err(self.writer.fate().await.err().unwrap_or(error)),
-        }
+        let mut memory = pin!(self.uploads.budget.take(bytes));
+        let memory = tokio::select! {
+            biased;
+            // What was handed on may fail or outlive its time meanwhile.
+            written = self.writer.watch() => {
+                written?;
+                memory.await
+            }
+            memory = &mut memory => memory,
+        };
+        self.grant(memory?);
         Ok(())
     }
 
