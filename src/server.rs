@@ -181,6 +181,10 @@ impl Server {
         let both = [serving.clone(), admin_serving.clone()];
         let verifier = Arc::clone(&health.verifier);
         let keys = AbortOnDropHandle::new(tokio::spawn(async move { verifier.keep_fresh().await }));
+        // Until the storage was looked at: whoever asks first must not be told that there is no such service.
+        for port in &both {
+            port.set(false).await;
+        }
         let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone())));
 
         let door = |port, listener, tls, speaks, trusted: &[Network], routes, plain| {
