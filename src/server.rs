@@ -181,11 +181,9 @@ impl Server {
         let both = [serving.clone(), admin_serving.clone()];
         let verifier = Arc::clone(&health.verifier);
         let keys = AbortOnDropHandle::new(tokio::spawn(async move { verifier.keep_fresh().await }));
-        // Until the storage was looked at: whoever asks first must not be told that there is no such service.
-        for port in &both {
-            port.set(false).await;
-        }
-        let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone())));
+        // Before the ports serve: whoever asks first must not be told that there is no such service.
+        let told = health::tell(&both, &health).await;
+        let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone(), told)));
 
         let door = |port, listener, tls, speaks, trusted: &[Network], routes, plain| {
             let (certificates, metrics, trusted_proxies) =

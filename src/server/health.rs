@@ -2,13 +2,14 @@
 //! whole, under the empty name, and for each service. It knows neither why nor what the services do.
 
 use axum::Router;
+use tokio::time::timeout;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
-use super::limits::HEALTH_PAUSE;
+use super::limits::{FIRST_LOOK, HEALTH_PAUSE};
 use crate::admin::Health;
 use crate::pb::attachment_service_server::AttachmentServiceServer;
 use crate::rpc::Attachments;
@@ -48,17 +49,27 @@ impl Serving {
     }
 }
 
-/// Looks at the storage again and again, and tells of what has changed.
-pub(super) async fn watch(ports: [Serving; 2], health: Health) {
-    let mut told = None;
+/// Looks at the storage for the first time, not for long, and tells what it saw.
+pub(super) async fn tell(ports: &[Serving; 2], health: &Health) -> bool {
+    let serves = timeout(FIRST_LOOK, health.serves()).await.unwrap_or(false);
+    set(ports, serves).await;
+    serves
+}
+
+/// Looks again and again, and tells of what is not as it was `told`.
+pub(super) async fn watch(ports: [Serving; 2], health: Health, mut told: bool) {
     loop {
-        let serves = health.serves().await;
-        if told != Some(serves) {
-            for port in &ports {
-                port.set(serves).await;
-            }
-            told = Some(serves);
-        }
         tokio::time::sleep(HEALTH_PAUSE).await;
+        let serves = health.serves().await;
+        if told != serves {
+            set(&ports, serves).await;
+            told = serves;
+        }
+    }
+}
+
+async fn set(ports: &[Serving; 2], serves: bool) {
+    for port in ports {
+        port.set(serves).await;
     }
 }

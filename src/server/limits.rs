@@ -29,5 +29,7 @@ pub(super) const LAST_CALL: Duration = Duration::from_secs(2);
 pub(super) const ADMIN_PARTING: Duration = Duration::from_millis(250);
 /// How long the answers may take to go out that say to uploads which outlived the grace that they are cut off.
 pub(super) const PARTING: Duration = Duration::from_secs(3);
+/// How long the first look at the storage for the sake of gRPC health may keep the ports from serving.
+pub(super) const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// How often the storage is looked at for the sake of gRPC health, whose watchers are told of changes.
 pub(super) const HEALTH_PAUSE: Duration = Duration::from_secs(2);
