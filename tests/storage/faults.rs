@@ -50,7 +50,7 @@ const WORKERS: usize = 12;
 const TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long an upload may take whatever the storage does: a few operations that each take all of their time.
-const IN_TIME: Duration = Duration::from_secs(45);
+const IN_TIME: Duration = Duration::from_secs(30);
 
 /// One upload with its fault.
 #[derive(Clone, Debug)]
