@@ -87,11 +87,6 @@ impl Reservation {
             drop(permit.split(more));
         }
     }
-
-    /// A reservation of nothing.
-    pub fn none() -> Reservation {
-        Reservation(None)
-    }
 }
 
 impl Budget {
@@ -154,7 +149,7 @@ impl Budget {
     /// Takes `bytes` that an upload keeps to its end, waiting for them in the order of arrival. It must hold none yet.
     pub async fn keep(&self, bytes: usize) -> Result<Reservation> {
         if bytes == 0 {
-            return Ok(Reservation::none());
+            return Ok(Reservation::default());
         }
         match self.kept.try_take(bytes) {
             Some(taken) => Ok(taken),

@@ -199,7 +199,7 @@ impl Uploads {
             () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
             kept = self.budget.keep(self.store.kept_by_upload(known)) => kept?,
         };
-        let mut upload = Upload::begin(self, &admitted, header.declared, kept);
+        let mut upload = Upload::begin(self, &admitted, header.declared, known, kept);
         let pieces = pin!(pieces);
         let receiving = tracing::info_span!(target: SPANS, "receive", size_bytes = Empty);
         let pumped = tokio::select! {

@@ -43,8 +43,6 @@ pub(super) struct Upload<'a> {
     flow: Flow,
     /// Since when the batch has memory.
     since: Instant,
-    /// How long of a wait for the caller was spent on writing.
-    written: Duration,
     pace: Pace,
     /// Counts the upload as in flight. It goes last.
     begun: TaskTrackerToken,
@@ -62,9 +60,15 @@ enum Flow {
 }
 
 impl<'a> Upload<'a> {
-    pub(super) fn begin(uploads: &'a Uploads, admitted: &Admitted, declared: Declared, kept: Reservation) -> Self {
-        let Admitted { target, trail, at_most, .. } = admitted;
-        let known = declared.size.into_iter().chain(*at_most).min();
+    /// An upload of at most `known` bytes, where that is known. `kept` is the memory that it keeps to its end.
+    pub(super) fn begin(
+        uploads: &'a Uploads,
+        admitted: &Admitted,
+        declared: Declared,
+        known: Option<u64>,
+        kept: Reservation,
+    ) -> Self {
+        let Admitted { target, trail, .. } = admitted;
         let trail = trail.clone();
         let writer = uploads.store.begin(target.key, kept);
         trail.writes(writer.id());
@@ -78,7 +82,6 @@ impl<'a> Upload<'a> {
             batch: Batch::default(),
             flow: if known.is_some_and(|size| size > COPIED as u64) { Flow::Whole } else { Flow::Unknown },
             since: Instant::now(),
-            written: Duration::ZERO,
             pace: Pace::default(),
             begun: uploads.tasks.token(),
         }
@@ -111,11 +114,9 @@ impl<'a> Upload<'a> {
     where
         S: Stream<Item = Result<Piece>>,
     {
-        let asked = Instant::now();
-        let piece = self.arrival(pieces, deadline).await?;
+        let (piece, waited) = self.arrival(pieces, deadline).await?;
         let bytes = if let Some(Piece::Chunk(bytes)) = &piece { bytes.len() as u64 } else { 0 };
         let Config { min_rate, min_rate_window, .. } = self.uploads.config;
-        let waited = asked.elapsed().saturating_sub(std::mem::take(&mut self.written));
         if !self.pace.keeps_up(waited, bytes, min_rate, min_rate_window) {
             return Err(
                 Error::new(Kind::ClientTooSlow).detail(format!("at least {min_rate} bytes a second must arrive"))
@@ -124,29 +125,30 @@ impl<'a> Upload<'a> {
         Ok(piece)
     }
 
-    async fn arrival<S>(&mut self, mut pieces: Pin<&mut S>, deadline: Instant) -> Result<Option<Piece>>
+    /// The next piece, and how long the caller was waited for.
+    async fn arrival<S>(&mut self, mut pieces: Pin<&mut S>, deadline: Instant) -> Result<(Option<Piece>, Duration)>
     where
         S: Stream<Item = Result<Piece>>,
     {
+        let asked = Instant::now();
         // A timer is looked at only while nothing arrives, and a little could arrive for ever.
-        if Instant::now() >= deadline {
+        if asked >= deadline {
             return Err(self.uploads.config.late());
         }
+        let mut lingered = Duration::ZERO;
         if self.batch.memory() > 0 {
             let linger = if self.uploads.budget.is_scarce() { HURRY } else { LINGER };
-            match timeout(linger, pieces.next()).await {
-                Ok(piece) => return piece.transpose(),
-                Err(_) => {
-                    let paused = Instant::now();
-                    self.flow = Flow::Little;
-                    self.flush().await?;
-                    self.written = paused.elapsed();
-                }
+            if let Ok(piece) = timeout(linger, pieces.next()).await {
+                return Ok((piece.transpose()?, asked.elapsed()));
             }
+            lingered = asked.elapsed();
+            self.flow = Flow::Little;
+            self.flush().await?;
         }
-        let idle = Instant::now() + self.uploads.config.idle_timeout;
+        let asked = Instant::now();
+        let idle = asked + self.uploads.config.idle_timeout;
         match timeout_at(idle.min(deadline), pieces.next()).await {
-            Ok(piece) => piece.transpose(),
+            Ok(piece) => Ok((piece.transpose()?, lingered + asked.elapsed())),
             Err(_) if idle <= deadline => Err(self.uploads.idle()),
             Err(_) => Err(self.uploads.config.late()),
         }

@@ -59,7 +59,7 @@ pub async fn drive(load: Load, message: usize, server: &Server) -> Result<Outcom
             }
             (uploads, u64::from(pieces) * piece as u64)
         }
-        Load::Small { connections, size, time } => return small(&caller, connections, (size, message), time).await,
+        Load::Small { connections, size, time } => return small(&caller, connections, size, message, time).await,
         Load::Idle(_) => (0, 0),
     };
     while let Some(client) = clients.join_next().await {
@@ -69,9 +69,8 @@ pub async fn drive(load: Load, message: usize, server: &Server) -> Result<Outcom
     Ok(Outcome { time: begun.elapsed(), uploads, bytes: uploads * size, latencies: Vec::new() })
 }
 
-/// One upload after the other over each of `connections`: of how many bytes, and with how many of them in a message.
-async fn small(caller: &Caller, connections: usize, of: (usize, usize), time: Duration) -> Result<Outcome> {
-    let (size, message) = of;
+/// One upload of `size` bytes after the other over each of `connections`, with `message` of them in a message.
+async fn small(caller: &Caller, connections: usize, size: usize, message: usize, time: Duration) -> Result<Outcome> {
     let chunk = framed(Message::Chunk(noise(size.min(message))));
     let rest = [chunk.repeat(size.div_ceil(message)).into(), finish()].concat();
     let mut opened = Vec::new();
