@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::backend::{Kept, Sink};
 use super::commit::{Refusal, Replacement};
@@ -156,7 +157,7 @@ impl ContentWriter {
         self.size += length(&bytes);
         let mut batch = Batch::new(bytes, held);
         if let State::Busy(_, Some(behind)) = &self.state {
-            match self.store.patience.wait(behind.put(batch)).await {
+            match self.store.patience.wait_from(|| behind.taken(), behind.put(batch)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(refused)) => batch = refused,
                 Err(late) => {
@@ -194,19 +195,20 @@ impl ContentWriter {
 
     /// Waits until what was begun is written.
     pub async fn ready(&mut self) -> Result<()> {
-        if let State::Busy(_, behind) = &mut self.state {
-            // Nothing more is put behind it, so it need not look for more.
-            *behind = None;
+        if let State::Busy(_, Some(behind)) = &mut self.state {
+            behind.close();
         }
         self.watch().await
     }
 
     /// Waits until what was begun has ended, for whoever waits for something else meanwhile: more may be put behind it until then.
     pub async fn watch(&mut self) -> Result<()> {
-        let State::Busy(call, _) = &mut self.state else {
+        let State::Busy(call, behind) = &mut self.state else {
             return Ok(());
         };
-        match self.store.patience.wait(call).await {
+        let asked = Instant::now();
+        let begun = || behind.as_ref().map_or(asked, Behind::taken);
+        match self.store.patience.wait_from(begun, call).await {
             Ok(Ok((pen, Ok(())))) => {
                 self.state = State::Open(pen);
                 Ok(())

@@ -1,12 +1,13 @@
 //! How long the storage is waited for. Every storage operation has the same time; what it does when the time has passed
 //! depends on whether it may be dropped in the middle. This module does not know what the operations are for.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use scopeguard::{ScopeGuard, guard};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -40,6 +41,22 @@ impl Patience {
     /// [`Kind::StorageUnavailable`] when its time has passed.
     pub async fn wait<T>(&self, operation: impl Future<Output = T>) -> Result<T> {
         timeout(self.limit, operation).await.map_err(|_| too_late())
+    }
+
+    /// Waits for what depends on operations of others, of which the one that is under way has its time from when `begun` says.
+    ///
+    /// # Errors
+    /// [`Kind::StorageUnavailable`] when the time of one of them has passed.
+    pub async fn wait_from<T>(&self, begun: impl Fn() -> Instant, operation: impl Future<Output = T>) -> Result<T> {
+        let mut operation = pin!(operation);
+        loop {
+            let until = begun() + self.limit;
+            match timeout_at(until, &mut operation).await {
+                Ok(done) => return Ok(done),
+                Err(_) if begun() + self.limit <= until => return Err(too_late()),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Runs an operation that must not be dropped in the middle, as a task of its own. Where the caller goes away meanwhile it
@@ -140,6 +157,21 @@ mod tests {
         followed.notified().await;
         patience.settle().await;
         assert_eq!(patience.late(), 0);
+    }
+
+    #[tokio::test]
+    async fn each_operation_has_its_time_from_when_it_was_begun_and_not_from_when_it_is_waited_for() {
+        let patience = Patience::new(Duration::from_millis(500));
+        // Long ago: it has had its time, unless it is done.
+        let begun = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        let endless = std::future::pending::<()>();
+        let waited = timeout(Duration::from_secs(60), patience.wait_from(|| begun, endless)).await.unwrap();
+        assert!(waited.is_err() && begun.elapsed() < Duration::from_secs(61));
+        patience.wait_from(|| begun, async {}).await.unwrap();
+        // Another one was begun meanwhile: it has its own time.
+        let (once, later) = (Instant::now(), Instant::now() + Duration::from_millis(500));
+        let begun = || if Instant::now() < later { once } else { later };
+        patience.wait_from(begun, tokio::time::sleep(Duration::from_millis(700))).await.unwrap();
     }
 
     #[tokio::test]

@@ -2,7 +2,8 @@
 //! between, and whoever receives goes on meanwhile. It must not know where the bytes go.
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::backend::Kept;
 
@@ -17,12 +18,16 @@ pub struct Batch {
 }
 
 /// Where batches are put that are to be written after others.
-pub struct Behind(mpsc::Sender<Batch>);
+pub struct Behind {
+    batches: Option<mpsc::Sender<Batch>>,
+    taken: watch::Receiver<Instant>,
+}
 
 /// The batches of one call of a sink, in their order. At least one.
 pub struct Queue {
     first: Option<Batch>,
     rest: mpsc::Receiver<Batch>,
+    taken: watch::Sender<Instant>,
 }
 
 impl Batch {
@@ -43,31 +48,49 @@ impl Behind {
     /// # Errors
     /// The batch, where nobody takes any more.
     pub async fn put(&self, batch: Batch) -> Result<(), Batch> {
-        self.0.send(batch).await.map_err(|refused| refused.0)
+        match &self.batches {
+            Some(batches) => batches.send(batch).await.map_err(|refused| refused.0),
+            None => Err(batch),
+        }
+    }
+
+    /// Puts no more, so that nobody need look for more.
+    pub fn close(&mut self) {
+        self.batches = None;
+    }
+
+    /// When the batch was taken that is being written, or the first one was put where none is yet.
+    pub fn taken(&self) -> Instant {
+        *self.taken.borrow()
     }
 }
 
 impl Queue {
     /// A queue that begins with a batch, and has room for [`BEHIND`] more.
     pub fn new(first: Batch) -> (Behind, Queue) {
-        let (behind, rest) = mpsc::channel(BEHIND);
-        (Behind(behind), Queue { first: Some(first), rest })
+        let (batches, rest) = mpsc::channel(BEHIND);
+        let (take, taken) = watch::channel(Instant::now());
+        (Behind { batches: Some(batches), taken }, Queue { first: Some(first), rest, taken: take })
     }
 
     /// The next batch if there is one, else none will come any more.
     pub async fn next(&mut self) -> Option<Batch> {
-        match self.at_hand() {
+        let batch = match self.at_hand() {
             Some(batch) => Some(batch),
             None => self.rest.recv().await,
-        }
+        };
+        self.take(batch)
     }
 
     /// Does what [`next`](Self::next) does, on a thread that may block.
     pub fn next_now(&mut self) -> Option<Batch> {
-        match self.at_hand() {
-            Some(batch) => Some(batch),
-            None => self.rest.blocking_recv(),
-        }
+        let batch = self.at_hand().or_else(|| self.rest.blocking_recv());
+        self.take(batch)
+    }
+
+    fn take(&self, batch: Option<Batch>) -> Option<Batch> {
+        self.taken.send_replace(Instant::now());
+        batch
     }
 
     /// What is there already. Where there is nothing the queue is closed, and has what was on its way into it and no more.

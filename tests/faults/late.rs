@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Form, Setup, eventually, noise, token};
+use crate::harness::{Form, Server, Setup, eventually, noise, token};
 
 #[test]
 fn a_write_that_hangs_counts_as_abandoned_once_it_is_given_up() {
@@ -20,14 +20,39 @@ fn a_write_that_hangs_counts_as_abandoned_once_it_is_given_up() {
     eventually("nothing is left of it", || server.temporary().is_empty());
 }
 
-#[test]
-fn the_time_of_a_write_that_hangs_is_waited_for_once() {
-    const TIMEOUT: Duration = Duration::from_secs(5);
+/// The time of a storage operation.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A server on whose storage each write to one of the attachments up to `last` hangs.
+fn hanging(last: i64) -> Server {
     let rule = |attachment| {
         format!("{{ attachment = {attachment}, operation = \"write\", nth = 1, always = true, fault = \"hang\" }}")
     };
-    let faults = format!("timeout = \"{}s\"\nfaults = [{}, {}]\n", TIMEOUT.as_secs(), rule(1), rule(2));
-    let server = Setup { storage: faults, ..Setup::default() }.start();
+    let rules: Vec<_> = (1..=last).map(rule).collect();
+    let storage = format!("timeout = \"{}s\"\nfaults = [{}]\n", TIMEOUT.as_secs(), rules.join(", "));
+    Setup { storage, ..Setup::default() }.start()
+}
+
+#[test]
+fn the_time_of_a_write_that_hangs_counts_from_its_begin_whenever_more_comes() {
+    const PAUSE: Duration = Duration::from_secs(4);
+    let server = hanging(1);
+    let form = Form::file(&noise(4 << 20, 1));
+    let mut connection = server.connect();
+    let began = Instant::now();
+    // One batch that is being written, and one that waits behind it.
+    let rest = connection.begin(&token(&[1]), 1, 1, &form, 300 << 10);
+    std::thread::sleep(PAUSE);
+    let _ = connection.send(&rest);
+    let reply = connection.reply().expect("a reply");
+    assert_eq!(reply.status, 503, "{reply:?}");
+    let took = began.elapsed();
+    assert!((TIMEOUT..PAUSE + TIMEOUT).contains(&took), "{took:?}");
+}
+
+#[test]
+fn the_time_of_a_write_that_hangs_is_waited_for_once() {
+    let server = hanging(2);
     // The one ends in time to wait for what was begun, the other waits to have more written behind it.
     std::thread::scope(|scope| {
         for (attachment, size) in [(1, 300 << 10), (2, 4 << 20)] {
