@@ -5,33 +5,30 @@
 use std::io;
 use std::sync::{self, Arc};
 
-use bytes::Bytes;
-use scopeguard::guard;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use super::commit::{Locks, Refusal, Replacement, stripe};
 use super::config::OpenError;
-use super::content::{Committed, Hash, Written, length};
 #[cfg(feature = "faults")]
 use super::faults::Faults;
-use super::queue::Queue;
 use super::steps::{Step, Steps};
-use super::{CONTENT, FILE_WRITE, RECORD, folder_path, io_failure, parse_record, record_path};
-use crate::attachment::{Digest, Key, Record};
+use super::{FILE_WRITE, RECORD, folder_path, io_failure, parse_record, record_path};
+use crate::attachment::{Key, Record};
 use crate::error::{Error, Kind, Result};
-use crate::telemetry::{self, Metrics, Outcome, Timing};
 
 use directory::Directory;
 use draft::Draft;
 use entries::{Entries, Folder};
 use threads::{Pool, on_thread};
 
+pub use sink::Sink;
 pub use threads::Abandoned;
 
 mod beneath;
 mod directory;
 mod draft;
 mod entries;
+mod sink;
 mod threads;
 
 /// How many threads write content at once. They copy and hash, which keeps a core busy, and wait for a disk only where more is
@@ -143,11 +140,6 @@ impl Local {
         let (local, path) = (Arc::clone(self), path.to_owned());
         let checked = on_thread(Abandoned::default(), move |_| beneath::check(local.directory.root(), &path));
         checked.await?.map_err(io_failure)
-    }
-
-    /// Begins a file. Nothing is there before the first write.
-    pub fn create(self: &Arc<Self>, path: &str) -> Sink {
-        Sink { local: Arc::clone(self), path: path.to_owned(), draft: None }
     }
 
     /// Puts a small file in one step, durably, and takes back what a failure leaves.
@@ -301,213 +293,7 @@ impl Local {
     }
 }
 
-/// Takes the bytes of one file.
-pub struct Sink {
-    local: Arc<Local>,
-    path: String,
-    draft: Option<Draft>,
-}
-
-impl Sink {
-    /// Writes what is in the queue and adds it to the digest, on a thread, so that both are done while the bytes are warm, and
-    /// beside the arrival of more. Where others wait for a thread it leaves with what is in the queue by then.
-    pub async fn write(&mut self, mut queue: Queue, hash: &mut Hash, metrics: Metrics) -> Result<()> {
-        let (local, path, draft, running) =
-            (Arc::clone(&self.local), self.path.clone(), self.draft.take(), std::mem::take(hash));
-        let _place = self.local.writing.acquire().await.map_err(Error::internal)?;
-        let timing: Arc<sync::Mutex<Option<Timing>>> = Arc::default();
-        // A write that hangs is counted when it is given up: it may have no end of its own.
-        let _given_up = guard(Arc::clone(&timing), |timing| drop(lock(&timing).take()));
-        let written = on_thread(Abandoned::default(), move |abandoned| {
-            let (mut draft, mut running) = (draft, running);
-            while let Some(batch) = queue.next_now() {
-                let (bytes, held) = batch.into_parts();
-                *lock(&timing) = Some(metrics.operation(telemetry::Operation::Write));
-                let written = local.write_now(&path, &mut draft, &bytes, &mut running, abandoned);
-                if let Some(timing) = lock(&timing).take() {
-                    timing.end(Outcome::of(written.as_ref().err().map(Error::kind)));
-                }
-                drop((bytes, held));
-                if written.is_err() {
-                    return (draft, running, written);
-                }
-                if local.writing.available_permits() == 0 {
-                    queue.close();
-                }
-            }
-            (draft, running, Ok(()))
-        });
-        let (draft, running, written) = written.await?;
-        (self.draft, *hash) = (draft, running);
-        written
-    }
-
-    /// Takes back what was written.
-    pub async fn abort(&mut self) -> Result<()> {
-        let (local, path, draft) = (Arc::clone(&self.local), std::mem::take(&mut self.path), self.draft.take());
-        on_thread(Abandoned::default(), move |abandoned| local.discard(&path, draft, abandoned)).await
-    }
-
-    /// Does all of a commit: writes the end of the content, has all of it verified, makes it durable under its name, then puts
-    /// the record that `decide` makes. If nobody else has the attachment's turn, it is done on one thread without a break.
-    pub async fn commit<V, D>(
-        self,
-        written: Written,
-        batch: Vec<Bytes>,
-        held: impl Send + 'static,
-        verify: V,
-        decide: D,
-        abandoned: Abandoned,
-    ) -> Committed
-    where
-        V: FnOnce(u64, Digest) -> Result<()> + Send + 'static,
-        D: FnOnce(Option<&Record>, u64, Digest) -> Result<Record> + Send + 'static,
-    {
-        let (local, key) = (Arc::clone(&self.local), written.key);
-        let replace = move |local: &Local, folder, turn, size, sha256, abandoned: &Abandoned| {
-            let decide = |stands: Option<&Record>| decide(stands, size, sha256).map(Some);
-            let replaced = local.replace_now(key, Some(folder), turn, decide, abandoned);
-            replaced.map_or_else(Committed::Closed, |replacement| Committed::Stands(Box::new(replacement)))
-        };
-        let first = local.committing.run(abandoned.clone(), move |abandoned| {
-            let Sink { local, path, mut draft } = self;
-            let Written { key, mut size, mut hash } = written;
-            let ended = local.end_now(&path, &mut draft, &batch, &mut hash, abandoned);
-            size += length(&batch);
-            drop((batch, held));
-            let sha256 = hash.finish();
-            if let Err(error) = ended.and_then(|()| verify(size, sha256)) {
-                local.discard(&path, draft, abandoned);
-                return Err(Committed::Refused(Refusal::unchanged(error)));
-            }
-            let folder = match local.close_now(key, &path, &mut draft, abandoned) {
-                Ok(folder) => folder,
-                Err(error) => {
-                    local.discard(&path, draft, abandoned);
-                    return Err(Committed::Closed(Refusal::unchanged(error)));
-                }
-            };
-            match Arc::clone(local.lock_of(key)).try_lock_owned() {
-                Ok(turn) => Err(replace(&local, folder, turn, size, sha256, abandoned)),
-                Err(_) => Ok((replace, folder, size, sha256)),
-            }
-        });
-        let unsettled = |error| Committed::Closed(Refusal::unsettled(error));
-        match first.await {
-            Err(error) => unsettled(error),
-            Ok(Err(committed)) => committed,
-            Ok(Ok((replace, folder, size, sha256))) => {
-                let turn = Arc::clone(local.lock_of(key)).lock_owned().await;
-                let pool = local.committing.clone();
-                let second =
-                    pool.run(abandoned, move |abandoned| replace(&local, folder, turn, size, sha256, abandoned));
-                second.await.unwrap_or_else(unsettled)
-            }
-        }
-    }
-}
-
-impl Local {
-    fn write_now(
-        &self,
-        path: &str,
-        draft: &mut Option<Draft>,
-        batch: &[Bytes],
-        hash: &mut Hash,
-        abandoned: &Abandoned,
-    ) -> Result<()> {
-        if draft.is_none() {
-            self.steps.passed(Step::ContentOpened);
-        }
-        let written = self.act(Operation::Write, path, abandoned, || {
-            let draft = match draft {
-                Some(draft) => draft,
-                None => draft.insert(self.draft(file_name(path))?),
-            };
-            batch.iter().for_each(|bytes| hash.update(bytes));
-            draft.write(batch)
-        });
-        written.map_err(|error| self.failure(path, error))?;
-        self.steps.passed(Step::ContentWritten);
-        Ok(())
-    }
-
-    fn end_now(
-        &self,
-        path: &str,
-        draft: &mut Option<Draft>,
-        batch: &[Bytes],
-        hash: &mut Hash,
-        abandoned: &Abandoned,
-    ) -> Result<()> {
-        // An empty file has nothing to write, and there must be one all the same.
-        if !batch.is_empty() || draft.is_none() {
-            self.write_now(path, draft, batch, hash, abandoned)?;
-        }
-        Ok(())
-    }
-
-    /// Makes content durable under its name, and gives the folder of its attachment, which is made where there is none yet.
-    fn close_now(&self, key: Key, path: &str, draft: &mut Option<Draft>, abandoned: &Abandoned) -> Result<Folder> {
-        let closed = self.act(Operation::Close, path, abandoned, || {
-            if let Some(draft) = &draft {
-                draft.sync()?;
-            }
-            let folder = self.entries.open(&folder_path(key))?;
-            let (content, _) = beneath::make_in(folder.own(), CONTENT)?;
-            draft.take().map_or(Ok(()), |draft| draft.rename(&content, file_name(path)))?;
-            Ok((folder, content))
-        });
-        let (folder, content) = closed.map_err(|error| self.failure(path, error))?;
-        self.steps.passed(Step::ContentClosed);
-        // The entries of the directories above are synced with the record's, which is put after this: no record is durable
-        // before they are, since they lie in the directory that it does, or above.
-        entries::sync_open(&content).map_err(|error| self.failure(path, error))?;
-        self.steps.passed(Step::ContentSynced);
-        Ok(folder)
-    }
-}
-
 /// A panic in between leaves nothing half done that these guard.
 fn lock<T>(mutex: &sync::Mutex<T>) -> sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(sync::PoisonError::into_inner)
-}
-
-fn file_name(path: &str) -> &str {
-    path.rsplit_once('/').map_or(path, |(_, name)| name)
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::BytesMut;
-
-    use super::super::queue::Batch;
-    use super::*;
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_thread_leaves_an_upload_that_has_more_where_all_places_are_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().display().to_string();
-        let opened = Local::open(
-            &[("root".to_owned(), root)].into(),
-            Steps::default(),
-            #[cfg(feature = "faults")]
-            Faults::new(&[]),
-        );
-        let local = Arc::new(Local { writing: Arc::new(Semaphore::new(1)), ..opened.unwrap() });
-        let batch = || Batch::new(vec![BytesMut::zeroed(4 << 20).freeze()], ());
-        let (behind, queue) = Queue::new(batch());
-        let mut sink = local.create("x/y");
-        let call = tokio::spawn(async move {
-            let mut hash = Hash::default();
-            sink.write(queue, &mut hash, Metrics::default()).await?;
-            sink.abort().await
-        });
-        let mut taken = 0;
-        while taken < 50 && behind.put(batch()).await.is_ok() {
-            taken += 1;
-        }
-        assert!(taken <= 1, "{taken} were taken after the one that was being written");
-        call.await.unwrap().unwrap();
-    }
 }
