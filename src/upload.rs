@@ -26,6 +26,7 @@ use crate::telemetry::{SPANS, Trail};
 
 use receive::Upload;
 
+mod alarm;
 mod batch;
 mod pace;
 mod receive;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
+use super::alarm::Alarm;
 use super::batch::{Batch, COPIED};
 use super::pace::Pace;
 use super::{Admitted, Commit, Config, Declared, Piece, Uploads, size_mismatch};
@@ -44,6 +45,7 @@ pub(super) struct Upload<'a> {
     /// Since when the batch has memory.
     since: Instant,
     pace: Pace,
+    alarm: Alarm,
     /// Counts the upload as in flight. It goes last.
     begun: TaskTrackerToken,
 }
@@ -83,6 +85,7 @@ impl<'a> Upload<'a> {
             flow: if known.is_some_and(|size| size > COPIED as u64) { Flow::Whole } else { Flow::Unknown },
             since: Instant::now(),
             pace: Pace::default(),
+            alarm: Alarm::default(),
             begun: uploads.tasks.token(),
         }
     }
@@ -138,7 +141,7 @@ impl<'a> Upload<'a> {
         let mut lingered = Duration::ZERO;
         if self.batch.memory() > 0 {
             let linger = if self.uploads.budget.is_scarce() { HURRY } else { LINGER };
-            if let Ok(piece) = timeout(linger, pieces.next()).await {
+            if let Some(piece) = self.alarm.until(asked + linger, pieces.next()).await {
                 return Ok((piece.transpose()?, asked.elapsed()));
             }
             lingered = asked.elapsed();
@@ -147,10 +150,10 @@ impl<'a> Upload<'a> {
         }
         let asked = Instant::now();
         let idle = asked + self.uploads.config.idle_timeout;
-        match timeout_at(idle.min(deadline), pieces.next()).await {
-            Ok(piece) => Ok((piece.transpose()?, lingered + asked.elapsed())),
-            Err(_) if idle <= deadline => Err(self.uploads.idle()),
-            Err(_) => Err(self.uploads.config.late()),
+        match self.alarm.until(idle.min(deadline), pieces.next()).await {
+            Some(piece) => Ok((piece.transpose()?, lingered + asked.elapsed())),
+            None if idle <= deadline => Err(self.uploads.idle()),
+            None => Err(self.uploads.config.late()),
         }
     }
 
