@@ -5,6 +5,7 @@ mod door;
 mod grpc;
 mod health;
 mod limits;
+mod reads;
 mod stage;
 mod stream;
 

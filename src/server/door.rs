@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::limits::{ACCEPT_PAUSE, HTTP1_BUFFER, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS};
+use super::reads::Reads;
 use super::stage::{Stage, Stages};
 use super::stream::Stream;
 use crate::auth::{Certificates, Peer};
@@ -95,6 +96,7 @@ struct Connections {
     port: Port,
     metrics: Metrics,
     http1: http1::Builder,
+    reads: Reads,
     http2: http2::Builder<TokioExecutor>,
 }
 
@@ -132,6 +134,7 @@ pub(super) async fn serve(door: Door, stages: Stages) {
         port,
         metrics,
         http1,
+        reads: Reads::default(),
         http2,
     });
 
@@ -285,10 +288,9 @@ impl Connections {
             request.extensions_mut().insert(origin);
             answer(routes, &peer, &stages, request)
         });
-        let stream = TokioIo::new(stream);
         // The connection comes first, so that what it has received is looked at before it is told to end.
         let ended = if version == Version::HTTP_2 {
-            let mut connection = pin!(self.http2.serve_connection(stream, service));
+            let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), service));
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => ended,
@@ -298,6 +300,7 @@ impl Connections {
                 }
             }
         } else {
+            let stream = TokioIo::new(stream.beside(&self.reads));
             let mut connection = pin!(self.http1.serve_connection(stream, service));
             tokio::select! {
                 biased;

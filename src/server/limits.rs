@@ -20,6 +20,10 @@ pub(super) const MAX_HEADERS: u32 = 32 << 10;
 pub(super) const MAX_PENDING_RESETS: usize = 20;
 /// The HTTP/1 read buffer, in bytes: what arrives is handed on in pieces of at most this size. It is kept as long as the connection.
 pub(super) const HTTP1_BUFFER: usize = 64 << 10;
+/// What those of a port have together that read much at once, in bytes: where there are more, each reads less.
+pub(super) const HTTP1_BUFFERS: usize = 8 << 20;
+/// What each of them has at least.
+pub(super) const HTTP1_LEAST: usize = 16 << 10;
 /// How long the accept loop rests after a failure such as too many open files.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a client that has connected may take to begin to ask for something once the port closes. A proxy that opens a

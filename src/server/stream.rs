@@ -5,16 +5,19 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use super::reads::{Reader, Reads};
 
 /// A connection to a port.
 #[derive(Debug)]
 pub(super) struct Stream {
     ahead: Vec<u8>,
     handed_on: usize,
-    transport: Transport,
+    transport: Take<Transport>,
+    reader: Option<Reader>,
 }
 
 #[derive(Debug)]
@@ -25,20 +28,29 @@ enum Transport {
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Stream { ahead: Vec::new(), handed_on: 0, transport: Transport::Plain(stream) }
+        Stream::new(Transport::Plain(stream))
     }
 }
 
 impl From<TlsStream<TcpStream>> for Stream {
     fn from(stream: TlsStream<TcpStream>) -> Self {
-        Stream { ahead: Vec::new(), handed_on: 0, transport: Transport::Tls(Box::new(stream)) }
+        Stream::new(Transport::Tls(Box::new(stream)))
     }
 }
 
 impl Stream {
+    fn new(transport: Transport) -> Stream {
+        Stream { ahead: Vec::new(), handed_on: 0, transport: transport.take(u64::MAX), reader: None }
+    }
+
+    /// Reads no more at once than it may beside others.
+    pub(super) fn beside(self, others: &Reads) -> Stream {
+        Stream { reader: Some(others.reader()), ..self }
+    }
+
     /// The certificate that the client sent, in DER.
     pub(super) fn client_certificate(&self) -> Option<&[u8]> {
-        match &self.transport {
+        match self.transport.get_ref() {
             Transport::Plain(_) => None,
             Transport::Tls(stream) => {
                 stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|first| first.as_ref())
@@ -54,7 +66,7 @@ impl Stream {
                 return Ok(Some(true));
             }
             let mut room = vec![0; words.len() - self.ahead.len()];
-            match self.transport.read(&mut room).await? {
+            match self.transport.get_mut().read(&mut room).await? {
                 0 => return Ok(None),
                 length => self.ahead.extend_from_slice(&room[..length]),
             }
@@ -65,20 +77,29 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Stream { ahead, handed_on, transport } = &mut *self;
+        let Stream { ahead, handed_on, transport, reader } = &mut *self;
         if *handed_on < ahead.len() {
             let length = room.remaining().min(ahead.len() - *handed_on);
             room.put_slice(&ahead[*handed_on..*handed_on + length]);
             *handed_on += length;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(transport).poll_read(context, room)
+        let Some(reader) = reader else {
+            return Pin::new(transport.get_mut()).poll_read(context, room);
+        };
+        transport.set_limit(reader.most() as u64);
+        let had = room.filled().len();
+        let read = Pin::new(transport).poll_read(context, room);
+        if read.is_ready() {
+            reader.has_read(room.filled().len() - had);
+        }
+        read
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(context, bytes)
+        Pin::new(self.transport.get_mut()).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -86,19 +107,19 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(context, bytes)
+        Pin::new(self.transport.get_mut()).poll_write_vectored(context, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
+        self.transport.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(context)
+        Pin::new(self.transport.get_mut()).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(context)
+        Pin::new(self.transport.get_mut()).poll_shutdown(context)
     }
 }
 
@@ -149,5 +170,41 @@ impl AsyncWrite for Transport {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_one_of_many_reads_comes_in_smaller_pieces_and_whole() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sent: Vec<u8> = (0..1_u32 << 16).flat_map(u32::to_le_bytes).collect();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut stream, _) = listener.accept().await.map(|(stream, address)| (Stream::from(stream), address)).unwrap();
+        let sends = {
+            let sent = sent.clone();
+            tokio::spawn(async move { client.write_all(&sent).await })
+        };
+        assert_eq!(stream.begins_with(&[0; 4]).await.unwrap(), Some(true));
+        let others = Reads::default();
+        let mut busy: Vec<_> = (0..200).map(|_| others.reader()).collect();
+        busy.iter_mut().for_each(|reader| reader.has_read(64 << 10));
+        let mut stream = stream.beside(&others);
+        let (mut got, mut most) = (Vec::new(), 0);
+        while got.len() < sent.len() {
+            let mut room = vec![0; 64 << 10];
+            let length = stream.read(&mut room).await.unwrap();
+            assert_ne!(length, 0);
+            got.extend_from_slice(&room[..length]);
+            most = most.max(length);
+        }
+        assert!(most < 32 << 10, "{most}");
+        assert!(got == sent);
+        sends.await.unwrap().unwrap();
     }
 }
