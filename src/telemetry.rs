@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::subscriber::Interest;
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::{FilterExt, ParseError};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError};
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 mod catalogue;
 mod exposition;
@@ -88,14 +88,22 @@ pub enum StartError {
 pub fn start(log: &Config, traces: &TracesConfig) -> Result<Telemetry, StartError> {
     let metrics = Metrics::default();
     let provider = traces.provider(&metrics)?;
+    let _already = tracing_subscriber::registry().with(layers(log, provider.as_ref())?).try_init();
+    Ok(Telemetry { metrics, traces: provider })
+}
+
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// What listens. All of it is filtered and says which levels it never asks for: otherwise each span of the libraries, which
+/// have one for each frame of HTTP/2, is made for nobody.
+fn layers(log: &Config, provider: Option<&SdkTracerProvider>) -> Result<Vec<BoxedLayer>, ParseError> {
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines = match log.format {
         Format::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
         Format::Json => lines.json().boxed(),
     };
-    let lines = lines.with_filter(log.parse_filter()?.and(Discretion));
-    let _already = tracing_subscriber::registry().with(lines).with(provider.as_ref().map(traces::layer)).try_init();
-    Ok(Telemetry { metrics, traces: provider })
+    let lines = lines.with_filter(log.parse_filter()?.and(Discretion)).boxed();
+    Ok([Some(lines), provider.map(|provider| traces::layer(provider).boxed())].into_iter().flatten().collect())
 }
 
 impl Telemetry {
@@ -127,5 +135,38 @@ impl<S> Filter<S> for Discretion {
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
         if Discretion::permits(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    /// None that another filter has not: without a word it would be taken to ask for all.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::TRACE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_asks_for_is_not_made() {
+        let provider = SdkTracerProvider::builder().build();
+        for (filter, traced, level) in [
+            ("info", false, LevelFilter::INFO),
+            ("info", true, LevelFilter::INFO),
+            ("off", false, LevelFilter::OFF),
+            ("off", true, LevelFilter::INFO),
+            ("warn,attachd=debug", false, LevelFilter::DEBUG),
+            ("warn,attachd=debug", true, LevelFilter::DEBUG),
+        ] {
+            let log = Config { filter: filter.to_owned(), ..Config::default() };
+            let subscriber = tracing_subscriber::registry().with(layers(&log, traced.then_some(&provider)).unwrap());
+            assert_eq!(tracing::Subscriber::max_level_hint(&subscriber), Some(level), "{filter}, {traced}");
+            with_default(subscriber, || {
+                assert_eq!(!tracing::info_span!(target: SPANS, "ours").is_none(), traced, "{filter}, {traced}");
+                assert!(tracing::info_span!(target: "h2", "of a library").is_none(), "{filter}, {traced}");
+            });
+        }
     }
 }

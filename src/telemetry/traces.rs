@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{Metadata, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::StartError;
@@ -174,7 +174,10 @@ where
         .with_target(false)
         .with_level(false)
         .with_tracked_inactivity(false)
-        .with_filter(filter_fn(|metadata: &Metadata<'_>| metadata.is_span() && metadata.target() == SPANS))
+        .with_filter(
+            filter_fn(|metadata: &Metadata<'_>| metadata.is_span() && metadata.target() == SPANS)
+                .with_max_level_hint(LevelFilter::INFO),
+        )
 }
 
 /// Sends what is left.
