@@ -63,6 +63,8 @@ struct Rounds {
     /// The last one that failed.
     failed: u64,
     running: bool,
+    /// How many wait for the end of the one that runs.
+    waiting: usize,
 }
 
 impl Entries {
@@ -127,7 +129,9 @@ impl Shared {
         let ours = rounds.begun + 1;
         while rounds.ended < ours {
             if rounds.running {
+                rounds.waiting += 1;
                 rounds = self.ended.wait(rounds).unwrap_or_else(PoisonError::into_inner);
+                rounds.waiting -= 1;
                 continue;
             }
             rounds.running = true;
@@ -141,7 +145,10 @@ impl Shared {
             if synced.is_err() {
                 rounds.failed = round;
             }
-            self.ended.notify_all();
+            // To wake nobody is a call of the system all the same.
+            if rounds.waiting > 0 {
+                self.ended.notify_all();
+            }
             if round == ours || synced.is_err() {
                 return synced;
             }
