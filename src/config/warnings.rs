@@ -87,13 +87,15 @@ impl Config {
                     .to_owned(),
             );
         }
-        if let Some(memory) = memory.filter(|memory| limits.memory_budget.as_u64() > memory / 2) {
+        // Of what the storage cannot use no upload takes any.
+        let budget = limits.memory_budget.as_u64().min(self.storage.useful_memory().unwrap_or(u64::MAX));
+        if let Some(memory) = memory.filter(|memory| budget > memory / 2) {
             warn(
                 "limits.memory_budget",
                 format!(
                     "{} is more than half of the {} that the process may have. Connections and gRPC messages need memory \
                      beside the budget; past the limit the system ends the process",
-                    units::size::exact(limits.memory_budget.as_u64()),
+                    units::size::exact(budget),
                     units::size::exact(memory),
                 ),
             );
@@ -175,8 +177,16 @@ mod tests {
         ] {
             assert_eq!(warned(changes, None), [""; 0], "{changes:?}");
         }
-        assert_eq!(warned(&[], Some((512 << 20) - 1)), ["limits.memory_budget"]);
-        assert_eq!(warned(&[], Some(512 << 20)), [""; 0]);
+        // On a local file system uploads take no more than 8 MiB of it.
+        let s3 = [
+            ("ATTACHD_STORAGE__SERVICE", "s3"),
+            ("ATTACHD_STORAGE__OPTIONS__BUCKET", "b"),
+            ("ATTACHD_STORAGE__OPTIONS__REGION", "r"),
+        ];
+        for (service, bound) in [(&s3[..], 512 << 20), (&[], 16 << 20)] {
+            assert_eq!(warned(service, Some(bound - 1)), ["limits.memory_budget"]);
+            assert_eq!(warned(service, Some(bound)), [""; 0]);
+        }
     }
 
     #[test]
