@@ -90,7 +90,12 @@ impl Sink {
         let first = local.committing.run(abandoned.clone(), move |abandoned| {
             let Sink { local, path, mut draft } = self;
             let Written { key, mut size, mut hash } = written;
-            let ended = local.end_now(&path, &mut draft, &batch, &mut hash, abandoned);
+            // An empty file has nothing to write, and there must be one all the same.
+            let ended = if batch.is_empty() && draft.is_some() {
+                Ok(())
+            } else {
+                local.write_now(&path, &mut draft, &batch, &mut hash, abandoned)
+            };
             size += length(&batch);
             drop((batch, held));
             let sha256 = hash.finish();
@@ -152,21 +157,6 @@ impl Local {
         });
         written.map_err(|error| self.failure(path, error))?;
         self.steps.passed(Step::ContentWritten);
-        Ok(())
-    }
-
-    fn end_now(
-        &self,
-        path: &str,
-        draft: &mut Option<Draft>,
-        batch: &[Bytes],
-        hash: &mut Hash,
-        abandoned: &Abandoned,
-    ) -> Result<()> {
-        // An empty file has nothing to write, and there must be one all the same.
-        if !batch.is_empty() || draft.is_none() {
-            self.write_now(path, draft, batch, hash, abandoned)?;
-        }
         Ok(())
     }
 
