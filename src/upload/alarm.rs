@@ -71,6 +71,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_timer_is_left_as_it_is_for_a_later_end_and_set_for_an_earlier_one() {
+        let mut alarm = Alarm::default();
+        let first = Instant::now() + Duration::from_secs(60);
+        for (end, set) in [(0, 0), (60, 0), (3600, 0), (-30, -30), (0, -30)] {
+            let after = |seconds: i64| {
+                let by = Duration::from_secs(seconds.unsigned_abs());
+                if seconds < 0 { first - by } else { first + by }
+            };
+            assert!(alarm.until(after(end), sleep(Duration::from_millis(1))).await.is_some());
+            assert_eq!(alarm.0.as_ref().unwrap().deadline(), after(set), "{end}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_has_arrived_is_taken_though_the_end_has_passed() {
         let mut alarm = Alarm::default();
         let end = Instant::now();
