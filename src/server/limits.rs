@@ -18,8 +18,9 @@ const _: () = assert!(*HTTP2_WINDOW.end() * (MAX_STREAMS as u64) < 1 << 31);
 pub(super) const MAX_HEADERS: u32 = 32 << 10;
 /// How many streams a client may reset before they were accepted; past it the connection is closed (rapid reset).
 pub(super) const MAX_PENDING_RESETS: usize = 20;
-/// The HTTP/1 read buffer, in bytes: what arrives is handed on in pieces of at most this size. It is kept as long as the connection.
-pub(super) const HTTP1_BUFFER: usize = 64 << 10;
+/// The HTTP/1 read buffer, in bytes: what arrives is handed on in pieces of at most this size, which is that of a write to a file. It is
+/// kept as long as the connection.
+pub(super) const HTTP1_BUFFER: usize = 256 << 10;
 /// What those of a port have together that read much at once, in bytes: where there are more, each reads less.
 pub(super) const HTTP1_BUFFERS: usize = 8 << 20;
 /// What each of them has at least.

@@ -88,9 +88,10 @@ mod tests {
             }
             reads.most()
         };
-        assert_eq!(HTTP1_BUFFERS / HTTP1_BUFFER, 128);
+        assert_eq!(HTTP1_BUFFERS / HTTP1_BUFFER, 32);
         let kib = |kib: usize| (kib << 10) - 1;
-        assert_eq!([1, 127, 128].map(&mut most_with), [HTTP1_BUFFER; 3]);
+        assert_eq!([1, 31, 32].map(&mut most_with), [HTTP1_BUFFER; 3]);
+        assert_eq!([33, 64, 65, 128].map(&mut most_with), [kib(128), kib(128), kib(64), kib(64)]);
         assert_eq!([129, 255, 256].map(&mut most_with), [kib(32); 3]);
         assert_eq!([257, 511, 512, 513, 4096].map(&mut most_with), [kib(16); 5]);
         drop(readers);

@@ -22,7 +22,8 @@ use crate::error::{Error, Kind, Result};
 use crate::store::{ContentWriter, Receipt, Step};
 use crate::telemetry::{SPANS, Trail};
 
-/// The most that a door hands on at once, in bytes. The last piece of a batch may pass its size by as much.
+/// By how much the last piece of a batch may be expected to pass its size, in bytes. Where one passes it by more, the memory for that
+/// is taken when it is there.
 const PIECE: usize = 64 << 10;
 
 /// How long gathered bytes wait for more before they are written: a slow upload shall not sit on memory that others need.
