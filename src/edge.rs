@@ -3,6 +3,7 @@
 //! that came early. It knows no route.
 
 use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,11 +13,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use futures_util::FutureExt;
 use http::header::{EXPECT, HOST};
 use http::{HeaderValue, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 
 use crate::envelope::{self, Refusal};
@@ -35,20 +36,17 @@ pub struct Config {
     pub drain_time: Duration,
 }
 
-/// Wraps the routes. A request passes from the bottom layer to the top one:
+/// Wraps the routes in one layer, since each has boxes of its own for every request. A request passes
 ///
 /// 1. the log line, outermost, so that it sees every reply and how long it took, and the request id, so that every reply
 ///    carries it;
 /// 2. the draining of bodies, outside of what may panic, so that a client can read that reply as well;
 /// 3. the catching of panics, around the routes alone.
 pub fn around(routes: Router, config: Config, metrics: Metrics) -> Router {
-    routes
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::map_request_with_state(config, drained))
-        .layer(middleware::from_fn_with_state(metrics, identified))
+    routes.layer(middleware::from_fn_with_state((config, metrics), pass))
 }
 
-async fn identified(State(metrics): State<Metrics>, mut request: Request, next: Next) -> Response {
+async fn pass(State((config, metrics)): State<(Config, Metrics)>, mut request: Request, next: Next) -> Response {
     let id = RequestId::accept_or_make(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
     let exit = {
         let headers = request.headers();
@@ -58,10 +56,13 @@ async fn identified(State(metrics): State<Metrics>, mut request: Request, next: 
     request.extensions_mut().insert(exit.trail().clone());
     request.extensions_mut().insert(exit.request_id().clone());
     let mut response = match hosted(&request) {
-        Ok(()) => next.run(request).instrument(exit.span().clone()).await,
+        Ok(()) => {
+            let routed = AssertUnwindSafe(next.run(drained(config, request))).catch_unwind();
+            routed.instrument(exit.span().clone()).await.unwrap_or_else(panicked)
+        }
         Err(error) => envelope::refusal(&error),
     };
-    if let Ok(id) = HeaderValue::from_str(&exit.request_id().to_ascii()) {
+    if let Ok(id) = HeaderValue::try_from(exit.request_id().to_ascii()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     match response.extensions_mut().remove::<Refusal>() {
@@ -85,7 +86,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     envelope::refusal(&Error::internal(format!("a panic: {}", text.unwrap_or("of unknown content"))))
 }
 
-async fn drained(State(config): State<Config>, request: Request) -> Request {
+fn drained(config: Config, request: Request) -> Request {
     // HTTP/2 has a way of its own, a reset of the stream without an error. curl before version 8 takes it for one.
     let waits = request.headers().get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(CONTINUE));
     request.map(|body| Body::new(Drained { body: Some(body), waits, config }))

@@ -40,6 +40,9 @@ const FILE: &str = "file";
 /// length past the largest upload and this is refused before the body is read.
 const ENVELOPE_BYTES: u64 = 128 << 10;
 
+/// How long the path of an upload is expected to be, in bytes.
+const LOCATION_BYTES: usize = 96;
+
 /// The routes of the REST port.
 pub fn routes(attachments: Attachments) -> Router {
     Router::new()
@@ -106,15 +109,22 @@ async fn serve(
 fn created(attachment: &Attachment) -> Response {
     let mut response = envelope::created();
     let headers = response.headers_mut();
-    let location = UPLOAD_PATH_FIELDS.iter().fold(UPLOAD_ROUTE.to_owned(), |route, field| {
-        let id = if *field == "client_id" { attachment.client_id } else { attachment.attachment_id };
-        route.replace(&format!("{{{field}}}"), &id.to_string())
+    let location = UPLOAD_ROUTE.split('/').skip(1).fold(String::with_capacity(LOCATION_BYTES), |location, segment| {
+        let id = match segment {
+            "{client_id}" => Some(attachment.client_id),
+            "{attachment_id}" => Some(attachment.attachment_id),
+            _ => None,
+        };
+        match id {
+            Some(id) => location + "/" + &id.to_string(),
+            None => location + "/" + segment,
+        }
     });
     let digest = Digest::new("sha256", attachment.sha256.as_deref().unwrap_or_default());
     let etag = digest.as_ref().map(|digest| format!("\"{digest}\"")).unwrap_or_default();
     let repr = digest.as_ref().map(|digest| format!("sha-256=:{}:", digest.base64())).unwrap_or_default();
     for (name, value) in [(LOCATION, location), (ETAG, etag), (REPR_DIGEST, repr)] {
-        if let Ok(value) = HeaderValue::from_str(&value) {
+        if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
     }

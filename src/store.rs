@@ -271,15 +271,15 @@ fn folder_path(key: Key) -> String {
 }
 
 fn record_path(key: Key) -> String {
-    format!("{}/{RECORD}", folder_path(key))
+    format!("clients/{}/attachments/{}/{RECORD}", key.client, key.attachment)
 }
 
 fn content_folder(key: Key) -> String {
-    format!("{}/{CONTENT}/", folder_path(key))
+    format!("clients/{}/attachments/{}/{CONTENT}/", key.client, key.attachment)
 }
 
 fn content_path(key: Key, id: UploadId) -> String {
-    format!("{}{id}", content_folder(key))
+    format!("clients/{}/attachments/{}/{CONTENT}/{id}", key.client, key.attachment)
 }
 
 /// What a failed storage operation means for the caller. The text goes to the log alone.

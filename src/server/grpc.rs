@@ -1,16 +1,18 @@
 //! The routes of the gRPC port: the operations, with reflection and health beside them, and what every call passes through.
 //! It knows no operation.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use futures_util::FutureExt;
 use http::HeaderMap;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use super::health::Serving;
 use crate::error::{Error, Kind};
@@ -39,16 +41,27 @@ pub(super) fn routes(attachments: Attachments, serving: &Serving) -> Router {
         Ok(service) => routes = routes.add_service(service),
         Err(_) => reflection("v1alpha"),
     }
-    routes
-        .prepare()
-        .into_axum_router()
-        .layer(middleware::map_request(unread))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(within_the_deadline))
+    routes.prepare().into_axum_router().layer(middleware::from_fn(pass))
+}
+
+/// Ends a call whose client has stopped waiting for it, and answers for one that panics. A deadline that is none is passed over.
+async fn pass(request: Request, next: Next) -> Response {
+    let deadline = deadline(request.headers());
+    let routed = AssertUnwindSafe(next.run(unread(request))).catch_unwind();
+    let Some(deadline) = deadline else {
+        return routed.await.unwrap_or_else(panicked);
+    };
+    match tokio::time::timeout(deadline, routed).await {
+        Ok(reply) => reply.unwrap_or_else(panicked),
+        Err(_) => {
+            let error = Error::new(Kind::ClientTooSlow).detail("the deadline of the call has passed");
+            error.to_status().into_http()
+        }
+    }
 }
 
 /// Keeps the body of an upload from tonic.
-async fn unread(mut request: Request) -> Request {
+fn unread(mut request: Request) -> Request {
     if request.uri().path() == UPLOAD {
         let body = std::mem::take(request.body_mut());
         request.extensions_mut().insert(Unread::new(Body::new(body)));
@@ -56,24 +69,10 @@ async fn unread(mut request: Request) -> Request {
     request
 }
 
-fn panicked(_: Box<dyn std::any::Any + Send>) -> http::Response<Body> {
+fn panicked(_: Box<dyn Any + Send>) -> Response {
     let error = Error::internal("a panic");
     tracing::error!(%error, "a panic in a gRPC request");
     error.to_status().into_http()
-}
-
-/// Ends a call whose client has stopped waiting for it. A deadline that is none is passed over.
-async fn within_the_deadline(request: Request, next: Next) -> Response {
-    let Some(deadline) = deadline(request.headers()) else {
-        return next.run(request).await;
-    };
-    match tokio::time::timeout(deadline, next.run(request)).await {
-        Ok(reply) => reply,
-        Err(_) => {
-            let error = Error::new(Kind::ClientTooSlow).detail("the deadline of the call has passed");
-            error.to_status().into_http::<axum::body::Body>()
-        }
-    }
 }
 
 /// The deadline of a call: up to eight digits and a unit.
