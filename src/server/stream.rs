@@ -78,22 +78,26 @@ impl Stream {
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Stream { ahead, handed_on, transport, reader } = &mut *self;
-        if *handed_on < ahead.len() {
-            let length = room.remaining().min(ahead.len() - *handed_on);
-            room.put_slice(&ahead[*handed_on..*handed_on + length]);
-            *handed_on += length;
+        let again = room.remaining().min(ahead.len() - *handed_on);
+        room.put_slice(&ahead[*handed_on..*handed_on + again]);
+        *handed_on += again;
+        if again > 0 && room.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let Some(reader) = reader else {
-            return Pin::new(transport.get_mut()).poll_read(context, room);
-        };
-        transport.set_limit(reader.most() as u64);
         let had = room.filled().len();
-        let read = Pin::new(transport).poll_read(context, room);
-        if read.is_ready() {
-            reader.has_read(room.filled().len() - had);
-        }
-        read
+        let read = match reader {
+            None => Pin::new(transport.get_mut()).poll_read(context, room),
+            Some(reader) => {
+                transport.set_limit(reader.most().saturating_sub(again) as u64);
+                let read = Pin::new(transport).poll_read(context, room);
+                if read.is_ready() {
+                    reader.has_read(room.filled().len() - had);
+                }
+                read
+            }
+        };
+        // What was read ahead goes with what follows it: who gets the few bytes alone makes a larger buffer for the rest.
+        if again > 0 && read.is_pending() { Poll::Ready(Ok(())) } else { read }
     }
 }
 
@@ -179,6 +183,23 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_with_what_follows_and_does_not_wait_for_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        for (sent, room, expected) in
+            [("POST /a", 64, "POST /a"), ("POST /b", 4, "POST"), ("POST", 64, "POST"), ("PO", 64, "PO")]
+        {
+            let mut stream = Stream::from(listener.accept().await.unwrap().0);
+            client.write_all(sent.as_bytes()).await.unwrap();
+            assert_eq!(stream.begins_with(b"PRI").await.unwrap(), Some(false));
+            let mut room = vec![0; room];
+            let length = stream.read(&mut room).await.unwrap();
+            assert_eq!(std::str::from_utf8(&room[..length]).unwrap(), expected);
+            client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        }
+    }
 
     #[tokio::test]
     async fn what_one_of_many_reads_comes_in_smaller_pieces_and_whole() {
