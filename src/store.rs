@@ -10,7 +10,7 @@
 //! Content is invisible until a record names it, so a commit is the one atomic PUT of the record, after the content is
 //! durable. This module knows neither HTTP nor gRPC nor who may do what.
 
-use std::sync::Arc;
+use std::sync::{self, Arc};
 use std::time::Duration;
 
 use opendal::{ErrorKind, Operator};
@@ -264,6 +264,11 @@ fn parse_record(bytes: &[u8], key: Key) -> Result<Record> {
         return Err(Error::internal("a record lies under the key of another attachment"));
     }
     Ok(record)
+}
+
+/// A panic in between leaves nothing half done that these guard.
+fn lock<T>(mutex: &sync::Mutex<T>) -> sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(sync::PoisonError::into_inner)
 }
 
 fn folder_path(key: Key) -> String {

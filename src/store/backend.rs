@@ -120,7 +120,7 @@ impl Sink {
         match self {
             Sink::Local(sink, metrics) => sink.write(queue, hash, metrics.clone()).await,
             Sink::Object(sink, steps) => {
-                while let Some(batch) = queue.next().await {
+                while let Some(batch) = queue.next() {
                     let (bytes, held) = batch.into_parts();
                     bytes.iter().for_each(|bytes| hash.update(bytes));
                     sink.write(bytes).await?;

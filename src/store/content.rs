@@ -193,16 +193,8 @@ impl ContentWriter {
         }
     }
 
-    /// Waits until what was begun is written.
+    /// Waits until what was begun has ended. Where it is dropped before that, more may be put behind it.
     pub async fn ready(&mut self) -> Result<()> {
-        if let State::Busy(_, Some(behind)) = &mut self.state {
-            behind.close();
-        }
-        self.watch().await
-    }
-
-    /// Waits until what was begun has ended, for whoever waits for something else meanwhile: more may be put behind it until then.
-    pub async fn watch(&mut self) -> Result<()> {
         let State::Busy(call, behind) = &mut self.state else {
             return Ok(());
         };

@@ -3,7 +3,7 @@
 //! under the lock of the attachment. Whatever blocks does so on threads that may. It must not know what a record says.
 
 use std::io;
-use std::sync::{self, Arc};
+use std::sync::Arc;
 
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
@@ -12,7 +12,7 @@ use super::config::OpenError;
 #[cfg(feature = "faults")]
 use super::faults::Faults;
 use super::steps::{Step, Steps};
-use super::{FILE_WRITE, RECORD, folder_path, io_failure, parse_record, record_path};
+use super::{FILE_WRITE, RECORD, folder_path, io_failure, lock, parse_record, record_path};
 use crate::attachment::{Key, Record};
 use crate::error::{Error, Kind, Result};
 
@@ -291,9 +291,4 @@ impl Local {
     fn act<T>(&self, _: Operation, _: &str, _: &Abandoned, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         work()
     }
-}
-
-/// A panic in between leaves nothing half done that these guard.
-fn lock<T>(mutex: &sync::Mutex<T>) -> sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(sync::PoisonError::into_inner)
 }

@@ -1,15 +1,14 @@
 //! What waits to be written behind what is being written: whoever writes goes from one batch to the next without a sleep in
 //! between, and whoever receives goes on meanwhile. It must not know where the bytes go.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::backend::Kept;
-
-/// How many batches may wait behind the one that is being written. With one, whoever writes need not wait for the next; more
-/// only take more memory.
-const BEHIND: usize = 1;
+use super::lock;
 
 /// Some bytes of a content, and what stands for their memory.
 pub struct Batch {
@@ -17,17 +16,26 @@ pub struct Batch {
     held: Kept,
 }
 
-/// Where batches are put that are to be written after others.
-pub struct Behind {
-    batches: Option<mpsc::Sender<Batch>>,
-    taken: watch::Receiver<Instant>,
-}
+/// Where a batch is put that is to be written after others.
+pub struct Behind(Arc<Shared>);
 
 /// The batches of one call of a sink, in their order. At least one.
-pub struct Queue {
+pub struct Queue(Arc<Shared>);
+
+/// An upload that sends a little now and then has a queue for each write, so it is small.
+struct Shared {
+    waiting: Mutex<Waiting>,
+    /// Tells whoever waits that there is room, or that nobody takes any more.
+    changed: Notify,
+}
+
+struct Waiting {
+    /// The batch that the call began with.
     first: Option<Batch>,
-    rest: mpsc::Receiver<Batch>,
-    taken: watch::Sender<Instant>,
+    /// The one behind it. With one, whoever writes need not wait for the next; more would only take more memory.
+    behind: Option<Batch>,
+    closed: bool,
+    taken: Instant,
 }
 
 impl Batch {
@@ -43,74 +51,72 @@ impl Batch {
 }
 
 impl Behind {
-    /// Puts a batch behind the others, once there is room.
+    /// Puts a batch behind the others, once there is room. One caller at a time.
     ///
     /// # Errors
     /// The batch, where nobody takes any more.
     pub async fn put(&self, batch: Batch) -> Result<(), Batch> {
-        match &self.batches {
-            Some(batches) => batches.send(batch).await.map_err(|refused| refused.0),
-            None => Err(batch),
+        loop {
+            {
+                let mut waiting = lock(&self.0.waiting);
+                if waiting.closed {
+                    return Err(batch);
+                }
+                if waiting.behind.is_none() {
+                    waiting.behind = Some(batch);
+                    return Ok(());
+                }
+            }
+            // What was told since then is kept for who asks next.
+            self.0.changed.notified().await;
         }
-    }
-
-    /// Puts no more, so that nobody need look for more.
-    pub fn close(&mut self) {
-        self.batches = None;
     }
 
     /// When the batch was taken that is being written, or the first one was put where none is yet.
     pub fn taken(&self) -> Instant {
-        *self.taken.borrow()
+        lock(&self.0.waiting).taken
     }
 }
 
 impl Queue {
-    /// A queue that begins with a batch, and has room for [`BEHIND`] more.
+    /// A queue that begins with a batch, and has room for one more.
     pub fn new(first: Batch) -> (Behind, Queue) {
-        let (batches, rest) = mpsc::channel(BEHIND);
-        let (take, taken) = watch::channel(Instant::now());
-        (Behind { batches: Some(batches), taken }, Queue { first: Some(first), rest, taken: take })
+        let waiting = Waiting { first: Some(first), behind: None, closed: false, taken: Instant::now() };
+        let shared = Arc::new(Shared { waiting: Mutex::new(waiting), changed: Notify::new() });
+        (Behind(Arc::clone(&shared)), Queue(shared))
     }
 
     /// The next batch if there is one, else none will come any more.
-    pub async fn next(&mut self) -> Option<Batch> {
-        let batch = match self.at_hand() {
-            Some(batch) => Some(batch),
-            None => self.rest.recv().await,
-        };
-        self.take(batch)
-    }
-
-    /// Does what [`next`](Self::next) does, on a thread that may block.
-    pub fn next_now(&mut self) -> Option<Batch> {
-        let batch = self.at_hand().or_else(|| self.rest.blocking_recv());
-        self.take(batch)
-    }
-
-    fn take(&self, batch: Option<Batch>) -> Option<Batch> {
-        self.taken.send_replace(Instant::now());
-        batch
-    }
-
-    /// What is there already. Where there is nothing the queue is closed, and has what was on its way into it and no more.
-    fn at_hand(&mut self) -> Option<Batch> {
-        let batch = self.first.take().or_else(|| self.rest.try_recv().ok());
-        if batch.is_none() {
-            self.close();
-        }
+    pub fn next(&mut self) -> Option<Batch> {
+        let mut waiting = lock(&self.0.waiting);
+        let batch = waiting.first.take().or_else(|| waiting.behind.take());
+        waiting.closed |= batch.is_none();
+        waiting.taken = Instant::now();
+        drop(waiting);
+        self.0.changed.notify_one();
         batch
     }
 
     /// Takes no more batches than are there.
     pub fn close(&mut self) {
-        self.rest.close();
+        lock(&self.0.waiting).closed = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.close();
+        let left = {
+            let mut waiting = lock(&self.0.waiting);
+            (waiting.first.take(), waiting.behind.take())
+        };
+        drop(left);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use tokio::time::timeout;
@@ -128,12 +134,12 @@ mod tests {
     #[tokio::test]
     async fn batches_come_in_their_order_until_none_is_at_hand() {
         let (behind, mut queue) = Queue::new(batch("a"));
-        assert_eq!(text(queue.next().await).unwrap(), "a");
+        assert_eq!(text(queue.next()).unwrap(), "a");
         assert!(behind.put(batch("b")).await.is_ok());
-        assert_eq!(text(queue.next().await).unwrap(), "b");
-        assert!(queue.next().await.is_none());
+        assert_eq!(text(queue.next()).unwrap(), "b");
+        assert!(queue.next().is_none());
         assert_eq!(text(behind.put(batch("c")).await.err()).unwrap(), "c");
-        assert!(queue.next().await.is_none());
+        assert!(queue.next().is_none());
     }
 
     #[tokio::test]
@@ -141,8 +147,8 @@ mod tests {
         let (behind, mut queue) = Queue::new(batch("a"));
         assert!(behind.put(batch("b")).await.is_ok());
         assert!(timeout(Duration::from_millis(1), behind.put(batch("c"))).await.is_err());
-        assert_eq!(text(queue.next().await).unwrap(), "a");
-        assert_eq!(text(queue.next().await).unwrap(), "b");
+        assert_eq!(text(queue.next()).unwrap(), "a");
+        assert_eq!(text(queue.next()).unwrap(), "b");
         assert!(timeout(Duration::from_secs(60), behind.put(batch("c"))).await.unwrap().is_ok());
     }
 
@@ -152,9 +158,9 @@ mod tests {
         assert!(behind.put(batch("b")).await.is_ok());
         queue.close();
         assert!(behind.put(batch("c")).await.is_err());
-        assert_eq!(text(queue.next().await).unwrap(), "a");
-        assert_eq!(text(queue.next().await).unwrap(), "b");
-        assert!(queue.next().await.is_none());
+        assert_eq!(text(queue.next()).unwrap(), "a");
+        assert_eq!(text(queue.next()).unwrap(), "b");
+        assert!(queue.next().is_none());
     }
 
     #[tokio::test]
@@ -174,7 +180,7 @@ mod tests {
         while number < 20_000 {
             let call = tokio::task::spawn_blocking(move || {
                 let mut taken = Vec::new();
-                while let Some(batch) = queue.next_now() {
+                while let Some(batch) = queue.next() {
                     taken.push(u32::from_le_bytes(batch.into_parts().0[0][..].try_into().unwrap()));
                 }
                 taken

@@ -193,7 +193,7 @@ impl<'a> Upload<'a> {
         let memory = tokio::select! {
             biased;
             // What was handed on may fail or outlive its time meanwhile.
-            written = self.writer.watch() => {
+            written = self.writer.ready() => {
                 written?;
                 memory.await
             }

@@ -38,7 +38,7 @@ impl Sink {
         let _given_up = guard(Arc::clone(&timing), |timing| drop(lock(&timing).take()));
         let written = on_thread(Abandoned::default(), move |abandoned| {
             let (mut draft, mut running) = (draft, running);
-            while let Some(batch) = queue.next_now() {
+            while let Some(batch) = queue.next() {
                 let (bytes, held) = batch.into_parts();
                 *lock(&timing) = Some(metrics.operation(telemetry::Operation::Write));
                 let written = local.write_now(&path, &mut draft, &bytes, &mut running, abandoned);
