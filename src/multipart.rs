@@ -224,6 +224,8 @@ impl Parser {
                 return Ok(Some(event));
             }
             if self.input.is_empty() {
+                // Even an empty slice keeps the buffer of its frame.
+                self.input = Bytes::new();
                 return Ok(None);
             }
             match self.section {

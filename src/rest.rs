@@ -15,6 +15,7 @@ use futures_util::{Stream, stream};
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
@@ -25,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::multipart::{Boundary, Event, Limits, Parser, PartHead};
 use crate::pb::upload_attachment_request::Message;
 use crate::pb::{Attachment, UPLOAD_PATH_FIELDS, UPLOAD_ROUTE, UploadAttachmentRequest, UploadFinish, UploadHeader};
-use crate::rpc::{self, Attachments};
+use crate::rpc::{self, Admitted, Attachments};
 use crate::telemetry::{Door, Method, RequestId, Trail};
 
 pub mod openapi;
@@ -74,14 +75,30 @@ async fn upload(
     }
 }
 
-/// The order of these checks is part of the contract: whoever may not know, learns nothing from the checks after.
 async fn serve(
     attachments: &Attachments,
     entry: &Entry,
     path: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
 ) -> Result<Attachment> {
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    // The headers are slices of the buffer that they were read into, which is free for the body once they are gone.
+    let (admitted, parser, header) = admit(attachments, entry, path, parts).await?;
+    let admitted = admitted.at_most(http_body::Body::size_hint(&body).upper());
+    // In a box, since every future that it is handed down through would have room for all of it, twice.
+    let messages = Box::pin(transcode(body, parser, header));
+    let stored = attachments.upload(admitted, messages).await?;
+    stored.attachment.ok_or_else(|| Error::internal("an upload was stored without an attachment"))
+}
+
+/// Reads the head of an upload. The order of these checks is part of the contract: whoever may not know, learns nothing from the
+/// checks after.
+async fn admit(
+    attachments: &Attachments,
+    entry: &Entry,
+    path: Result<RawPathParams, RawPathParamsRejection>,
+    mut parts: Parts,
+) -> Result<(Admitted, Parser, UploadHeader)> {
     let trail = parts.extensions.remove::<Trail>().ok_or_else(|| Error::internal("a request without a trail"))?;
     trail.asks_for(Method::Upload);
     let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
@@ -99,11 +116,7 @@ async fn serve(
     header.sha256 = repr_digest(&parts.headers)?.map(|digest| Bytes::copy_from_slice(digest.as_bytes()));
     unencoded(&parts.headers)?;
     fits(&parts.headers, attachments.uploads().config().max_upload_size)?;
-    let admitted = admitted.at_most(http_body::Body::size_hint(&body).upper());
-    // In a box, since every future that it is handed down through would have room for all of it, twice.
-    let messages = Box::pin(transcode(body, Parser::new(&boundary, Limits::default()), header));
-    let stored = attachments.upload(admitted, messages).await?;
-    stored.attachment.ok_or_else(|| Error::internal("an upload was stored without an attachment"))
+    Ok((admitted, Parser::new(&boundary, Limits::default()), header))
 }
 
 fn created(attachment: &Attachment) -> Response {
@@ -237,7 +250,8 @@ struct Transcoding {
 /// The messages of the upload that a multipart body is: the header when its `file` part begins, its bytes, and the finish
 /// when the closing boundary was seen and the body has ended well.
 fn transcode(body: Body, parser: Parser, header: UploadHeader) -> impl Stream<Item = Result<UploadAttachmentRequest>> {
-    let begun = Transcoding { body, parser, header: Some(header) };
+    // In a box, since the stream and each of its steps would have room for it.
+    let begun = Box::new(Transcoding { body, parser, header: Some(header) });
     stream::try_unfold(Some(begun), async |state| {
         let Some(mut state) = state else {
             return Ok(None);

@@ -25,7 +25,8 @@ use crate::pb::{
     UploadAttachmentResponse, UploadFinish, UploadHeader,
 };
 use crate::telemetry::{Caller, Door, Exit, Method, Metrics, REQUEST_ID, RequestId, SPANS, Trail};
-use crate::upload::{Admitted, Declared, Header, Piece, Uploads};
+pub use crate::upload::Admitted;
+use crate::upload::{Declared, Header, Piece, Uploads};
 
 mod frames;
 

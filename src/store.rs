@@ -208,7 +208,7 @@ impl Store {
             }
             Backend::Objects(objects) => objects,
         };
-        match self.patience.wait(objects.read(&record_path(key))).await? {
+        match self.patience.wait(Box::pin(objects.read(&record_path(key)))).await? {
             Ok((bytes, version)) => parse_record(&bytes, key).map(|record| (Some(record), version)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if objects.is_vague() {

@@ -212,7 +212,8 @@ impl Uploads {
         drop(receiving);
         match pumped {
             Ok(declared) => upload.finish(Commit { config: self.config, admitted, header, declared }).await,
-            Err(error) => Err(upload.abort(error).await),
+            // In a box, since this future would have room for it as long as content arrives.
+            Err(error) => Err(Box::pin(upload.abort(error)).await),
         }
     }
 

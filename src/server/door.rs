@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,7 +206,8 @@ impl Connections {
         // Whoever has asked for nothing is not waited for at the end.
         let opening = tokio::select! {
             biased;
-            opening = self.open(stream) => opening,
+            // In a box, which is gone once the client has begun.
+            opening = Box::pin(self.open(stream)) => opening,
             () = last_call => None,
         };
         match opening {
@@ -280,39 +281,39 @@ impl Connections {
         (address, peer): (SocketAddr, Peer),
         stages: Stages,
     ) {
-        let mut closing = stages.clone();
-        let mut closing = pin!(closing.reach(Stage::Closing));
         let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
             let said = request.headers().get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
             let origin = Origin::of(address, said, &self.trusted_proxies);
             request.extensions_mut().insert(origin);
             answer(routes, &peer, &stages, request)
         });
-        // The connection comes first, so that what it has received is looked at before it is told to end.
         let ended = if version == Version::HTTP_2 {
-            let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), service));
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => ended,
-                () = &mut closing => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
+            let connection = Box::pin(self.http2.serve_connection(TokioIo::new(stream), service));
+            to_its_end(connection, |connection| connection.graceful_shutdown(), stages.clone()).await
         } else {
-            let stream = TokioIo::new(stream.beside(&self.reads));
-            let mut connection = pin!(self.http1.serve_connection(stream, service));
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => ended,
-                () = &mut closing => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
+            let connection = Box::pin(self.http1.serve_connection(TokioIo::new(stream.beside(&self.reads)), service));
+            to_its_end(connection, |connection| connection.graceful_shutdown(), stages.clone()).await
         };
         if let Err(error) = ended {
             tracing::debug!(%address, %error, "a connection ended badly");
+        }
+    }
+}
+
+/// Drives a connection, which is asked to end once the port closes. It comes first, so that what it has received is looked at
+/// before that. It is in a box, since the task would have room for the connections of all versions.
+async fn to_its_end<C: Future>(
+    mut connection: Pin<Box<C>>,
+    ask: impl FnOnce(Pin<&mut C>),
+    mut stages: Stages,
+) -> C::Output {
+    let closing = stages.reach(Stage::Closing);
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = closing => {
+            ask(connection.as_mut());
+            connection.await
         }
     }
 }

@@ -78,7 +78,7 @@ impl Backend {
         match self {
             Backend::Local(local) => Ok(Sink::Local(local.create(path), metrics.clone())),
             Backend::Objects(objects) => {
-                let sink = Box::new(objects.create(path, kept).await?);
+                let sink = Box::new(Box::pin(objects.create(path, kept)).await?);
                 steps.passed(Step::ContentOpened);
                 Ok(Sink::Object(sink, steps.clone()))
             }

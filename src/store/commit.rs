@@ -83,7 +83,7 @@ impl Store {
     {
         let replaced = match &self.backend {
             Backend::Local(local) => self.replace_file(local, key, decide).await,
-            Backend::Objects(_) => self.replace_object(key, decide).await,
+            Backend::Objects(_) => Box::pin(self.replace_object(key, decide)).await,
         };
         let Replacement { old, new } = replaced.map_err(|refusal| refusal.error)?;
         Ok(new.or(old))

@@ -251,7 +251,8 @@ impl ContentWriter {
             Pen { sink: Sink::Local(sink, _), hash } => self.commit_file(sink, hash, batch, held, verify, decide).await,
             pen => {
                 self.state = State::Open(pen);
-                self.commit_object(batch, held, verify, decide).await
+                // In a box, as all that is long and not done on a local file system, or rarely: the futures around have room for it.
+                Box::pin(self.commit_object(batch, held, verify, decide)).await
             }
         }
     }
@@ -308,7 +309,7 @@ impl ContentWriter {
             Committed::Refused(refusal) => Err(refusal.error),
             Committed::Closed(Refusal { error, settled }) => {
                 if settled {
-                    self.store.discard(Replaced { key: self.key, ids: vec![self.id] }).await;
+                    Box::pin(self.store.discard(Replaced { key: self.key, ids: vec![self.id] })).await;
                 }
                 Err(error)
             }

@@ -11,6 +11,10 @@ const PIECES: usize = 1024;
 /// from being freed, and to copy a little costs less than that.
 pub(super) const COPIED: usize = 16 << 10;
 
+/// The size up to which the first piece is copied as well, though it may be all that there is: of those who send a little now and
+/// then each would keep a read buffer of 8 KiB until that is written.
+const TINY: usize = 1 << 10;
+
 /// Some bytes that follow one another, and their memory.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -46,7 +50,7 @@ impl Batch {
     /// Adds the next bytes.
     pub(super) fn push(&mut self, bytes: Bytes) {
         let length = bytes.len();
-        if length <= COPIED && self.size > 0 {
+        if length <= TINY || length <= COPIED && self.size > 0 {
             self.copied.extend_from_slice(&bytes);
         } else {
             self.end_copied();
@@ -101,6 +105,17 @@ mod tests {
         assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [COPIED + 1, 2 * COPIED, COPIED + 1, COPIED]);
         assert_eq!(pieces.concat(), [large, small.clone(), small.clone(), least_large, small].concat());
         assert_eq!((batch.size(), batch.memory()), (0, 0));
+    }
+
+    #[test]
+    fn a_first_piece_that_is_tiny_does_not_keep_the_buffer_that_it_came_in() {
+        for (length, copied) in [(TINY - 1, true), (TINY, true), (TINY + 1, false)] {
+            let buffer = Bytes::from(vec![7; 8 << 10]);
+            let mut batch = Batch::default();
+            batch.push(buffer.slice(..length));
+            assert_eq!(buffer.is_unique(), copied, "{length}");
+            assert_eq!(batch.take().0.concat(), vec![7; length]);
+        }
     }
 
     #[test]
