@@ -153,12 +153,13 @@ pub struct Limits {
     pub http2_window: ByteSize,
     /// How many uploads may wait for memory, 1 or more. Past it new ones get 503 / UNAVAILABLE. Default 1024.
     pub max_waiting_uploads: usize,
-    /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. Default 30 s.
+    /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. In the content
+    /// a time in which the process itself stood still for more than 2 s does not count. Default 30 s.
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub idle_timeout: Duration,
-    /// The least number of bytes a second that a client must send, over each `min_rate_window` of waiting for it. Below it
-    /// 408 / DEADLINE_EXCEEDED. 0 asks for none. Default 256 B.
+    /// The least number of bytes a second that a client must send, over each `min_rate_window` of waiting for it, without what
+    /// `idle_timeout` does not count. Below it 408 / DEADLINE_EXCEEDED. 0 asks for none. Default 256 B.
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub min_rate: ByteSize,

@@ -182,6 +182,8 @@ impl Server {
         let both = [serving.clone(), admin_serving.clone()];
         let verifier = Arc::clone(&health.verifier);
         let keys = AbortOnDropHandle::new(tokio::spawn(async move { verifier.keep_fresh().await }));
+        let uploads = Arc::clone(&health.uploads);
+        let presence = AbortOnDropHandle::new(tokio::spawn(async move { uploads.watch().await }));
         // Before the ports serve: whoever asks first must not be told that there is no such service.
         let told = health::tell(&both, &health).await;
         let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone(), told)));
@@ -240,7 +242,7 @@ impl Server {
                 timeout(PARTING, drained).await
             }
         };
-        drop((watches, keys));
+        drop((watches, keys, presence));
         admin_serving.end().await;
         let _ = end.send(Stage::Closing);
         match done {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::Stream;
 use time::OffsetDateTime;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -24,11 +24,13 @@ use crate::rights::{self, Stands};
 use crate::store::{Receipt, Store};
 use crate::telemetry::{SPANS, Trail};
 
+use presence::Presence;
 use receive::Upload;
 
 mod alarm;
 mod batch;
 mod pace;
+mod presence;
 mod receive;
 
 /// What uploads may do.
@@ -109,12 +111,19 @@ pub struct Uploads {
     config: Config,
     tasks: TaskTracker,
     ended: CancellationToken,
+    presence: Presence,
 }
 
 impl Uploads {
     /// Uploads into `store` with the memory of `budget`.
     pub fn new(store: Arc<Store>, budget: Arc<Budget>, config: Config) -> Self {
-        Uploads { store, budget, config, tasks: TaskTracker::new(), ended: CancellationToken::new() }
+        let (tasks, ended, presence) = (TaskTracker::new(), CancellationToken::new(), Presence::default());
+        Uploads { store, budget, config, tasks, ended, presence }
+    }
+
+    /// Sees to it that callers are not held to a time in which this process stood still, for as long as it is driven.
+    pub async fn watch(&self) {
+        self.presence.keep().await;
     }
 
     /// The limits in force.
@@ -180,7 +189,14 @@ impl Uploads {
     /// # Errors
     /// [`Kind::ClientTooSlow`].
     pub async fn in_time<F: Future>(&self, arrival: F) -> Result<F::Output> {
-        timeout(self.config.idle_timeout, arrival).await.map_err(|_| self.idle())
+        let (asked, mut arrival) = (Instant::now(), pin!(arrival));
+        let mut end = asked + self.config.idle_timeout;
+        loop {
+            match timeout_at(end, &mut arrival).await {
+                Ok(arrived) => return Ok(arrived),
+                Err(_) => end = self.still_idle(asked, end)?,
+            }
+        }
     }
 
     /// Takes the content and stores it: all of it, verified and durable, or nothing.
@@ -225,9 +241,15 @@ impl Uploads {
         }
     }
 
-    fn idle(&self) -> Error {
+    /// A caller has sent nothing from `asked` to `end`, which is too long, unless this process stood still meanwhile. Then there is
+    /// a later end.
+    fn still_idle(&self, asked: Instant, end: Instant) -> Result<Instant> {
+        let later = asked + self.config.idle_timeout + self.presence.missed(asked);
+        if later > end {
+            return Ok(later);
+        }
         let seconds = self.config.idle_timeout.as_secs_f32();
-        Error::new(Kind::ClientTooSlow).detail(format!("nothing arrived for {seconds} s"))
+        Err(Error::new(Kind::ClientTooSlow).detail(format!("nothing arrived for {seconds} s")))
     }
 }
 

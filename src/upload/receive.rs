@@ -118,7 +118,9 @@ impl<'a> Upload<'a> {
     where
         S: Stream<Item = Result<Piece>>,
     {
+        let asked = Instant::now();
         let (piece, waited) = self.arrival(pieces, deadline).await?;
+        let waited = waited.saturating_sub(self.uploads.presence.missed(asked));
         let bytes = if let Some(Piece::Chunk(bytes)) = &piece { bytes.len() as u64 } else { 0 };
         let Config { min_rate, min_rate_window, .. } = self.uploads.config;
         if !self.pace.keeps_up(waited, bytes, min_rate, min_rate_window) {
@@ -150,11 +152,13 @@ impl<'a> Upload<'a> {
             self.flush().await?;
         }
         let asked = Instant::now();
-        let idle = asked + self.uploads.config.idle_timeout;
-        match self.alarm.until(idle.min(deadline), pieces.next()).await {
-            Some(piece) => Ok((piece.transpose()?, lingered + asked.elapsed())),
-            None if idle <= deadline => Err(self.uploads.idle()),
-            None => Err(self.uploads.config.late()),
+        let mut idle = asked + self.uploads.config.idle_timeout;
+        loop {
+            match self.alarm.until(idle.min(deadline), pieces.next()).await {
+                Some(piece) => return Ok((piece.transpose()?, lingered + asked.elapsed())),
+                None if deadline < idle => return Err(self.uploads.config.late()),
+                None => idle = self.uploads.still_idle(asked, idle)?,
+            }
         }
     }
 

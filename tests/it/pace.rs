@@ -6,7 +6,7 @@ use attachd::pb::upload_attachment_request::Message;
 use futures_util::{StreamExt, stream};
 use tonic::Code;
 
-use crate::harness::{Form, Server, Setup, chunk, eventually, finish, header, noise, token};
+use crate::harness::{Connection, Form, Server, Setup, chunk, eventually, finish, header, noise, token};
 
 /// A server that wants 1000 bytes a second, over half a second.
 fn demanding() -> Server {
@@ -64,4 +64,42 @@ async fn a_client_of_grpc_that_drips_is_refused_and_one_that_is_merely_slow_is_s
             reply.expect("it is fast enough");
         }
     }
+}
+
+#[test]
+fn the_time_in_which_the_process_stood_still_is_not_held_against_its_callers() {
+    let limits = "min_rate = 1000\nmin_rate_window = \"1s\"\nidle_timeout = \"2s\"\n";
+    let server = Setup { limits: limits.to_owned(), ..Setup::default() }.start();
+    let form = Form::file(&noise(200, 71));
+    let open: Vec<_> = (1..=8)
+        .map(|attachment| {
+            let mut connection = server.connect();
+            let rest = connection.begin(&token(&[1]), 1, attachment, &form, form.bytes().len() - 100);
+            (connection, rest)
+        })
+        .collect();
+    eventually("all of them are begun", || server.readiness()["uploads_in_flight"] == 8);
+    server.signal("STOP");
+    let (there, late): (Vec<_>, Vec<_>) = open.into_iter().enumerate().partition(|(number, _)| number % 2 == 0);
+    let mut waiting = Vec::new();
+    let mut send = |uploads: Vec<(usize, (Connection, Vec<u8>))>| {
+        for (_, (mut connection, rest)) in uploads {
+            connection.send(&rest).unwrap();
+            waiting.push(connection);
+        }
+    };
+    // Some send while it stands still, and some only once it goes on.
+    send(there);
+    std::thread::sleep(Duration::from_secs(6));
+    server.signal("CONT");
+    std::thread::sleep(Duration::from_millis(500));
+    send(late);
+    for mut connection in waiting {
+        let reply = connection.reply().expect("a reply");
+        assert_eq!(reply.status, 201, "{reply:?}");
+    }
+    // And who says nothing is not waited for, as before.
+    let mut silent = server.connect();
+    silent.begin(&token(&[1]), 1, 9, &form, form.bytes().len() - 100);
+    silent.reply().expect("a reply").assert_refusal(408, "The request did not arrive in time: nothing arrived for 2 s");
 }
