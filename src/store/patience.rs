@@ -61,22 +61,25 @@ impl Patience {
 
     /// Runs an operation that must not be dropped in the middle, as a task of its own. Where the caller goes away meanwhile it
     /// goes on like one that is late.
-    pub async fn run<T, F>(&self, operation: F) -> std::result::Result<T, Unfinished<T>>
+    pub fn run<T, F>(&self, operation: F) -> impl Future<Output = std::result::Result<T, Unfinished<T>>> + use<'_, T, F>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
+        // Begun here, so that whoever waits has no room for it.
         let mut task = guard(tokio::spawn(operation.in_current_span()), |task| {
             // Without a runtime nothing goes on.
             if Handle::try_current().is_ok() {
                 self.leave(task, |_| async {});
             }
         });
-        let done = timeout(self.limit, &mut *task).await;
-        let task = ScopeGuard::into_inner(task);
-        match done {
-            Ok(done) => done.map_err(Unfinished::Gone),
-            Err(_) => Err(Unfinished::Late(task)),
+        async move {
+            let done = timeout(self.limit, &mut *task).await;
+            let task = ScopeGuard::into_inner(task);
+            match done {
+                Ok(done) => done.map_err(Unfinished::Gone),
+                Err(_) => Err(Unfinished::Late(task)),
+            }
         }
     }
 
