@@ -297,7 +297,8 @@ impl Sink {
                 let room = part - self.gathered.size;
                 self.gathered.push(&bytes.split_to(room.min(bytes.len())));
                 if self.gathered.size == part {
-                    self.writer.write(self.gathered.take()).await.map_err(failure)?;
+                    let part = self.gathered.take();
+                    self.writer.write(part).await.map_err(|error| self.failure(error))?;
                 }
             }
         }
@@ -307,7 +308,8 @@ impl Sink {
     /// Makes the object visible.
     pub async fn close(&mut self) -> Result<()> {
         if self.part.is_some() && (self.gathered.size > 0 || self.size == 0) {
-            self.writer.write(self.gathered.take()).await.map_err(failure)?;
+            let end = self.gathered.take();
+            self.writer.write(end).await.map_err(|error| self.failure(error))?;
         }
         let Err(error) = self.writer.close().await else {
             return Ok(());
@@ -321,7 +323,17 @@ impl Sink {
         {
             return Ok(());
         }
-        Err(failure(error))
+        Err(self.failure(error))
+    }
+
+    /// What a failure means for the caller. An upload in parts that was there and is not any more was lost by the storage, or ended
+    /// by a rule of the bucket: to send it again helps.
+    fn failure(&self, error: opendal::Error) -> Error {
+        let in_parts = self.part.is_some_and(|part| self.size > part as u64);
+        if self.remote && in_parts && error.kind() == ErrorKind::NotFound {
+            return Error::new(Kind::StorageUnavailable).because(error);
+        }
+        failure(error)
     }
 
     /// Takes back what was written.

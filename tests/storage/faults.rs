@@ -276,6 +276,20 @@ fn content_that_is_there_though_no_answer_ever_said_so_is_taken_back() {
 }
 
 #[test]
+fn an_upload_in_parts_that_the_storage_has_lost_is_to_be_sent_again() {
+    let place = Engine::Moto.place();
+    let rule =
+        |attachment| format!("{{ attachment = {attachment}, operation = \"close\", nth = 1, fault = \"not_found\" }}");
+    let server = Setup { storage: format!("faults = [{}]\n", [1, 2].map(rule).join(", ")), ..place.setup() }.start();
+    // What was never in parts cannot have been lost: then something else is missing, and to send it again does not help.
+    assert_eq!(upload(&server, Door::Rest, 1, &noise(8 << 20, 1)), 500);
+    assert_eq!(upload(&server, Door::Rest, 2, &noise((8 << 20) + 1, 2)), 503);
+    eventually("no upload is in flight", || server.readiness()["uploads_in_flight"] == 0);
+    place.assert_nothing_left(&[&server]);
+    assert_eq!(upload(&server, Door::Rest, 2, &noise((8 << 20) + 1, 2)), 201);
+}
+
+#[test]
 fn an_upload_takes_the_requests_that_are_listed_here() {
     let place = Engine::Moto.place();
     let server = place.setup().start();
