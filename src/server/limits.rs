@@ -21,7 +21,11 @@ pub(super) const MAX_PENDING_RESETS: usize = 20;
 /// The HTTP/1 read buffer, in bytes: what arrives is handed on in pieces of at most this size, which is that of a write to a file. It is
 /// kept as long as the connection.
 pub(super) const HTTP1_BUFFER: usize = 256 << 10;
-/// What those of a port have together that read much at once, in bytes: where there are more, each reads less.
+/// How many connections of a port may read as much at once.
+pub(super) const HTTP1_FEW: usize = 16;
+/// What each may read at once where there are more, in bytes.
+pub(super) const HTTP1_MANY: usize = 64 << 10;
+/// What those have together, in bytes: the more there are, the less each reads.
 pub(super) const HTTP1_BUFFERS: usize = 8 << 20;
 /// What each of them has at least.
 pub(super) const HTTP1_LEAST: usize = 16 << 10;

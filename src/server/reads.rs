@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::limits::{HTTP1_BUFFER, HTTP1_BUFFERS, HTTP1_LEAST};
+use super::limits::{HTTP1_BUFFER, HTTP1_BUFFERS, HTTP1_FEW, HTTP1_LEAST, HTTP1_MANY};
 
 /// What is much to read at once, in bytes. Clients that send small files or little at a time do not.
 const MUCH: usize = 8 << 10;
@@ -30,11 +30,11 @@ impl Reads {
     }
 
     fn most(&self) -> usize {
-        let many = self.0.load(Ordering::Relaxed).max(1);
-        let share = (HTTP1_BUFFERS / many).clamp(HTTP1_LEAST, HTTP1_BUFFER);
-        if share == HTTP1_BUFFER {
+        let many = self.0.load(Ordering::Relaxed);
+        if many <= HTTP1_FEW {
             return HTTP1_BUFFER;
         }
+        let share = (HTTP1_BUFFERS / many).clamp(HTTP1_LEAST, HTTP1_MANY);
         // hyper doubles a buffer that a read has filled, and halves it after two reads that a half would have held.
         (1 << share.ilog2()) - 1
     }
@@ -88,10 +88,10 @@ mod tests {
             }
             reads.most()
         };
-        assert_eq!(HTTP1_BUFFERS / HTTP1_BUFFER, 32);
+        assert_eq!((HTTP1_FEW, HTTP1_BUFFERS / HTTP1_MANY), (16, 128));
         let kib = |kib: usize| (kib << 10) - 1;
-        assert_eq!([1, 31, 32].map(&mut most_with), [HTTP1_BUFFER; 3]);
-        assert_eq!([33, 64, 65, 128].map(&mut most_with), [kib(128), kib(128), kib(64), kib(64)]);
+        assert_eq!([1, 15, 16].map(&mut most_with), [HTTP1_BUFFER; 3]);
+        assert_eq!([17, 64, 127, 128].map(&mut most_with), [kib(64); 4]);
         assert_eq!([129, 255, 256].map(&mut most_with), [kib(32); 3]);
         assert_eq!([257, 511, 512, 513, 4096].map(&mut most_with), [kib(16); 5]);
         drop(readers);
