@@ -20,7 +20,9 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::limits::{ACCEPT_PAUSE, HTTP1_BUFFER, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS};
+use super::limits::{
+    ACCEPT_PAUSE, HTTP1_BUFFER, HTTP1_HEADERS, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS,
+};
 use super::reads::Reads;
 use super::stage::{Stage, Stages};
 use super::stream::Stream;
@@ -109,6 +111,7 @@ pub(super) async fn serve(door: Door, stages: Stages) {
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle)
         .max_buf_size(HTTP1_BUFFER)
+        .max_header_size(HTTP1_HEADERS)
         // A client may say that it has sent all, and wait for the reply. One that is cut off in its body is noticed there.
         .half_close(true);
     let mut http2 = http2::Builder::new(TokioExecutor::new());

@@ -21,6 +21,8 @@ pub(super) const MAX_PENDING_RESETS: usize = 20;
 /// The HTTP/1 read buffer, in bytes: what arrives is handed on in pieces of at most this size, which is that of a write to a file. It is
 /// kept as long as the connection.
 pub(super) const HTTP1_BUFFER: usize = 256 << 10;
+/// How long the head of an HTTP/1 request may be, in bytes, and so the trailers of a body in chunks.
+pub(super) const HTTP1_HEADERS: usize = 64 << 10;
 /// How many connections of a port may read as much at once.
 pub(super) const HTTP1_FEW: usize = 16;
 /// What each may read at once where there are more, in bytes.

@@ -324,3 +324,20 @@ fn a_request_names_its_host_once() {
         connection.assert_serves();
     }
 }
+
+#[test]
+fn a_head_has_64_kib_at_most_whether_or_not_it_ends() {
+    const LIMIT: usize = 64 << 10;
+    let server = Server::start();
+    let status = |length: usize, end: &str| {
+        let head = "POST /api/v2/clients/1/attachments/2 HTTP/1.1\r\nHost: attachd\r\nContent-Length: 0\r\nX-Long: ";
+        let mut connection = server.connect();
+        connection.send(head.as_bytes()).unwrap();
+        connection.send(&vec![b'a'; length - head.len() - end.len()]).unwrap();
+        connection.send(end.as_bytes()).unwrap();
+        connection.reply_without_body().expect("a reply").status
+    };
+    let ended = |length| status(length, "\r\n\r\n");
+    assert_eq!([LIMIT - 1, LIMIT, LIMIT + 1].map(ended), [401, 401, 431]);
+    assert_eq!(status(LIMIT, ""), 431);
+}
