@@ -146,3 +146,14 @@ fn a_frame_that_would_be_lost_is_a_defect_of_ours() {
     parser.push(Bytes::from_static(b"--b--"));
     assert_eq!(parser.finish().expect_err("an unread frame").kind(), Kind::Internal);
 }
+
+#[test]
+fn a_frame_that_was_used_up_is_let_go_of_wherever_it_ended() {
+    for text in [FILE, "preamble", "--b\r\nContent-Disp", "--b--\r\nepilogue"] {
+        let frame = Bytes::from(text.as_bytes().to_vec());
+        let mut parser = Parser::new(&boundary("b"), Limits::default());
+        parser.push(frame.clone());
+        while parser.next().unwrap().is_some() {}
+        assert!(frame.is_unique(), "{text:?}");
+    }
+}
