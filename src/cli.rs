@@ -22,6 +22,10 @@ mod token;
 mod upload;
 mod verify;
 
+/// After how many tasks a thread of the runtime looks at sockets and timers. By default it is 61, which is long where each of them
+/// may hash a batch.
+const EVENTS: u32 = 16;
+
 /// Takes file attachments over REST and gRPC and streams them into the storage that is configured.
 ///
 /// Try it: `attachd dev` starts a server of your own and prints commands that upload to it.
@@ -106,14 +110,13 @@ pub fn main() -> ExitCode {
     allocator::keep_freed_memory();
     tls::install_crypto();
     let arguments = Arguments::parse();
-    let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::running).and_then(
-        |runtime| {
-            let done = runtime.block_on(run(arguments.command));
-            // A storage call that hangs must not keep the process from ending.
-            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-            done
-        },
-    );
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let done = builder.event_interval(EVENTS).enable_all().build().map_err(Failure::running).and_then(|runtime| {
+        let done = runtime.block_on(run(arguments.command));
+        // A storage call that hangs must not keep the process from ending.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        done
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, why }) => {

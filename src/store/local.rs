@@ -56,6 +56,8 @@ pub struct Local {
     locks: Locks,
     /// How many writes are under way at once: each has a thread, whose stack and caches are memory too.
     writing: Arc<Semaphore>,
+    /// How many writes under way keep all cores busy.
+    crowd: usize,
     committing: Pool,
     reading: Pool,
     steps: Steps,
@@ -90,12 +92,18 @@ impl Local {
             entries,
             locks: Locks::default(),
             writing: Arc::new(Semaphore::new(WRITING)),
+            crowd: cores.min(WRITING),
             committing: Pool::new(cores, COMMITTING),
             reading: Pool::new(cores, READING),
             steps,
             #[cfg(feature = "faults")]
             faults,
         })
+    }
+
+    /// Whether as many writes are under way as there are cores.
+    fn is_crowded(&self) -> bool {
+        WRITING - self.writing.available_permits() >= self.crowd
     }
 
     /// Whether the root is there. A file system says of a volume that is not mounted what it says of a file that does not

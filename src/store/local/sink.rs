@@ -12,9 +12,10 @@ use super::threads::{Abandoned, on_thread};
 use super::{Local, Operation, beneath, entries, lock};
 use crate::attachment::{Digest, Key, Record};
 use crate::error::{Error, Result};
+use crate::store::backend::Kept;
 use crate::store::commit::Refusal;
 use crate::store::content::{Committed, Hash, Written, length};
-use crate::store::queue::Queue;
+use crate::store::queue::{Batch, Queue};
 use crate::store::steps::Step;
 use crate::store::{CONTENT, folder_path};
 use crate::telemetry::{self, Metrics, Outcome, Timing};
@@ -28,20 +29,25 @@ pub struct Sink {
 
 impl Sink {
     /// Writes what is in the queue and adds it to the digest, on a thread, so that both are done while the bytes are warm, and
-    /// beside the arrival of more. Where others wait for a thread it leaves with what is in the queue by then.
+    /// beside the arrival of more. Where others wait for a thread it leaves with what is in the queue by then. Where all cores are
+    /// busy it leaves at once, and the digest is made here, where the bytes have arrived and are warmer still.
     pub async fn write(&mut self, mut queue: Queue, hash: &mut Hash, metrics: Metrics) -> Result<()> {
-        let (local, path, draft, running) =
+        let (local, path, draft, mut running) =
             (Arc::clone(&self.local), self.path.clone(), self.draft.take(), std::mem::take(hash));
         let _place = self.local.writing.acquire().await.map_err(Error::internal)?;
         let timing: Arc<sync::Mutex<Option<Timing>>> = Arc::default();
         // A write that hangs is counted when it is given up: it may have no end of its own.
         let _given_up = guard(Arc::clone(&timing), |timing| drop(lock(&timing).take()));
+        let mut hashed = Vec::new();
+        if self.local.is_crowded() {
+            queue.close();
+            hashed.extend(std::iter::from_fn(|| queue.next().map(|batch| running.take_in(batch))));
+        }
         let written = on_thread(Abandoned::default(), move |abandoned| {
-            let (mut draft, mut running) = (draft, running);
-            while let Some(batch) = queue.next() {
-                let (bytes, held) = batch.into_parts();
+            let (mut draft, mut running, mut hashed) = (draft, running, hashed.into_iter());
+            while let Some((bytes, held)) = hashed.next().or_else(|| queue.next().map(|batch| running.take_in(batch))) {
                 *lock(&timing) = Some(metrics.operation(telemetry::Operation::Write));
-                let written = local.write_now(&path, &mut draft, &bytes, &mut running, abandoned);
+                let written = local.write_now(&path, &mut draft, &bytes, abandoned);
                 if let Some(timing) = lock(&timing).take() {
                     timing.end(Outcome::of(written.as_ref().err().map(Error::kind)));
                 }
@@ -94,7 +100,8 @@ impl Sink {
             let ended = if batch.is_empty() && draft.is_some() {
                 Ok(())
             } else {
-                local.write_now(&path, &mut draft, &batch, &mut hash, abandoned)
+                batch.iter().for_each(|bytes| hash.update(bytes));
+                local.write_now(&path, &mut draft, &batch, abandoned)
             };
             size += length(&batch);
             drop((batch, held));
@@ -130,20 +137,22 @@ impl Sink {
     }
 }
 
+impl Hash {
+    /// Adds a batch, and gives its bytes and its memory.
+    fn take_in(&mut self, batch: Batch) -> (Vec<Bytes>, Kept) {
+        let (bytes, held) = batch.into_parts();
+        bytes.iter().for_each(|bytes| self.update(bytes));
+        (bytes, held)
+    }
+}
+
 impl Local {
     /// Begins a file. Nothing is there before the first write.
     pub fn create(self: &Arc<Self>, path: &str) -> Sink {
         Sink { local: Arc::clone(self), path: path.to_owned(), draft: None }
     }
 
-    fn write_now(
-        &self,
-        path: &str,
-        draft: &mut Option<Draft>,
-        batch: &[Bytes],
-        hash: &mut Hash,
-        abandoned: &Abandoned,
-    ) -> Result<()> {
+    fn write_now(&self, path: &str, draft: &mut Option<Draft>, batch: &[Bytes], abandoned: &Abandoned) -> Result<()> {
         if draft.is_none() {
             self.steps.passed(Step::ContentOpened);
         }
@@ -152,7 +161,6 @@ impl Local {
                 Some(draft) => draft,
                 None => draft.insert(self.draft(file_name(path))?),
             };
-            batch.iter().for_each(|bytes| hash.update(bytes));
             draft.write(batch)
         });
         written.map_err(|error| self.failure(path, error))?;
@@ -187,18 +195,14 @@ fn file_name(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
     use tokio::sync::Semaphore;
 
     use super::*;
     #[cfg(feature = "faults")]
     use crate::store::faults::Faults;
-    use crate::store::queue::Batch;
     use crate::store::steps::Steps;
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_thread_leaves_an_upload_that_has_more_where_all_places_are_taken() {
-        let folder = tempfile::tempdir().unwrap();
+    fn open(folder: &tempfile::TempDir) -> Local {
         let root = folder.path().display().to_string();
         let opened = Local::open(
             &[("root".to_owned(), root)].into(),
@@ -206,20 +210,66 @@ mod tests {
             #[cfg(feature = "faults")]
             Faults::new(&[]),
         );
-        let local = Arc::new(Local { writing: Arc::new(Semaphore::new(1)), ..opened.unwrap() });
-        let batch = || Batch::new(vec![BytesMut::zeroed(4 << 20).freeze()], ());
-        let (behind, queue) = Queue::new(batch());
-        let mut sink = local.create("x/y");
+        opened.unwrap()
+    }
+
+    fn batch(byte: u8) -> Batch {
+        Batch::new(vec![Bytes::from(vec![byte; 4 << 20])], ())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_thread_leaves_an_upload_that_has_more_where_all_places_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local { writing: Arc::new(Semaphore::new(1)), crowd: usize::MAX, ..open(&folder) };
+        let (behind, queue) = Queue::new(batch(0));
+        let mut sink = Arc::new(local).create("x/y");
         let call = tokio::spawn(async move {
             let mut hash = Hash::default();
             sink.write(queue, &mut hash, Metrics::default()).await?;
             sink.abort().await
         });
         let mut taken = 0;
-        while taken < 50 && behind.put(batch()).await.is_ok() {
+        while taken < 50 && behind.put(batch(0)).await.is_ok() {
             taken += 1;
         }
         assert!(taken <= 1, "{taken} were taken after the one that was being written");
         call.await.unwrap().unwrap();
+    }
+
+    /// With no thread to be had for what blocks, since the only one waits until the other end of the channel is dropped.
+    fn without_threads<F: Future>(work: impl FnOnce(std::sync::mpsc::Sender<()>) -> F) -> F::Output {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || gone.recv());
+        runtime.block_on(work(go))
+    }
+
+    #[test]
+    fn where_all_cores_are_busy_who_has_received_what_is_to_be_written_takes_and_hashes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        without_threads(async |go| {
+            let local = Arc::new(Local { crowd: 1, ..open(&folder) });
+            let (mut sink, mut hash) = (local.create("x/y"), Hash::default());
+            let (behind, queue) = Queue::new(batch(1));
+            assert!(behind.put(batch(2)).await.is_ok());
+            {
+                let mut write = std::pin::pin!(sink.write(queue, &mut hash, Metrics::default()));
+                assert!(futures_util::poll!(write.as_mut()).is_pending());
+                assert!(
+                    behind.put(batch(3)).await.is_err(),
+                    "no more is taken, and there is no thread yet that could say so"
+                );
+                drop(go);
+                write.await.unwrap();
+            }
+            let mut expected = Hash::default();
+            expected.update(&vec![1; 4 << 20]);
+            expected.update(&vec![2; 4 << 20]);
+            assert_eq!(hash.finish(), expected.finish());
+            let mut files = std::fs::read_dir(local.directory.temporary()).unwrap();
+            assert!(files.any(|file| file.unwrap().metadata().unwrap().len() == 8 << 20));
+            sink.abort().await.unwrap();
+        });
     }
 }
