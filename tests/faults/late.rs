@@ -23,10 +23,10 @@ fn a_write_that_hangs_counts_as_abandoned_once_it_is_given_up() {
 /// The time of a storage operation.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A server on whose storage each write to one of the attachments up to `last` hangs.
-fn hanging(last: i64) -> Server {
+/// A server on whose storage each write to one of the attachments up to `last` hangs, from the one of this number on.
+fn hanging(last: i64, nth: usize) -> Server {
     let rule = |attachment| {
-        format!("{{ attachment = {attachment}, operation = \"write\", nth = 1, always = true, fault = \"hang\" }}")
+        format!("{{ attachment = {attachment}, operation = \"write\", nth = {nth}, always = true, fault = \"hang\" }}")
     };
     let rules: Vec<_> = (1..=last).map(rule).collect();
     let storage = format!("timeout = \"{}s\"\nfaults = [{}]\n", TIMEOUT.as_secs(), rules.join(", "));
@@ -36,7 +36,7 @@ fn hanging(last: i64) -> Server {
 #[test]
 fn the_time_of_a_write_that_hangs_counts_from_its_begin_whenever_more_comes() {
     const PAUSE: Duration = Duration::from_secs(4);
-    let server = hanging(1);
+    let server = hanging(1, 1);
     let form = Form::file(&noise(4 << 20, 1));
     let mut connection = server.connect();
     let began = Instant::now();
@@ -52,7 +52,7 @@ fn the_time_of_a_write_that_hangs_counts_from_its_begin_whenever_more_comes() {
 
 #[test]
 fn the_time_of_a_write_that_hangs_is_waited_for_once() {
-    let server = hanging(2);
+    let server = hanging(2, 1);
     // The one ends in time to wait for what was begun, the other waits to have more written behind it.
     std::thread::scope(|scope| {
         for (attachment, size) in [(1, 300 << 10), (2, 4 << 20)] {
@@ -67,6 +67,35 @@ fn the_time_of_a_write_that_hangs_is_waited_for_once() {
         }
     });
     // Then it is given up, after as long again.
+    eventually("no upload is in flight", || server.readiness()["uploads_in_flight"] == 0);
+    eventually("nothing is left of it", || server.temporary().is_empty());
+}
+
+#[test]
+fn many_writes_that_hang_at_once_hold_up_nobody_else() {
+    const HANG: i64 = 8;
+    let server = hanging(HANG, 2);
+    let all_hang = || server.readiness()["uploads_in_flight"] == HANG;
+    std::thread::scope(|scope| {
+        for attachment in 1..=HANG {
+            let server = &server;
+            scope.spawn(move || {
+                let began = Instant::now();
+                let form = Form::file(&noise(4 << 20, attachment.unsigned_abs()));
+                let reply = server.connect().upload(&token(&[1]), 1, attachment, &form);
+                assert_eq!(reply.status, 503, "{reply:?}");
+                let took = began.elapsed();
+                assert!((TIMEOUT..2 * TIMEOUT).contains(&took), "{attachment}: {took:?}");
+            });
+        }
+        eventually("all of them are under way", all_hang);
+        // More than a batch, so that it is written by itself, and by as many as the cores could be held up by.
+        for attachment in HANG + 1..=2 * HANG {
+            let reply = server.connect().upload(&token(&[1]), 1, attachment, &Form::file(&noise(1 << 20, 1)));
+            assert_eq!(reply.status, 201, "{reply:?}");
+        }
+        assert!(all_hang(), "it is not that they have ended");
+    });
     eventually("no upload is in flight", || server.readiness()["uploads_in_flight"] == 0);
     eventually("nothing is left of it", || server.temporary().is_empty());
 }
