@@ -121,8 +121,7 @@ impl Sink {
             Sink::Local(sink, metrics) => sink.write(queue, hash, metrics.clone()).await,
             Sink::Object(sink, steps) => {
                 while let Some(batch) = queue.next() {
-                    let (bytes, held) = batch.into_parts();
-                    bytes.iter().for_each(|bytes| hash.update(bytes));
+                    let (bytes, held) = hash.take_in(batch);
                     sink.write(bytes).await?;
                     drop(held);
                     steps.passed(Step::ContentWritten);

@@ -34,6 +34,13 @@ impl Hash {
         self.0.update(bytes);
     }
 
+    /// Adds a batch, and gives its bytes and what stands for their memory.
+    pub fn take_in(&mut self, batch: Batch) -> (Vec<Bytes>, Kept) {
+        let (bytes, held) = batch.into_parts();
+        bytes.iter().for_each(|bytes| self.update(bytes));
+        (bytes, held)
+    }
+
     /// The digest of all.
     pub fn finish(self) -> Digest {
         let mut bytes = [0; 32];

@@ -12,10 +12,9 @@ use super::threads::{Abandoned, on_thread};
 use super::{Local, Operation, beneath, entries, lock};
 use crate::attachment::{Digest, Key, Record};
 use crate::error::{Error, Result};
-use crate::store::backend::Kept;
 use crate::store::commit::Refusal;
 use crate::store::content::{Committed, Hash, Written, length};
-use crate::store::queue::{Batch, Queue};
+use crate::store::queue::Queue;
 use crate::store::steps::Step;
 use crate::store::{CONTENT, folder_path};
 use crate::telemetry::{self, Metrics, Outcome, Timing};
@@ -137,15 +136,6 @@ impl Sink {
     }
 }
 
-impl Hash {
-    /// Adds a batch, and gives its bytes and its memory.
-    fn take_in(&mut self, batch: Batch) -> (Vec<Bytes>, Kept) {
-        let (bytes, held) = batch.into_parts();
-        bytes.iter().for_each(|bytes| self.update(bytes));
-        (bytes, held)
-    }
-}
-
 impl Local {
     /// Begins a file. Nothing is there before the first write.
     pub fn create(self: &Arc<Self>, path: &str) -> Sink {
@@ -200,6 +190,7 @@ mod tests {
     use super::*;
     #[cfg(feature = "faults")]
     use crate::store::faults::Faults;
+    use crate::store::queue::Batch;
     use crate::store::steps::Steps;
 
     fn open(folder: &tempfile::TempDir) -> Local {
