@@ -51,11 +51,8 @@ pub use inventory::{End, Walk};
 pub use steps::Step;
 pub use sweep::Sweep;
 
-/// The best size of a write to a file, in bytes: what is hashed and copied in one go stays in the cache of a core.
-const FILE_WRITE: usize = 256 << 10;
-
-/// The best size of a write to an object, in bytes.
-const OBJECT_WRITE: usize = 1 << 20;
+/// How many bytes one write should have: it has a fixed cost, and what is hashed and copied in one go stays in the cache of a core.
+pub const WRITE: usize = 256 << 10;
 
 /// The record of an attachment, within its folder.
 const RECORD: &str = "record.json";
@@ -217,14 +214,6 @@ impl Store {
                 Ok((None, Version::Absent))
             }
             Err(error) => Err(failure(error)),
-        }
-    }
-
-    /// How many bytes one write should have: it has a fixed cost, and what it gathers is memory.
-    pub fn write_size(&self) -> usize {
-        match &self.backend {
-            Backend::Local(_) => FILE_WRITE,
-            Backend::Objects(_) => OBJECT_WRITE,
         }
     }
 

@@ -12,7 +12,7 @@ use super::config::OpenError;
 #[cfg(feature = "faults")]
 use super::faults::Faults;
 use super::steps::{Step, Steps};
-use super::{FILE_WRITE, RECORD, folder_path, io_failure, lock, parse_record, record_path};
+use super::{RECORD, WRITE, folder_path, io_failure, lock, parse_record, record_path};
 use crate::attachment::{Key, Record};
 use crate::error::{Error, Kind, Result};
 
@@ -36,7 +36,7 @@ mod threads;
 const WRITING: usize = 16;
 
 /// What keeps them all writing, in bytes: while each writes a batch another one is gathered.
-pub const USEFUL_MEMORY: u64 = (2 * WRITING * FILE_WRITE) as u64;
+pub const USEFUL_MEMORY: u64 = (2 * WRITING * WRITE) as u64;
 
 /// How many threads commit at once, where the disk is what they wait for. More of them share a sync.
 const COMMITTING: usize = 64;

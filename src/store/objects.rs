@@ -13,6 +13,7 @@ use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::options::WriteOptions;
 use opendal::{Buffer, ErrorKind, Operator, Writer};
 use tokio::sync::{Mutex, OnceCell};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::backend::{Failure, Kept, Version};
 use super::commit::Locks;
@@ -59,7 +60,7 @@ pub struct Objects {
 
 /// Takes the bytes of one object.
 pub struct Sink {
-    writer: Writer,
+    outgoing: Outgoing,
     operator: Operator,
     path: String,
     size: u64,
@@ -67,7 +68,16 @@ pub struct Sink {
     gathered: Gathered,
     /// Whether what the close came to can be asked for afterwards.
     remote: bool,
-    _kept: Kept,
+    kept: Arc<Kept>,
+}
+
+/// Where the writer of OpenDAL is.
+enum Outgoing {
+    Idle(Writer),
+    /// It sends a part, while the next one is gathered.
+    Sending(AbortOnDropHandle<(Writer, opendal::Result<()>)>),
+    /// A call of it panicked.
+    Gone,
 }
 
 /// The part that is not complete.
@@ -168,14 +178,14 @@ impl Objects {
         };
         let writer = self.operator.writer_options(path, options).await.map_err(failure)?;
         Ok(Sink {
-            writer,
+            outgoing: Outgoing::Idle(writer),
             operator: self.operator.clone(),
             path: path.to_owned(),
             size: 0,
             part: self.part,
             gathered: Gathered::default(),
             remote: self.remote,
-            _kept: kept,
+            kept: Arc::new(kept),
         })
     }
 
@@ -286,32 +296,73 @@ impl Objects {
 }
 
 impl Sink {
-    /// Writes the next bytes.
+    /// Takes the next bytes. A part that is complete is sent while the next one is gathered, and what becomes of it is told by a later
+    /// call.
     pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<()> {
         self.size += batch.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
         let Some(part) = self.part else {
-            return self.writer.write(Buffer::from(batch)).await.map_err(failure);
+            return self.idle().await?.write(Buffer::from(batch)).await.map_err(failure);
         };
+        if let Outgoing::Sending(sending) = &self.outgoing
+            && sending.is_finished()
+        {
+            // That it failed is told now, not when the next part is complete.
+            self.idle().await?;
+        }
         for mut bytes in batch {
             while !bytes.is_empty() {
                 let room = part - self.gathered.size;
                 self.gathered.push(&bytes.split_to(room.min(bytes.len())));
                 if self.gathered.size == part {
-                    let part = self.gathered.take();
-                    self.writer.write(part).await.map_err(|error| self.failure(error))?;
+                    self.send().await?;
                 }
             }
         }
         Ok(())
     }
 
+    /// Begins to send what was gathered, once the part before it is sent.
+    async fn send(&mut self) -> Result<()> {
+        self.idle().await?;
+        let (part, kept) = (self.gathered.take(), Arc::clone(&self.kept));
+        if let Outgoing::Idle(mut writer) = std::mem::replace(&mut self.outgoing, Outgoing::Gone) {
+            let sending = tokio::spawn(async move {
+                let sent = writer.write(part).await;
+                drop(kept);
+                (writer, sent)
+            });
+            self.outgoing = Outgoing::Sending(AbortOnDropHandle::new(sending));
+        }
+        Ok(())
+    }
+
+    /// The writer, once it sends nothing.
+    async fn idle(&mut self) -> Result<&mut Writer> {
+        if let Outgoing::Sending(sending) = &mut self.outgoing {
+            match sending.await {
+                Ok((writer, sent)) => {
+                    self.outgoing = Outgoing::Idle(writer);
+                    sent.map_err(|error| self.failure(error))?;
+                }
+                Err(panic) => {
+                    self.outgoing = Outgoing::Gone;
+                    return Err(Error::internal(panic));
+                }
+            }
+        }
+        match &mut self.outgoing {
+            Outgoing::Idle(writer) => Ok(writer),
+            Outgoing::Sending(_) | Outgoing::Gone => Err(Error::internal("a writer that is gone")),
+        }
+    }
+
     /// Makes the object visible.
     pub async fn close(&mut self) -> Result<()> {
         if self.part.is_some() && (self.gathered.size > 0 || self.size == 0) {
             let end = self.gathered.take();
-            self.writer.write(end).await.map_err(|error| self.failure(error))?;
+            self.idle().await?.write(end).await.map_err(|error| self.failure(error))?;
         }
-        let Err(error) = self.writer.close().await else {
+        let Err(error) = self.idle().await?.close().await else {
             return Ok(());
         };
         // That it is not there to be closed, or is there already, says of a later try that an earlier one came about. An object
@@ -338,7 +389,9 @@ impl Sink {
 
     /// Takes back what was written.
     pub async fn abort(&mut self) -> Result<()> {
-        self.writer.abort().await.map_err(failure)
+        // What is under way ends first, however it ends.
+        let _ = self.idle().await;
+        self.idle().await?.abort().await.map_err(failure)
     }
 }
 

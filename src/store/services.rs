@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 
 use super::{OpenError, local};
 
-/// The size of a part where nothing asks for larger ones, in bytes.
-const PART: u64 = 8 << 20;
+/// The size of a part where nothing asks for larger ones, in bytes: the least that S3 takes, since an upload keeps several.
+#[cfg(any(feature = "s3", feature = "azblob"))]
+const PART: u64 = 5 << 20;
+
+/// The same for GCS, of half a chunk of OpenDAL's.
+#[cfg(feature = "gcs")]
+const GCS_PART: u64 = 4 << 20;
 
 /// How many parts one object may have. S3 and GCS permit as many, Azure more.
 const PARTS: u64 = 10_000;
@@ -47,7 +52,9 @@ pub struct Service {
     pub compares: Compares,
     /// Whether it says of a bucket that is missing something else than of an object.
     pub names_missing_bucket: bool,
-    /// How many parts an upload keeps in memory at once. Zero where it does not gather parts.
+    /// The size of a part where nothing asks for larger ones, in bytes. Zero where content is not sent in parts.
+    part: u64,
+    /// How many parts an upload keeps in memory at once: one is gathered while another is sent.
     pub parts_kept: usize,
     /// How many bytes that pass through it can make use of, where more would only wait in memory instead of in the sockets.
     pub useful_memory: Option<u64>,
@@ -56,7 +63,7 @@ pub struct Service {
 impl Service {
     /// Whether it is reached over a network, so that an answer can be lost on the way.
     pub fn is_remote(&self) -> bool {
-        self.parts_kept > 0
+        self.part > 0
     }
 
     /// Whether the option is a secret.
@@ -108,7 +115,7 @@ impl Service {
     /// The size of the parts that content of up to `largest` bytes is sent in, if it is sent in parts.
     pub fn part_size(&self, largest: u64) -> Option<u64> {
         let least = largest.div_ceil(PARTS).div_ceil(PART_UNIT) * PART_UNIT;
-        self.is_remote().then(|| least.max(PART))
+        Some(self.part).filter(|part| *part > 0).map(|part| least.max(part))
     }
 }
 
@@ -126,6 +133,7 @@ const SERVICES: &[Service] = &[
         options: || fields(opendal::services::FsConfig::default()),
         compares: Compares::Never,
         names_missing_bucket: false,
+        part: 0,
         parts_kept: 0,
         useful_memory: Some(local::USEFUL_MEMORY),
     },
@@ -137,6 +145,7 @@ const SERVICES: &[Service] = &[
         options: || fields(opendal::services::MemoryConfig::default()),
         compares: Compares::Never,
         names_missing_bucket: true,
+        part: 0,
         parts_kept: 0,
         useful_memory: None,
     },
@@ -158,8 +167,9 @@ const SERVICES: &[Service] = &[
         options: || fields(opendal::services::S3Config::default()),
         compares: Compares::Tag,
         names_missing_bucket: true,
-        // One is gathered while OpenDAL keeps the last one, since that may turn out to be the only one.
-        parts_kept: 2,
+        part: PART,
+        // Behind the one that is sent OpenDAL keeps the next, since that may turn out to be the last.
+        parts_kept: 3,
         useful_memory: None,
     },
     #[cfg(feature = "gcs")]
@@ -171,8 +181,9 @@ const SERVICES: &[Service] = &[
         options: || fields(opendal::services::GcsConfig::default()),
         compares: Compares::Generation,
         names_missing_bucket: false,
-        // A resumable upload keeps up to two until it knows whether they are the last.
-        parts_kept: 3,
+        part: GCS_PART,
+        // OpenDAL sends chunks of 8 MiB, keeps as much until it knows that more follows, and one part may wait for that.
+        parts_kept: 5,
         useful_memory: None,
     },
     #[cfg(feature = "azblob")]
@@ -184,7 +195,8 @@ const SERVICES: &[Service] = &[
         options: || fields(opendal::services::AzblobConfig::default()),
         compares: Compares::Tag,
         names_missing_bucket: false,
-        parts_kept: 2,
+        part: PART,
+        parts_kept: 3,
         useful_memory: None,
     },
 ];

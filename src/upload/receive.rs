@@ -19,7 +19,7 @@ use super::{Admitted, Commit, Config, Declared, Piece, Uploads, size_mismatch};
 use crate::attachment::Record;
 use crate::budget::Reservation;
 use crate::error::{Error, Kind, Result};
-use crate::store::{ContentWriter, Receipt, Step};
+use crate::store::{ContentWriter, Receipt, Step, WRITE};
 use crate::telemetry::{SPANS, Trail};
 
 /// By how much the last piece of a batch may be expected to pass its size, in bytes. Where one passes it by more, the memory for that
@@ -174,7 +174,7 @@ impl<'a> Upload<'a> {
         }
         self.make_room(bytes.len()).await?;
         self.batch.push(bytes);
-        if self.batch.is_full(self.uploads.store.write_size()) {
+        if self.batch.is_full(WRITE) {
             self.flush().await?;
             self.flow = Flow::Whole;
         } else if self.since.elapsed() > LINGER && self.uploads.budget.is_scarce() {
@@ -188,7 +188,7 @@ impl<'a> Upload<'a> {
     /// Waits for the memory of a whole batch before any of it is read, where a batch is likely to come: until then it stays with
     /// the system or with the caller.
     async fn reserve(&mut self) -> Result<()> {
-        let bytes = self.likely(self.uploads.store.write_size() + PIECE);
+        let bytes = self.likely(WRITE + PIECE);
         if self.flow != Flow::Whole || bytes <= COPIED {
             return Ok(());
         }
@@ -222,7 +222,7 @@ impl<'a> Upload<'a> {
         }
         // A large piece is rarely the last that there is to read, unless it was so before; and many pieces mean more of them.
         let gathered = self.batch.size();
-        let most = (self.uploads.store.write_size() + PIECE).saturating_sub(gathered + length);
+        let most = (WRITE + PIECE).saturating_sub(gathered + length);
         let whole = length > COPIED && self.flow != Flow::Little;
         let ahead = self.likely(if whole { most } else { gathered.min(most) });
         let budget = &self.uploads.budget;

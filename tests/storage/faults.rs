@@ -10,7 +10,7 @@ use attachd::pb::upload_attachment_request::Message;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 
-use crate::conformance::{DOORS, Door, digest};
+use crate::conformance::{DOORS, Door, PART, digest};
 use crate::crash::collect_garbage;
 use crate::engines::Engine;
 use crate::harness::{Connection, Form, Server, Setup, chunk, eventually, finish, header, noise, token};
@@ -149,7 +149,7 @@ fn upload(server: &Server, door: Door, attachment: i64, bytes: &[u8]) -> u16 {
 
 fn content(case: &Case, attachment: i64) -> (Vec<u8>, Vec<u8>) {
     let seed = attachment.unsigned_abs();
-    let size = if case.large { (8 << 20) + 1000 } else { 6000 };
+    let size = if case.large { PART + 1000 } else { 6000 };
     (noise(5000, seed), noise(size, seed + 100_000))
 }
 
@@ -282,11 +282,11 @@ fn an_upload_in_parts_that_the_storage_has_lost_is_to_be_sent_again() {
         |attachment| format!("{{ attachment = {attachment}, operation = \"close\", nth = 1, fault = \"not_found\" }}");
     let server = Setup { storage: format!("faults = [{}]\n", [1, 2].map(rule).join(", ")), ..place.setup() }.start();
     // What was never in parts cannot have been lost: then something else is missing, and to send it again does not help.
-    assert_eq!(upload(&server, Door::Rest, 1, &noise(8 << 20, 1)), 500);
-    assert_eq!(upload(&server, Door::Rest, 2, &noise((8 << 20) + 1, 2)), 503);
+    assert_eq!(upload(&server, Door::Rest, 1, &noise(PART, 1)), 500);
+    assert_eq!(upload(&server, Door::Rest, 2, &noise(PART + 1, 2)), 503);
     eventually("no upload is in flight", || server.readiness()["uploads_in_flight"] == 0);
     place.assert_nothing_left(&[&server]);
-    assert_eq!(upload(&server, Door::Rest, 2, &noise((8 << 20) + 1, 2)), 201);
+    assert_eq!(upload(&server, Door::Rest, 2, &noise(PART + 1, 2)), 201);
 }
 
 #[test]
@@ -296,8 +296,30 @@ fn an_upload_takes_the_requests_that_are_listed_here() {
     for (attachment, door) in [(1, DOORS[0]), (2, DOORS[1])] {
         assert_eq!(upload(&server, door, attachment, &noise(5000, 1)), 201);
         assert_eq!(at_least(4, &server, attachment), SMALL[..4]);
-        assert_eq!(upload(&server, door, attachment, &noise((8 << 20) + 1000, 2)), 201);
+        assert_eq!(upload(&server, door, attachment, &noise(PART + 1000, 2)), 201);
         let both = [&SMALL[..4], &LARGE[..]].concat();
         eventually("the replaced content is deleted", || requests(&server, attachment) == both);
     }
+}
+
+#[test]
+fn the_next_part_is_taken_in_while_one_is_sent_and_no_more_than_that() {
+    let place = Engine::Moto.place();
+    let storage = format!(
+        "timeout = \"{}s\"\nfaults = [{{ attachment = 1, operation = \"write\", nth = 1, always = true, fault = \"hang\" }}]\n",
+        TIMEOUT.as_secs()
+    );
+    let server = Setup { storage, ..place.setup() }.start();
+    let received = || server.numbers()["attachd_upload_received_bytes_total{door=\"rest\"}"];
+    let parts = |count: usize| f64::from(u32::try_from(count * PART).unwrap());
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(|| upload(&server, Door::Rest, 1, &noise(6 * PART, 1)));
+        // One is sent, one is behind it, and one is gathered; beside them a few batches are under way.
+        eventually("a third part has come", || received() >= parts(3));
+        std::thread::sleep(TIMEOUT / 12);
+        assert!(received() < parts(4), "{}", received());
+        assert_eq!(ended.join().unwrap(), 503);
+    });
+    eventually("no memory is held", || server.readiness()["budget_used_bytes"] == 0);
+    place.assert_nothing_left(&[&server]);
 }
