@@ -2,9 +2,9 @@
 //! reading of its socket; when too many wait, newcomers are refused, and when nobody gets any for too long, so are those who wait. This
 //! module does not know what the bytes are for.
 //!
-//! Where an upload keeps memory to its end, such as the part of an object that is not complete, three quarters of the budget
-//! are for that and one quarter is for what passes through. Whoever keeps memory has taken it before it held any, and what
-//! passes through is given back without waiting for more, so all cannot wait for each other.
+//! Where uploads keep memory to their end, three quarters of the budget are for that ([`Claim`]) and one quarter is for what passes
+//! through. Whoever waits for what it keeps holds nothing that passes through, and what passes through is given back without waiting for
+//! more, so all cannot wait for each other.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,6 +16,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::error::{Error, Kind, Result};
+use claim::Kept;
+
+pub use claim::Claim;
+
+mod claim;
 
 /// The unit in which memory is handed out, in bytes: the semaphore counts in 32 bits, and a budget may pass 4 GiB.
 const UNIT: usize = 1024;
@@ -25,6 +30,9 @@ pub const LEAST: u64 = 8 << 20;
 
 /// How many quarters of the budget are for what uploads keep.
 const QUARTERS_KEPT: usize = 3;
+
+/// How many quarters there are.
+const QUARTERS: usize = 4;
 
 /// The smallest budget, in bytes, for uploads that each keep as many as `kept` to their end.
 pub fn least(kept: u64) -> u64 {
@@ -40,8 +48,8 @@ pub struct Config {
     pub max_waiting_uploads: usize,
     /// How long one waits for memory that passes through while nobody gets any: the storage does not get on.
     pub max_wait: Duration,
-    /// Whether uploads keep memory to their end.
-    pub kept: bool,
+    /// How many bytes an upload may keep to its end.
+    pub kept: u64,
     /// How many bytes that pass through the storage can make use of, where more would only wait for it. What the budget has
     /// beyond that is not used.
     pub useful: Option<u64>,
@@ -51,7 +59,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Budget {
     passing: Pool,
-    kept: Pool,
+    kept: Kept,
     waiting: AtomicUsize,
     max_waiting: usize,
     max_wait: Duration,
@@ -94,12 +102,13 @@ impl Budget {
     pub fn new(config: Config) -> Budget {
         let bytes = usize::try_from(config.memory_budget.as_u64()).unwrap_or(usize::MAX);
         let units = (bytes / UNIT).min(Semaphore::MAX_PERMITS);
-        let kept = if config.kept { units / 4 * QUARTERS_KEPT } else { 0 };
+        let kept = if config.kept > 0 { units / QUARTERS * QUARTERS_KEPT } else { 0 };
+        let most = usize::try_from(config.kept).map_or(kept, |bytes| bytes.div_ceil(UNIT).min(kept));
         let useful =
             config.useful.and_then(|bytes| usize::try_from(bytes).ok()).map_or(usize::MAX, |bytes| bytes / UNIT);
         Budget {
             passing: Pool::new((units - kept).min(useful)),
-            kept: Pool::new(kept),
+            kept: Kept::new(kept, most),
             waiting: AtomicUsize::new(0),
             max_waiting: config.max_waiting_uploads,
             max_wait: config.max_wait,
@@ -146,17 +155,6 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes` that an upload keeps to its end, waiting for them in the order of arrival. It must hold none yet.
-    pub async fn keep(&self, bytes: usize) -> Result<Reservation> {
-        if bytes == 0 {
-            return Ok(Reservation::default());
-        }
-        match self.kept.try_take(bytes) {
-            Some(taken) => Ok(taken),
-            None => self.wait_for(&self.kept, bytes).await,
-        }
-    }
-
     async fn wait_for(&self, pool: &Pool, bytes: usize) -> Result<Reservation> {
         self.waits.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting::enter(&self.waiting);
@@ -182,7 +180,7 @@ impl Budget {
 
     /// Bytes that uploads may hold.
     pub fn total_bytes(&self) -> usize {
-        (self.passing.units + self.kept.units) * UNIT
+        (self.passing.units + self.kept.all.units) * UNIT
     }
 
     /// How many wait now.
@@ -202,7 +200,7 @@ impl Budget {
 
     /// Bytes that are taken now.
     pub fn used_bytes(&self) -> usize {
-        self.passing.used_bytes() + self.kept.used_bytes()
+        self.passing.used_bytes() + self.kept.all.used_bytes()
     }
 }
 
@@ -221,6 +219,16 @@ impl Pool {
     fn try_take(&self, bytes: usize) -> Option<Reservation> {
         let permit = Arc::clone(&self.free).try_acquire_many_owned(self.units_of(bytes));
         permit.ok().map(|permit| Reservation(Some(permit)))
+    }
+
+    /// Whether there could ever be so many bytes.
+    fn has(&self, bytes: usize) -> bool {
+        bytes.div_ceil(UNIT) <= self.units
+    }
+
+    /// Takes `bytes` if they are free now, and not less where there are never as many.
+    fn try_take_all(&self, bytes: usize) -> Option<Reservation> {
+        self.has(bytes).then(|| self.try_take(bytes)).flatten()
     }
 
     fn used_bytes(&self) -> usize {
@@ -255,7 +263,7 @@ mod tests {
 
     fn config(bytes: u64, max_waiting_uploads: usize) -> Config {
         let max_wait = Duration::from_secs(60);
-        Config { memory_budget: ByteSize::b(bytes), max_waiting_uploads, max_wait, kept: false, useful: None }
+        Config { memory_budget: ByteSize::b(bytes), max_waiting_uploads, max_wait, kept: 0, useful: None }
     }
 
     fn budget(bytes: u64, max_waiting_uploads: usize) -> Budget {
@@ -264,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_kept_leaves_a_quarter_for_what_passes_through() {
-        let budget = Budget::new(Config { kept: true, ..config(8192, 1) });
+        let budget = Budget::new(Config { kept: 1, ..config(8192, 1) });
         let kept = budget.keep(6 << 10).await.unwrap();
         assert_eq!(budget.used_bytes(), 6 << 10);
         let passing = budget.take(2 << 10).await.unwrap();
@@ -360,7 +368,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_refused_where_nobody_gets_memory_for_too_long_unless_it_is_to_be_kept() {
-        let budget = Budget::new(Config { kept: true, max_wait: Duration::from_millis(1), ..config(8192, 1) });
+        let budget = Budget::new(Config { kept: 1, max_wait: Duration::from_millis(1), ..config(8192, 1) });
         let all = (budget.keep(6 << 10).await.unwrap(), budget.take(2 << 10).await.unwrap());
         assert_eq!(budget.take(1).await.unwrap_err().kind(), Kind::Overloaded);
         assert_eq!((budget.refused(), budget.waiting()), (1, 0));

@@ -250,7 +250,7 @@ impl Config {
             memory_budget: self.limits.memory_budget,
             max_waiting_uploads: self.limits.max_waiting_uploads,
             max_wait: self.storage.timeout,
-            kept: self.kept_by_upload() > 0,
+            kept: self.kept_by_upload(),
             useful: self.storage.useful_memory(),
         }
     }

@@ -18,7 +18,7 @@ use tracing::field::Empty;
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
 use crate::audit::Entry;
 use crate::auth::{Principal, Scope};
-use crate::budget::Budget;
+use crate::budget::{Budget, Claim};
 use crate::error::{Error, Kind, Result};
 use crate::rights::{self, Stands};
 use crate::store::{Receipt, Store};
@@ -209,14 +209,13 @@ impl Uploads {
         S: Stream<Item = Result<Piece>>,
     {
         self.fits(header.declared.size)?;
-        // What is kept to the end is taken before the first chunk: nobody waits for it while holding some.
         let known = header.declared.size.into_iter().chain(admitted.at_most).min();
-        let kept = tokio::select! {
+        let claim = tokio::select! {
             biased;
             () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
-            kept = self.budget.keep(self.store.kept_by_upload(known)) => kept?,
+            claim = self.claim(known) => claim?,
         };
-        let mut upload = Upload::begin(self, &admitted, header.declared, known, kept);
+        let mut upload = Upload::begin(self, &admitted, header.declared, known, claim);
         let pieces = pin!(pieces);
         let receiving = tracing::info_span!(target: SPANS, "receive", size_bytes = Empty);
         let pumped = tokio::select! {
@@ -230,6 +229,16 @@ impl Uploads {
             Ok(declared) => upload.finish(Commit { config: self.config, admitted, header, declared }).await,
             // In a box, since this future would have room for it as long as content arrives.
             Err(error) => Err(Box::pin(upload.abort(error)).await),
+        }
+    }
+
+    /// What an upload of at most `known` bytes keeps to its end, where the storage keeps something. Where it is not known how much
+    /// that is, it holds nothing yet.
+    async fn claim(&self, known: Option<u64>) -> Result<Option<Arc<Claim>>> {
+        match (self.store.kept_by_upload(known), known) {
+            (0, _) => Ok(None),
+            (bytes, Some(_)) => Ok(Some(Arc::new(self.budget.keep(bytes).await?))),
+            (_, None) => Ok(Some(Arc::new(self.budget.claim()))),
         }
     }
 

@@ -166,7 +166,7 @@ impl Objects {
     /// How many bytes an upload keeps to its end, if it is known that no more than `size` arrive.
     pub fn kept_by_upload(&self, size: Option<u64>) -> usize {
         let most = self.part.unwrap_or_default() * self.parts_kept;
-        size.and_then(|size| usize::try_from(size).ok()).map_or(most, |size| most.min(size.next_multiple_of(PIECE)))
+        size.and_then(|size| usize::try_from(size).ok()).map_or(most, |size| most.min(room(size)))
     }
 
     /// Begins an object. The sink drops `kept` when it has let go of all its memory.
@@ -393,6 +393,11 @@ impl Sink {
         let _ = self.idle().await;
         self.idle().await?.abort().await.map_err(failure)
     }
+}
+
+/// How much memory so many bytes take that are gathered in pieces.
+fn room(size: usize) -> usize {
+    if size < PIECE { size.next_power_of_two() } else { size.next_multiple_of(PIECE) }
 }
 
 impl Gathered {

@@ -90,7 +90,7 @@ mod tests {
 
     fn budget() -> Budget {
         let (memory_budget, max_wait) = (ByteSize::kib(512), Duration::from_secs(1));
-        Budget::new(Config { memory_budget, max_waiting_uploads: 1, max_wait, kept: false, useful: None })
+        Budget::new(Config { memory_budget, max_waiting_uploads: 1, max_wait, kept: 0, useful: None })
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::batch::{Batch, COPIED};
 use super::pace::Pace;
 use super::{Admitted, Commit, Config, Declared, Piece, Uploads, size_mismatch};
 use crate::attachment::Record;
-use crate::budget::Reservation;
+use crate::budget::{Claim, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::store::{ContentWriter, Receipt, Step, WRITE};
 use crate::telemetry::{SPANS, Trail};
@@ -36,6 +36,8 @@ const HURRY: Duration = Duration::from_millis(5);
 pub(super) struct Upload<'a> {
     uploads: &'a Uploads,
     writer: ContentWriter,
+    /// What the writer keeps to the end, where it keeps something.
+    claim: Option<Arc<Claim>>,
     declared: Declared,
     /// The most that can arrive, in bytes, where that is known.
     known: Option<u64>,
@@ -63,21 +65,22 @@ enum Flow {
 }
 
 impl<'a> Upload<'a> {
-    /// An upload of at most `known` bytes, where that is known. `kept` is the memory that it keeps to its end.
+    /// An upload of at most `known` bytes, where that is known. `claim` is to the memory that it keeps to its end.
     pub(super) fn begin(
         uploads: &'a Uploads,
         admitted: &Admitted,
         declared: Declared,
         known: Option<u64>,
-        kept: Reservation,
+        claim: Option<Arc<Claim>>,
     ) -> Self {
         let Admitted { target, trail, .. } = admitted;
         let trail = trail.clone();
-        let writer = uploads.store.begin(target.key, kept);
+        let writer = uploads.store.begin(target.key, claim.clone());
         trail.writes(writer.id());
         Upload {
             uploads,
             writer,
+            claim,
             declared,
             known,
             trail,
@@ -193,6 +196,10 @@ impl<'a> Upload<'a> {
             return Ok(());
         }
         self.flow = Flow::Unknown;
+        // Whoever would have to wait for what is kept looks first at what comes: it may be the finish, which needs none.
+        if !self.try_grow(self.likely(WRITE)) {
+            return Ok(());
+        }
         let mut memory = pin!(self.uploads.budget.take(bytes));
         let memory = tokio::select! {
             biased;
@@ -216,8 +223,9 @@ impl<'a> Upload<'a> {
 
     /// Sees to it that there is memory for a piece that has arrived, and for what is likely to follow at once.
     async fn make_room(&mut self, length: usize) -> Result<()> {
-        let short = self.batch.short(length);
-        if short == 0 {
+        let Uploads { budget, store, .. } = self.uploads;
+        let (kept, short) = (self.try_grow(0), self.batch.short(length));
+        if kept && short == 0 {
             return Ok(());
         }
         // A large piece is rarely the last that there is to read, unless it was so before; and many pieces mean more of them.
@@ -225,17 +233,27 @@ impl<'a> Upload<'a> {
         let most = (WRITE + PIECE).saturating_sub(gathered + length);
         let whole = length > COPIED && self.flow != Flow::Little;
         let ahead = self.likely(if whole { most } else { gathered.min(most) });
-        let budget = &self.uploads.budget;
-        if let Some(taken) = budget.try_take(short + ahead).or_else(|| budget.try_take(short)) {
+        if kept && let Some(taken) = budget.try_take(short + ahead).or_else(|| budget.try_take(short)) {
             self.grant(taken);
             return Ok(());
         }
         // Nobody may wait for memory while holding some, or all could wait for each other.
         self.flush().await?;
         self.writer.ready().await?;
-        let memory = self.uploads.budget.take(length + ahead).await?;
+        if let Some(claim) = &self.claim {
+            // In a box, since all uploads would have room for it.
+            Box::pin(budget.grow(claim, store.kept_by_upload(Some(self.size)))).await?;
+        }
+        let memory = budget.take(length + ahead).await?;
         self.grant(memory);
         Ok(())
+    }
+
+    /// Whether there is what is to be kept of all that has come and of `ahead` bytes more, after it was taken if it is free now.
+    fn try_grow(&self, ahead: usize) -> bool {
+        let Uploads { budget, store, .. } = self.uploads;
+        let grow = |claim: &Arc<Claim>| budget.try_grow(claim, store.kept_by_upload(Some(self.size + ahead as u64)));
+        self.claim.as_ref().is_none_or(grow)
     }
 
     /// How many of `bytes` there can be at most among those that are to arrive.
@@ -256,6 +274,9 @@ impl<'a> Upload<'a> {
     /// Commits in a task, which outlives a request that goes away.
     pub(super) async fn finish(mut self, commit: Commit) -> Result<Receipt> {
         let (bytes, memory) = self.batch.take();
+        if let Some(claim) = self.claim.take() {
+            claim.settle(self.uploads.store.kept_by_upload(Some(self.size)));
+        }
         let Upload { uploads, writer, trail, begun, .. } = self;
         let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
         // Told here, since the client may be gone by then, and what is stored is stored.

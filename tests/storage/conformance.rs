@@ -36,7 +36,7 @@ pub fn digest(bytes: &[u8]) -> String {
     hex(&sha256(bytes))
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 

@@ -16,6 +16,7 @@ mod crash;
 mod engines;
 mod faults;
 mod look;
+mod memory;
 mod outage;
 mod refused;
 mod replicas;
