@@ -131,7 +131,15 @@ impl Sink {
         }
     }
 
-    /// Makes an object visible. A file is closed by its commit.
+    /// Waits until an object is with the storage but for what its close sends. No write may follow.
+    pub async fn flush(&mut self) -> Result<()> {
+        match self {
+            Sink::Local(..) => Ok(()),
+            Sink::Object(sink, _) => sink.flush().await,
+        }
+    }
+
+    /// Makes an object visible that is flushed. A file is closed by its commit.
     pub async fn close(&mut self) -> Result<()> {
         match self {
             Sink::Local(..) => Err(Error::internal("a file is closed by its commit")),

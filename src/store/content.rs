@@ -373,6 +373,14 @@ impl ContentWriter {
             self.state = State::Open(Pen { sink, hash });
             return Err(error);
         }
+        // What is under way has a time of its own, beside that of the close.
+        let call = tokio::spawn(async move {
+            let flushed = sink.flush().await;
+            (Pen { sink, hash }, flushed)
+        });
+        self.state = State::Busy(call, None);
+        self.ready().await?;
+        let Pen { mut sink, hash } = self.open().await?;
         self.closing = true;
         let call = tokio::spawn(async move {
             let closed = sink.close().await;

@@ -356,12 +356,17 @@ impl Sink {
         }
     }
 
-    /// Makes the object visible.
-    pub async fn close(&mut self) -> Result<()> {
+    /// Hands on the end, and waits until no part is under way. The last one is sent by the close.
+    pub async fn flush(&mut self) -> Result<()> {
         if self.part.is_some() && (self.gathered.size > 0 || self.size == 0) {
             let end = self.gathered.take();
             self.idle().await?.write(end).await.map_err(|error| self.failure(error))?;
         }
+        self.idle().await.map(drop)
+    }
+
+    /// Makes the object visible, once it is flushed.
+    pub async fn close(&mut self) -> Result<()> {
         let Err(error) = self.idle().await?.close().await else {
             return Ok(());
         };

@@ -303,6 +303,19 @@ fn an_upload_takes_the_requests_that_are_listed_here() {
 }
 
 #[test]
+fn the_last_parts_of_an_upload_have_each_the_time_of_an_operation() {
+    let place = Engine::Moto.place();
+    // The put of the first part, which goes on beside, and of what the close sends the second part and the end: each hangs once.
+    let hangs = [3, 5, 8].map(|nth| format!("{{ attachment = 1, nth = {nth}, fault = \"hang\" }}")).join(", ");
+    let server = Setup { storage: format!("timeout = \"3s\"\nfaults = [{hangs}]\n"), ..place.setup() }.start();
+    let bytes = noise(2 * PART + 1000, 1);
+    assert_eq!(upload(&server, Door::Rest, 1, &bytes), 201);
+    let expected = ["read", "open", "write", "write", "write", "write", "write", "close", "close"];
+    assert_eq!(at_least(9, &server, 1)[..9], expected);
+    assert_eq!(place.stored(&server, 1), Some(digest(&bytes)));
+}
+
+#[test]
 fn the_next_part_is_taken_in_while_one_is_sent_and_no_more_than_that() {
     let place = Engine::Moto.place();
     let storage = format!(
