@@ -94,7 +94,7 @@ fn upload_until_the_end(
         let known = known.entry(attachment).or_default();
         known.in_flight = Some(hex(&sha256(&bytes)));
         let form = Form::file(&bytes);
-        let rest = connection.begin(&token(&[client]), client, attachment, &form, 0);
+        let Ok(rest) = connection.try_begin(&token(&[client]), client, attachment, &form, 0) else { break };
         let all = rest.chunks(32 << 10).all(|piece| {
             sent.fetch_add(piece.len(), Ordering::Relaxed);
             connection.send(piece).is_ok()

@@ -148,16 +148,33 @@ impl Connection {
 
     /// Sends the head of a request, and nothing of its body.
     pub fn head(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
+        self.try_head(method, path, headers).expect("a head can be sent");
+    }
+
+    /// Sends the head of a request to a server that may be gone.
+    pub fn try_head(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> std::io::Result<()> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: attachd\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        self.send(head.as_bytes()).expect("a head can be sent");
+        self.send(head.as_bytes())
     }
 
     /// Sends the head of an upload and the first `now` bytes of its form, and returns the bytes that are still to be sent.
     pub fn begin(&mut self, token: &str, client: i64, attachment: i64, form: &Form, now: usize) -> Vec<u8> {
+        self.try_begin(token, client, attachment, form, now).expect("the first bytes can be sent")
+    }
+
+    /// The same to a server that may be gone.
+    pub fn try_begin(
+        &mut self,
+        token: &str,
+        client: i64,
+        attachment: i64,
+        form: &Form,
+        now: usize,
+    ) -> std::io::Result<Vec<u8>> {
         let mut bytes = form.bytes();
         let (authorization, length) = (format!("Bearer {token}"), bytes.len().to_string());
         let content_type = form.content_type();
@@ -166,10 +183,10 @@ impl Connection {
             ("Content-Type", content_type.as_str()),
             ("Content-Length", length.as_str()),
         ];
-        self.head("POST", &format!("/api/v2/clients/{client}/attachments/{attachment}"), &headers);
+        self.try_head("POST", &format!("/api/v2/clients/{client}/attachments/{attachment}"), &headers)?;
         let rest = bytes.split_off(now);
-        self.send(&bytes).expect("the first bytes can be sent");
-        rest
+        self.send(&bytes)?;
+        Ok(rest)
     }
 
     /// Uploads a form to an attachment and reads the reply.
