@@ -85,6 +85,9 @@ enum Outgoing {
 struct Gathered {
     pieces: Vec<BytesMut>,
     size: usize,
+    /// Whether there were parts before it. The first piece of the first part grows with what is in it, as it may be all there is; the
+    /// others have their whole size at once, since to grow is to copy.
+    later: bool,
 }
 
 impl Objects {
@@ -412,7 +415,9 @@ impl Gathered {
         while !bytes.is_empty() {
             let room = self.pieces.last().map_or(0, |piece| PIECE - piece.len());
             if room == 0 {
-                self.pieces.push(BytesMut::with_capacity(PIECE.min(bytes.len().next_power_of_two())));
+                let first = self.pieces.is_empty() && !self.later;
+                let capacity = if first { bytes.len().next_power_of_two().min(PIECE) } else { PIECE };
+                self.pieces.push(BytesMut::with_capacity(capacity));
             }
             let Some(piece) = self.pieces.last_mut() else { return };
             let (now, later) = bytes.split_at(bytes.len().min(PIECE - piece.len()));
@@ -422,7 +427,7 @@ impl Gathered {
     }
 
     fn take(&mut self) -> Buffer {
-        let Gathered { pieces, .. } = std::mem::take(self);
+        let Gathered { pieces, .. } = std::mem::replace(self, Gathered { later: true, ..Gathered::default() });
         Buffer::from(pieces.into_iter().map(BytesMut::freeze).collect::<Vec<Bytes>>())
     }
 }
