@@ -39,6 +39,16 @@ pub fn least(kept: u64) -> u64 {
     if kept == 0 { LEAST } else { kept.div_ceil(3).max(LEAST) * 4 }
 }
 
+/// How many bytes of a budget are for what uploads keep.
+pub fn for_kept(memory_budget: ByteSize) -> u64 {
+    (units(memory_budget) / QUARTERS * QUARTERS_KEPT * UNIT) as u64
+}
+
+fn units(memory_budget: ByteSize) -> usize {
+    let bytes = usize::try_from(memory_budget.as_u64()).unwrap_or(usize::MAX);
+    (bytes / UNIT).min(Semaphore::MAX_PERMITS)
+}
+
 /// How much memory uploads may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -100,8 +110,7 @@ impl Reservation {
 impl Budget {
     /// A budget with all of its memory free.
     pub fn new(config: Config) -> Budget {
-        let bytes = usize::try_from(config.memory_budget.as_u64()).unwrap_or(usize::MAX);
-        let units = (bytes / UNIT).min(Semaphore::MAX_PERMITS);
+        let units = units(config.memory_budget);
         let kept = if config.kept > 0 { units / QUARTERS * QUARTERS_KEPT } else { 0 };
         let most = usize::try_from(config.kept).map_or(kept, |bytes| bytes.div_ceil(UNIT).min(kept));
         let useful =

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::origin::Network;
+use crate::store::Sizing;
 use crate::{auth, budget, edge, store, telemetry, tls, units, upload};
 
 mod overrides;
@@ -190,6 +191,13 @@ pub struct Limits {
     pub drain_time: Duration,
 }
 
+impl Limits {
+    /// What uploads there may be.
+    pub fn sizing(&self) -> Sizing {
+        Sizing { largest: self.max_upload_size.as_u64(), memory: budget::for_kept(self.memory_budget) }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {
@@ -250,7 +258,7 @@ impl Config {
             memory_budget: self.limits.memory_budget,
             max_waiting_uploads: self.limits.max_waiting_uploads,
             max_wait: self.storage.timeout,
-            kept: self.kept_by_upload(),
+            kept: self.storage.kept_by_upload(self.limits.sizing()),
             useful: self.storage.useful_memory(),
         }
     }
@@ -262,10 +270,6 @@ impl Config {
             bytes => bytes,
         };
         u32::try_from(bytes).unwrap_or(u32::MAX)
-    }
-
-    fn kept_by_upload(&self) -> u64 {
-        self.storage.kept_by_upload(self.limits.max_upload_size.as_u64())
     }
 
     /// How refused requests are drained.
@@ -318,7 +322,9 @@ impl Config {
         })?;
         config.validate().map_err(|(key, why)| Error::at(key, &overrides, &why))?;
         config.storage.validate().map_err(|error| Error::at(&error.key(), &overrides, error.why()))?;
-        let least = budget::least(config.kept_by_upload());
+        // Where there is little, one part is sent at once.
+        let sizing = Sizing { memory: 0, ..config.limits.sizing() };
+        let least = budget::least(config.storage.kept_by_upload(sizing));
         if config.limits.memory_budget.as_u64() < least {
             let parts = "for the parts that the storage takes uploads of limits.max_upload_size in";
             let why = format!("must be at least {} {parts}", ByteSize::b(least));

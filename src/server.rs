@@ -103,8 +103,7 @@ pub async fn check(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     Verifier::load(&config.auth)?.fetch_keys().await?;
     Certificates::load(&config.auth.certificates)?;
     Tls::load(config)?;
-    let largest = config.limits.max_upload_size.as_u64();
-    let store = Store::open(&config.storage, largest, &Metrics::default())?;
+    let store = Store::open(&config.storage, config.limits.sizing(), &Metrics::default())?;
     store.probe().await.map_err(|error| format!("storage: {error}"))?;
     Ok(())
 }
@@ -129,7 +128,7 @@ impl Server {
         let verifier = Arc::new(Verifier::load(&config.auth)?);
         let certificates = Arc::new(Certificates::load(&config.auth.certificates)?);
         let tls = Tls::load(&config)?;
-        let store = Store::open(&config.storage, config.limits.max_upload_size.as_u64(), &metrics)?;
+        let store = Store::open(&config.storage, config.limits.sizing(), &metrics)?;
         prove(&store).await?;
         let store = Arc::new(store);
         let budget = Arc::new(Budget::new(config.budget()));

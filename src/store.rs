@@ -48,6 +48,7 @@ pub use config::{Config, OpenError};
 pub use content::{ContentWriter, Receipt, Replaced};
 pub use finding::{Fate, Finding};
 pub use inventory::{End, Walk};
+pub use services::Sizing;
 pub use steps::Step;
 pub use sweep::Sweep;
 
@@ -79,9 +80,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the storage for content of up to `largest` bytes, and on a local file system sweeps what ended processes left
-    /// behind. A service is not spoken to.
-    pub fn open(config: &Config, largest: u64, metrics: &Metrics) -> Result<Store, OpenError> {
+    /// Opens the storage, and on a local file system sweeps what ended processes left behind. A service is not spoken to.
+    pub fn open(config: &Config, sizing: Sizing, metrics: &Metrics) -> Result<Store, OpenError> {
         config.validate()?;
         #[cfg(feature = "faults")]
         let (faults, steps) = (faults::Faults::new(&config.faults), Steps::new(config.crash));
@@ -114,8 +114,8 @@ impl Store {
         let (operator, backend) = match local {
             Some(local) => (operator, Backend::Local(local)),
             None => {
-                let part = service.part_size(largest).and_then(|part| usize::try_from(part).ok());
-                let objects = objects::Objects::new(service, operator, part, config.sole_writer, config.timeout);
+                let parts = service.parts(sizing);
+                let objects = objects::Objects::new(service, operator, parts, config.sole_writer, config.timeout);
                 (objects.operator().clone(), Backend::Objects(Arc::new(objects)))
             }
         };

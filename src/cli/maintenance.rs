@@ -72,7 +72,7 @@ impl Arguments {
             (None, Some(data)) => (dev::storage(data)?, Limits::default()),
             (None, None) => return Err(Failure::usage("--config or --data is needed")),
         };
-        let (max_upload_time, largest) = (limits.max_upload_time, limits.max_upload_size.as_u64());
+        let max_upload_time = limits.max_upload_time;
         if self.grace <= max_upload_time {
             let longest = humantime::format_duration(max_upload_time);
             return Err(Failure::usage(format!(
@@ -80,7 +80,7 @@ impl Arguments {
                  belong to an upload that is running"
             )));
         }
-        Store::open(&storage, largest, &Metrics::default()).map(Arc::new).map_err(Failure::usage)
+        Store::open(&storage, limits.sizing(), &Metrics::default()).map(Arc::new).map_err(Failure::usage)
     }
 
     /// Walks over the storage: `begin` starts the walk, `take` is told each finding and says whether to print it.

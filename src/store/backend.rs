@@ -73,14 +73,13 @@ pub enum Sink {
 }
 
 impl Backend {
-    /// Begins an object. Nothing need be there before the first write.
-    pub async fn create(&self, path: &str, steps: &Steps, metrics: &Metrics, kept: Kept) -> Result<Sink> {
+    /// Begins an object. Nothing need be there before the first write. The sink drops `kept` when it has let go of all its memory.
+    pub fn create(&self, path: &str, steps: &Steps, metrics: &Metrics, kept: Kept) -> Sink {
         match self {
-            Backend::Local(local) => Ok(Sink::Local(local.create(path), metrics.clone())),
+            Backend::Local(local) => Sink::Local(local.create(path), metrics.clone()),
             Backend::Objects(objects) => {
-                let sink = Box::new(Box::pin(objects.create(path, kept)).await?);
                 steps.passed(Step::ContentOpened);
-                Ok(Sink::Object(sink, steps.clone()))
+                Sink::Object(Box::new(objects::Sink::new(objects, path, kept)), steps.clone())
             }
         }
     }

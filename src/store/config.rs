@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::services::{self, Service};
+use super::services::{self, Service, Sizing};
 use crate::units;
 
 /// Which storage backend, and how to reach it.
@@ -117,11 +117,10 @@ impl Config {
         }
     }
 
-    /// How many bytes one upload keeps until it is stored, in the parts that content of up to `largest` bytes is sent in.
-    /// Zero where it is not sent in parts.
-    pub fn kept_by_upload(&self, largest: u64) -> u64 {
-        let kept = |service: &Service| service.part_size(largest).map(|part| part * service.parts_kept as u64);
-        self.service().ok().and_then(kept).unwrap_or_default()
+    /// How many bytes one upload keeps until it is stored. Zero where it is not sent in parts.
+    pub fn kept_by_upload(&self, sizing: Sizing) -> u64 {
+        let parts = self.service().ok().and_then(|service| service.parts(sizing));
+        parts.map(|parts| parts.bytes()).unwrap_or_default()
     }
 
     /// How many bytes of content that pass through the storage can make use of, if there is such a number.

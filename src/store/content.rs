@@ -174,7 +174,7 @@ impl ContentWriter {
             }
         }
         self.ready().await?;
-        let Pen { mut sink, mut hash } = self.open().await?;
+        let Pen { mut sink, mut hash } = self.open()?;
         let (behind, queue) = Queue::new(batch);
         let call = tokio::spawn(async move {
             let written = sink.write(queue, &mut hash).await;
@@ -184,12 +184,12 @@ impl ContentWriter {
         Ok(())
     }
 
-    async fn open(&mut self) -> Result<Pen> {
+    fn open(&mut self) -> Result<Pen> {
         match std::mem::replace(&mut self.state, State::Unopened) {
             State::Unopened => {
                 let kept = self.kept.take().unwrap_or_else(|| Kept::new(()));
                 let Store { backend, steps, metrics, .. } = &*self.store;
-                let sink = backend.create(&self.path, steps, metrics, kept).await?;
+                let sink = backend.create(&self.path, steps, metrics, kept);
                 Ok(Pen { sink, hash: Hash::default() })
             }
             State::Open(pen) => Ok(pen),
@@ -254,7 +254,7 @@ impl ContentWriter {
             self.abort().await;
             return Err(error);
         }
-        match self.open().await? {
+        match self.open()? {
             Pen { sink: Sink::Local(sink, _), hash } => self.commit_file(sink, hash, batch, held, verify, decide).await,
             pen => {
                 self.state = State::Open(pen);
@@ -367,7 +367,7 @@ impl ContentWriter {
             self.write(batch, held).await?;
             self.ready().await?;
         }
-        let Pen { mut sink, hash } = self.open().await?;
+        let Pen { mut sink, hash } = self.open()?;
         let sha256 = hash.clone().finish();
         if let Err(error) = verify(self.size, sha256) {
             self.state = State::Open(Pen { sink, hash });
@@ -380,7 +380,7 @@ impl ContentWriter {
         });
         self.state = State::Busy(call, None);
         self.ready().await?;
-        let Pen { mut sink, hash } = self.open().await?;
+        let Pen { mut sink, hash } = self.open()?;
         self.closing = true;
         let call = tokio::spawn(async move {
             let closed = sink.close().await;

@@ -8,20 +8,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::options::WriteOptions;
-use opendal::{Buffer, ErrorKind, Operator, Writer};
+use opendal::{Buffer, ErrorKind, Operator};
 use tokio::sync::{Mutex, OnceCell};
-use tokio_util::task::AbortOnDropHandle;
 
-use super::backend::{Failure, Kept, Version};
+use super::backend::{Failure, Version};
 use super::commit::Locks;
 use super::failure;
-use super::services::{Compares, Service};
+use super::services::{Compares, Parts, Service};
 use super::steps::{Step, Steps};
 use crate::attachment::{Key, UploadId};
 use crate::error::{Error, Kind, Result};
+
+mod sink;
+
+pub use sink::Sink;
 
 /// How often an operation is tried.
 const TRIES: usize = 3;
@@ -35,9 +38,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How much of an operation's time one try has, in tenths: all of them and their pauses fit into it.
 const TENTHS_OF_A_TRY: u32 = 3;
 
-/// The size of the pieces that a part is gathered in, in bytes.
-const PIECE: usize = 1 << 20;
-
 /// A service of OpenDAL's.
 #[derive(Debug)]
 pub struct Objects {
@@ -45,49 +45,17 @@ pub struct Objects {
     operator: Operator,
     /// Does not.
     once: Operator,
+    /// Tries again as often as content in parts needs.
+    in_parts: Operator,
     remote: bool,
     names_missing_bucket: bool,
     compares: Compares,
-    /// The size of a part, where content is sent in parts.
-    part: Option<usize>,
-    /// How many parts an upload keeps in memory at once.
-    parts_kept: usize,
+    /// How content is sent, where it is sent in parts.
+    parts: Option<Parts>,
     /// Whether the service was seen to compare versions.
     proven: OnceCell<()>,
     /// The locks of attachments within this process.
     locks: Locks,
-}
-
-/// Takes the bytes of one object.
-pub struct Sink {
-    outgoing: Outgoing,
-    operator: Operator,
-    path: String,
-    size: u64,
-    part: Option<usize>,
-    gathered: Gathered,
-    /// Whether what the close came to can be asked for afterwards.
-    remote: bool,
-    kept: Arc<Kept>,
-}
-
-/// Where the writer of OpenDAL is.
-enum Outgoing {
-    Idle(Writer),
-    /// It sends a part, while the next one is gathered.
-    Sending(AbortOnDropHandle<(Writer, opendal::Result<()>)>),
-    /// A call of it panicked.
-    Gone,
-}
-
-/// The part that is not complete.
-#[derive(Default)]
-struct Gathered {
-    pieces: Vec<BytesMut>,
-    size: usize,
-    /// Whether there were parts before it. The first piece of the first part grows with what is in it, as it may be all there is; the
-    /// others have their whole size at once, since to grow is to copy.
-    later: bool,
 }
 
 impl Objects {
@@ -95,13 +63,13 @@ impl Objects {
     pub fn new(
         service: &Service,
         operator: Operator,
-        part: Option<usize>,
+        parts: Option<Parts>,
         sole_writer: bool,
         time: Duration,
     ) -> Objects {
         let compares = if sole_writer { Compares::Never } else { service.compares };
         let remote = service.is_remote();
-        let (once, operator) = if remote {
+        let (once, operator, in_parts) = if remote {
             let try_time = time / 10 * TENTHS_OF_A_TRY;
             let once = operator.layer(TimeoutLayer::new().with_timeout(try_time).with_io_timeout(try_time));
             let retry = RetryLayer::new()
@@ -109,18 +77,20 @@ impl Objects {
                 .with_min_delay(PAUSE)
                 .with_max_delay(LONGEST_PAUSE)
                 .with_jitter();
-            (once.clone(), once.layer(retry))
+            // A call fails for each part beside it that has failed, and may run out of time before that part does.
+            let more = retry.clone().with_max_times(TRIES - 1 + 2 * (parts.map_or(1, |parts| parts.at_once) - 1));
+            (once.clone(), once.clone().layer(retry), once.layer(more))
         } else {
-            (operator.clone(), operator)
+            (operator.clone(), operator.clone(), operator)
         };
         Objects {
             operator,
             once,
+            in_parts,
             remote,
             names_missing_bucket: service.names_missing_bucket,
             compares,
-            part,
-            parts_kept: service.parts_kept,
+            parts,
             proven: OnceCell::default(),
             locks: Locks::default(),
         }
@@ -166,30 +136,20 @@ impl Objects {
         version.map(|version| (bytes, version)).ok_or_else(none)
     }
 
-    /// How many bytes an upload keeps to its end, if it is known that no more than `size` arrive.
-    pub fn kept_by_upload(&self, size: Option<u64>) -> usize {
-        let most = self.part.unwrap_or_default() * self.parts_kept;
-        size.and_then(|size| usize::try_from(size).ok()).map_or(most, |size| most.min(room(size)))
+    /// The size of a part in bytes, where content is sent in parts.
+    fn part(&self) -> Option<usize> {
+        self.parts.and_then(|parts| usize::try_from(parts.size).ok())
     }
 
-    /// Begins an object. The sink drops `kept` when it has let go of all its memory.
-    pub async fn create(&self, path: &str, kept: Kept) -> Result<Sink> {
-        let options = match self.compares {
-            // With a condition OpenDAL uses the resumable uploads of GCS. Its name is fresh, so there is none.
-            Compares::Generation => WriteOptions { if_not_exists: true, ..WriteOptions::default() },
-            Compares::Tag | Compares::Never => WriteOptions::default(),
-        };
-        let writer = self.operator.writer_options(path, options).await.map_err(failure)?;
-        Ok(Sink {
-            outgoing: Outgoing::Idle(writer),
-            operator: self.operator.clone(),
-            path: path.to_owned(),
-            size: 0,
-            part: self.part,
-            gathered: Gathered::default(),
-            remote: self.remote,
-            kept: Arc::new(kept),
-        })
+    /// How many parts an upload sends at once.
+    fn at_once(&self) -> usize {
+        self.parts.map_or(1, |parts| parts.at_once)
+    }
+
+    /// How many bytes an upload keeps to its end, if it is known that no more than `size` arrive.
+    pub fn kept_by_upload(&self, size: Option<u64>) -> usize {
+        let most = self.parts.map_or(0, |parts| usize::try_from(parts.bytes()).unwrap_or(usize::MAX));
+        size.and_then(|size| usize::try_from(size).ok()).map_or(most, |size| most.min(sink::room(size)))
     }
 
     /// Puts a small object in one step in place of the version that is named. Must be driven to its end.
@@ -295,139 +255,5 @@ impl Objects {
             "the storage does not compare versions when it replaces an object (If-Match, If-None-Match), so of two replicas \
              each could believe that it stored; if only one process ever writes there, set storage.sole_writer",
         ))
-    }
-}
-
-impl Sink {
-    /// Takes the next bytes. A part that is complete is sent while the next one is gathered, and what becomes of it is told by a later
-    /// call.
-    pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<()> {
-        self.size += batch.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-        let Some(part) = self.part else {
-            return self.idle().await?.write(Buffer::from(batch)).await.map_err(failure);
-        };
-        if let Outgoing::Sending(sending) = &self.outgoing
-            && sending.is_finished()
-        {
-            // That it failed is told now, not when the next part is complete.
-            self.idle().await?;
-        }
-        for mut bytes in batch {
-            while !bytes.is_empty() {
-                let room = part - self.gathered.size;
-                self.gathered.push(&bytes.split_to(room.min(bytes.len())));
-                if self.gathered.size == part {
-                    self.send().await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins to send what was gathered, once the part before it is sent.
-    async fn send(&mut self) -> Result<()> {
-        self.idle().await?;
-        let (part, kept) = (self.gathered.take(), Arc::clone(&self.kept));
-        if let Outgoing::Idle(mut writer) = std::mem::replace(&mut self.outgoing, Outgoing::Gone) {
-            let sending = tokio::spawn(async move {
-                let sent = writer.write(part).await;
-                drop(kept);
-                (writer, sent)
-            });
-            self.outgoing = Outgoing::Sending(AbortOnDropHandle::new(sending));
-        }
-        Ok(())
-    }
-
-    /// The writer, once it sends nothing.
-    async fn idle(&mut self) -> Result<&mut Writer> {
-        if let Outgoing::Sending(sending) = &mut self.outgoing {
-            match sending.await {
-                Ok((writer, sent)) => {
-                    self.outgoing = Outgoing::Idle(writer);
-                    sent.map_err(|error| self.failure(error))?;
-                }
-                Err(panic) => {
-                    self.outgoing = Outgoing::Gone;
-                    return Err(Error::internal(panic));
-                }
-            }
-        }
-        match &mut self.outgoing {
-            Outgoing::Idle(writer) => Ok(writer),
-            Outgoing::Sending(_) | Outgoing::Gone => Err(Error::internal("a writer that is gone")),
-        }
-    }
-
-    /// Hands on the end, and waits until no part is under way. The last one is sent by the close.
-    pub async fn flush(&mut self) -> Result<()> {
-        if self.part.is_some() && (self.gathered.size > 0 || self.size == 0) {
-            let end = self.gathered.take();
-            self.idle().await?.write(end).await.map_err(|error| self.failure(error))?;
-        }
-        self.idle().await.map(drop)
-    }
-
-    /// Makes the object visible, once it is flushed.
-    pub async fn close(&mut self) -> Result<()> {
-        let Err(error) = self.idle().await?.close().await else {
-            return Ok(());
-        };
-        // That it is not there to be closed, or is there already, says of a later try that an earlier one came about. An object
-        // appears whole or not at all. One that is only seen, with no answer that speaks of it, need not stay.
-        if self.remote
-            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConditionNotMatch)
-            && let Ok(metadata) = self.operator.stat(&self.path).await
-            && metadata.content_length() == self.size
-        {
-            return Ok(());
-        }
-        Err(self.failure(error))
-    }
-
-    /// What a failure means for the caller. An upload in parts that was there and is not any more was lost by the storage, or ended
-    /// by a rule of the bucket: to send it again helps.
-    fn failure(&self, error: opendal::Error) -> Error {
-        let in_parts = self.part.is_some_and(|part| self.size > part as u64);
-        if self.remote && in_parts && error.kind() == ErrorKind::NotFound {
-            return Error::new(Kind::StorageUnavailable).because(error);
-        }
-        failure(error)
-    }
-
-    /// Takes back what was written.
-    pub async fn abort(&mut self) -> Result<()> {
-        // What is under way ends first, however it ends.
-        let _ = self.idle().await;
-        self.idle().await?.abort().await.map_err(failure)
-    }
-}
-
-/// How much memory so many bytes take that are gathered in pieces.
-fn room(size: usize) -> usize {
-    if size < PIECE { size.next_power_of_two() } else { size.next_multiple_of(PIECE) }
-}
-
-impl Gathered {
-    /// Copies, so that the memory of a part is what it holds and not the buffers that it came in.
-    fn push(&mut self, mut bytes: &[u8]) {
-        self.size += bytes.len();
-        while !bytes.is_empty() {
-            let room = self.pieces.last().map_or(0, |piece| PIECE - piece.len());
-            if room == 0 {
-                let first = self.pieces.is_empty() && !self.later;
-                let capacity = if first { bytes.len().next_power_of_two().min(PIECE) } else { PIECE };
-                self.pieces.push(BytesMut::with_capacity(capacity));
-            }
-            let Some(piece) = self.pieces.last_mut() else { return };
-            let (now, later) = bytes.split_at(bytes.len().min(PIECE - piece.len()));
-            piece.extend_from_slice(now);
-            bytes = later;
-        }
-    }
-
-    fn take(&mut self) -> Buffer {
-        let Gathered { pieces, .. } = std::mem::replace(self, Gathered { later: true, ..Gathered::default() });
-        Buffer::from(pieces.into_iter().map(BytesMut::freeze).collect::<Vec<Bytes>>())
     }
 }

@@ -19,6 +19,36 @@ const PARTS: u64 = 10_000;
 /// What the size of a part is a multiple of, in bytes.
 const PART_UNIT: u64 = 1 << 20;
 
+/// How many uploads there must be room for beside each other before one may send two parts at once.
+const LEAST_AT_ONCE: u64 = 4;
+
+/// What uploads there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizing {
+    /// The size of the largest, in bytes.
+    pub largest: u64,
+    /// How many bytes all of them together may keep in parts.
+    pub memory: u64,
+}
+
+/// How content is sent in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// The size of each but the last, in bytes.
+    pub size: u64,
+    /// How many of them one upload keeps in memory.
+    pub kept: u64,
+    /// How many it sends at once.
+    pub at_once: usize,
+}
+
+impl Parts {
+    /// How many bytes one upload keeps.
+    pub fn bytes(&self) -> u64 {
+        self.size * self.kept
+    }
+}
+
 /// How the versions of an object are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compares {
@@ -54,8 +84,10 @@ pub struct Service {
     pub names_missing_bucket: bool,
     /// The size of a part where nothing asks for larger ones, in bytes. Zero where content is not sent in parts.
     part: u64,
-    /// How many parts an upload keeps in memory at once: one is gathered while another is sent.
-    pub parts_kept: usize,
+    /// How many parts an upload keeps in memory that sends one at once: that one, those behind it, and one that is gathered.
+    parts_kept: u64,
+    /// Whether it may send two, and keeps one more.
+    two_at_once: bool,
     /// How many bytes that pass through it can make use of, where more would only wait in memory instead of in the sockets.
     pub useful_memory: Option<u64>,
 }
@@ -112,10 +144,14 @@ impl Service {
         }
     }
 
-    /// The size of the parts that content of up to `largest` bytes is sent in, if it is sent in parts.
-    pub fn part_size(&self, largest: u64) -> Option<u64> {
-        let least = largest.div_ceil(PARTS).div_ceil(PART_UNIT) * PART_UNIT;
-        Some(self.part).filter(|part| *part > 0).map(|part| least.max(part))
+    /// How content is sent, if it is sent in parts.
+    pub fn parts(&self, sizing: Sizing) -> Option<Parts> {
+        let least = sizing.largest.div_ceil(PARTS).div_ceil(PART_UNIT) * PART_UNIT;
+        let size = Some(self.part).filter(|part| *part > 0).map(|part| least.max(part))?;
+        let one = Parts { size, kept: self.parts_kept, at_once: 1 };
+        let two = Parts { size, kept: self.parts_kept + 1, at_once: 2 };
+        let room = two.bytes() <= sizing.memory / LEAST_AT_ONCE;
+        Some(if self.two_at_once && room { two } else { one })
     }
 }
 
@@ -135,6 +171,7 @@ const SERVICES: &[Service] = &[
         names_missing_bucket: false,
         part: 0,
         parts_kept: 0,
+        two_at_once: false,
         useful_memory: Some(local::USEFUL_MEMORY),
     },
     Service {
@@ -147,6 +184,7 @@ const SERVICES: &[Service] = &[
         names_missing_bucket: true,
         part: 0,
         parts_kept: 0,
+        two_at_once: false,
         useful_memory: None,
     },
     #[cfg(feature = "s3")]
@@ -168,8 +206,9 @@ const SERVICES: &[Service] = &[
         compares: Compares::Tag,
         names_missing_bucket: true,
         part: PART,
-        // Behind the one that is sent OpenDAL keeps the next, since that may turn out to be the last.
+        // Behind what is sent OpenDAL keeps the next, since that may turn out to be the last.
         parts_kept: 3,
+        two_at_once: true,
         useful_memory: None,
     },
     #[cfg(feature = "gcs")]
@@ -184,6 +223,7 @@ const SERVICES: &[Service] = &[
         part: GCS_PART,
         // OpenDAL sends chunks of 8 MiB, keeps as much until it knows that more follows, and one part may wait for that.
         parts_kept: 5,
+        two_at_once: false,
         useful_memory: None,
     },
     #[cfg(feature = "azblob")]
@@ -197,6 +237,7 @@ const SERVICES: &[Service] = &[
         names_missing_bucket: false,
         part: PART,
         parts_kept: 3,
+        two_at_once: true,
         useful_memory: None,
     },
 ];
@@ -286,7 +327,7 @@ mod tests {
     #[cfg(feature = "s3")]
     #[test]
     fn the_largest_upload_fits_into_the_parts_that_there_may_be() {
-        let part = |largest: u64| find("s3").unwrap().part_size(largest).unwrap();
+        let part = |largest: u64| find("s3").unwrap().parts(Sizing { largest, memory: 0 }).unwrap().size;
         assert_eq!(part(1), PART);
         assert_eq!(part(PART * PARTS - 1), PART);
         assert_eq!(part(PART * PARTS), PART);
@@ -294,6 +335,18 @@ mod tests {
         for largest in [1, 5 << 30, PART * PARTS + 1, 5 << 40, 50 << 40] {
             assert!(largest.div_ceil(part(largest)) <= PARTS, "{largest}");
         }
-        assert_eq!(find("fs").unwrap().part_size(5 << 40), None);
+        assert_eq!(find("fs").unwrap().parts(Sizing { largest: 5 << 40, memory: u64::MAX }), None);
+    }
+
+    #[cfg(all(feature = "s3", feature = "gcs"))]
+    #[test]
+    fn two_parts_are_sent_at_once_where_four_uploads_have_room_to_do_so() {
+        let at_once = |service: &str, memory: u64| {
+            let parts = find(service).unwrap().parts(Sizing { largest: 1, memory }).unwrap();
+            (parts.at_once, parts.bytes() >> 20)
+        };
+        assert_eq!(at_once("s3", (80 << 20) - 1), (1, 15));
+        assert_eq!(at_once("s3", 80 << 20), (2, 20));
+        assert_eq!(at_once("gcs", u64::MAX), (1, 20));
     }
 }

@@ -158,7 +158,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = BTreeMap::from([("root".to_owned(), folder.path().to_str().unwrap().to_owned())]);
         let open = |service: &str, options| {
-            Store::open(&Config::new(service, options), 1 << 20, &crate::telemetry::Metrics::default()).unwrap()
+            let sizing = crate::store::Sizing { largest: 1 << 20, memory: 0 };
+            Store::open(&Config::new(service, options), sizing, &crate::telemetry::Metrics::default()).unwrap()
         };
         vec![(Arc::new(open("memory", BTreeMap::new())), None), (Arc::new(open("fs", root)), Some(folder))]
     }

@@ -225,15 +225,25 @@ fn one(server: &Server, attachment: i64, case: &Case) -> u16 {
     status
 }
 
-/// The requests about an attachment so far.
-fn requests(server: &Server, attachment: i64) -> Vec<String> {
+/// The requests about an attachment so far, and whether it is the end of one that stands there.
+fn steps(server: &Server, attachment: i64) -> Vec<(String, bool)> {
     let part = format!("/attachments/{attachment}/");
     let lines = server.log().into_iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(&line).ok());
-    let ours = lines.filter(|event| {
-        event["fields"]["message"] == "storage operation"
-            && event["fields"]["path"].as_str().is_some_and(|path| path.contains(&part))
-    });
-    ours.map(|event| event["fields"]["operation"].as_str().unwrap().to_lowercase()).collect()
+    let ours = lines.filter(|event| event["fields"]["path"].as_str().is_some_and(|path| path.contains(&part)));
+    ours.filter_map(|event| {
+        let ended = match event["fields"]["message"].as_str()? {
+            "storage operation" => false,
+            "storage operation ended" => true,
+            _ => return None,
+        };
+        Some((event["fields"]["operation"].as_str()?.to_lowercase(), ended))
+    })
+    .collect()
+}
+
+/// The requests about an attachment so far, as they began.
+fn requests(server: &Server, attachment: i64) -> Vec<String> {
+    steps(server, attachment).into_iter().filter(|(_, ended)| !ended).map(|(operation, _)| operation).collect()
 }
 
 /// The requests about an attachment, once there are as many: a thread of its own reads the log, and may be behind a reply.
@@ -316,7 +326,7 @@ fn the_last_parts_of_an_upload_have_each_the_time_of_an_operation() {
 }
 
 #[test]
-fn the_next_part_is_taken_in_while_one_is_sent_and_no_more_than_that() {
+fn two_parts_are_sent_while_the_next_one_is_taken_in_and_no_more_than_that() {
     let place = Engine::Moto.place();
     let storage = format!(
         "timeout = \"{}s\"\nfaults = [{{ attachment = 1, operation = \"write\", nth = 1, always = true, fault = \"hang\" }}]\n",
@@ -327,12 +337,31 @@ fn the_next_part_is_taken_in_while_one_is_sent_and_no_more_than_that() {
     let parts = |count: usize| f64::from(u32::try_from(count * PART).unwrap());
     std::thread::scope(|scope| {
         let ended = scope.spawn(|| upload(&server, Door::Rest, 1, &noise(6 * PART, 1)));
-        // One is sent, one is behind it, and one is gathered; beside them a few batches are under way.
-        eventually("a third part has come", || received() >= parts(3));
+        // Two are sent, one is behind them, and one is gathered; beside them a few batches are under way.
+        eventually("a fourth part has come", || received() >= parts(4));
         std::thread::sleep(TIMEOUT / 12);
-        assert!(received() < parts(4), "{}", received());
+        assert!(received() < parts(5), "{}", received());
         assert_eq!(ended.join().unwrap(), 503);
     });
     eventually("no memory is held", || server.readiness()["budget_used_bytes"] == 0);
+    place.assert_nothing_left(&[&server]);
+}
+
+#[test]
+fn an_upload_in_parts_is_taken_back_once_none_of_them_is_under_way() {
+    let place = Engine::Moto.place();
+    let slow = "attachment = 1, operation = \"write\", nth = 1, always = true, fault = \"slow\"";
+    let server = Setup { storage: format!("faults = [{{ {slow} }}]\n"), ..place.setup() }.start();
+    let mut connection = server.connect();
+    connection.begin(&token(&[1]), 1, 1, &Form::file(&noise(6 * PART, 1)), 3 * PART + PART / 2);
+    eventually("two parts are under way", || {
+        requests(&server, 1).iter().filter(|request| *request == "write").count() == 2
+    });
+    drop(connection);
+    eventually("it is taken back", || requests(&server, 1).contains(&"abort".to_owned()));
+    let steps = steps(&server, 1);
+    let before = &steps[..steps.iter().position(|(request, _)| request == "abort").unwrap()];
+    let writes = |end: bool| before.iter().filter(|(request, ended)| request == "write" && *ended == end).count();
+    assert_eq!((writes(false), writes(true)), (2, 2), "{steps:?}");
     place.assert_nothing_left(&[&server]);
 }

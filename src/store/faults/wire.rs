@@ -25,8 +25,17 @@ impl HttpTransport for Wire {
         let query = request.uri().query().unwrap_or_default();
         // A listing has its folder in the query.
         let query = percent_encoding::percent_decode_str(query).decode_utf8_lossy().into_owned();
-        let operation = operation(request.method(), &query);
-        let status = match self.faults.next(operation, &format!("{path}?{query}")) {
+        let (operation, path) = (operation(request.method(), &query), format!("{path}?{query}"));
+        let answer = self.act(operation, &path, request).await;
+        // One that is given up before does not end.
+        tracing::debug!(?operation, path, "storage operation ended");
+        answer
+    }
+}
+
+impl Wire {
+    async fn act(&self, operation: Operation, path: &str, request: Request<Buffer>) -> Result<Response<HttpBody>> {
+        let status = match self.faults.next(operation, path) {
             None => return self.inner.fetch(request).await,
             Some(Fault::Hang) => pending().await,
             Some(Fault::Slow) => {
