@@ -31,7 +31,10 @@ pub enum Program {
     /// A server as it is written in an afternoon.
     Plain(Plain),
     /// A copy by OpenDAL, with nobody who uploads.
-    Copy,
+    Copy {
+        /// How many parts of an object are sent at once.
+        at_once: usize,
+    },
     /// nginx with its DAV module.
     Nginx,
     /// miniserve.
@@ -70,7 +73,9 @@ pub fn all(peers: Option<&[String]>, attachd: &Path, against: Option<&Path>) -> 
         Contestant { name: "attachd gRPC 1 MiB", program: attachd(), door: Door::Grpc { message: LARGE_MESSAGE } },
         Contestant { name: "attachd gRPC 64 KiB", program: attachd(), door: Door::Grpc { message: SMALL_MESSAGE } },
     ];
-    all.push(Contestant { name: "OpenDAL copy", program: Program::Copy, door: Door::Copy });
+    for (name, at_once) in [("OpenDAL copy", 1), ("OpenDAL copy, two parts at once", 2)] {
+        all.push(Contestant { name, program: Program::Copy { at_once }, door: Door::Copy });
+    }
     if let Some(path) = against {
         let before = || Program::Attachd(path.to_owned());
         all.push(Contestant { name: "before REST", program: before(), door: Door::Form });

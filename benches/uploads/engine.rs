@@ -93,8 +93,9 @@ impl Drop for Engine {
     }
 }
 
-/// Copies when it is told to, by a line with the number of objects and their size, and says when it is done.
-pub fn copy(options: &[String]) -> Result {
+/// Copies when it is told to, by a line with the number of objects and their size, and says when it is done. Of each object so
+/// many parts are sent at once.
+pub fn copy(at_once: usize, options: &[String]) -> Result {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.install_default().map_err(|_| "there is a provider of cryptography already")?;
     HttpTransporter::install_default(ReqwestTransport::default());
@@ -110,7 +111,7 @@ pub fn copy(options: &[String]) -> Result {
         runtime.block_on(async {
             let mut copies = tokio::task::JoinSet::new();
             for number in objects..objects + count {
-                copies.spawn(object(operator.clone(), number, size));
+                copies.spawn(object(operator.clone(), number, size, at_once));
             }
             while let Some(copy) = copies.join_next().await {
                 copy??;
@@ -123,9 +124,9 @@ pub fn copy(options: &[String]) -> Result {
     Ok(())
 }
 
-async fn object(operator: Operator, number: u64, size: u64) -> Result {
+async fn object(operator: Operator, number: u64, size: u64, at_once: usize) -> Result {
     let part = load::noise(PART.min(size) as usize);
-    let mut writer = operator.writer(&number.to_string()).await?;
+    let mut writer = operator.writer_with(&number.to_string()).concurrent(at_once).await?;
     let mut left = size;
     while left > 0 {
         let piece = left.min(PART);
@@ -145,10 +146,11 @@ pub struct Copying {
 
 impl Copying {
     /// Starts the process.
-    pub fn start(engine: &Engine) -> Result<(Child, Copying)> {
+    pub fn start(engine: &Engine, at_once: usize) -> Result<(Child, Copying)> {
         let options = engine.options().into_iter().map(|(name, value)| format!("{name}={value}"));
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.arg("copy").args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let command = command.arg("copy").arg(at_once.to_string()).args(options);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let orders = child.stdin.take().ok_or("no input")?;
         let answers = BufReader::new(child.stdout.take().ok_or("no output")?);
         let mut copying = Copying { orders, answers };

@@ -98,7 +98,7 @@ enum Command {
     Plain { plain: plain::Plain, root: PathBuf },
     /// Copies into S3 what it is told to
     #[command(hide = true)]
-    Copy { options: Vec<String> },
+    Copy { at_once: usize, options: Vec<String> },
     /// Reads what `perf script` writes, and writes a picture of where the time goes
     Flame,
     /// Fills a storage root with attachments of one client
@@ -110,7 +110,7 @@ fn main() -> Result {
     match &arguments.command {
         Some(Command::Floor { floor, root }) => floor::serve(*floor, root),
         Some(Command::Plain { plain, root }) => plain::serve(*plain, root),
-        Some(Command::Copy { options }) => engine::copy(options),
+        Some(Command::Copy { at_once, options }) => engine::copy(*at_once, options),
         Some(Command::Flame) => {
             print!("{}", flame::draw(std::io::stdin().lock())?);
             Ok(())

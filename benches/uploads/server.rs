@@ -68,9 +68,9 @@ impl Server {
             Program::Attachd(program) => Server::attachd(program, contestant.door, place, limits),
             Program::Floor(floor) => own("floor", floor, folder),
             Program::Plain(plain) => own("plain", plain, folder),
-            Program::Copy => {
+            Program::Copy { at_once } => {
                 let begun = Instant::now();
-                let (child, copying) = Copying::start(place.engine.ok_or("there is no engine to copy to")?)?;
+                let (child, copying) = Copying::start(place.engine.ok_or("there is no engine to copy to")?, *at_once)?;
                 Ok(Server {
                     child,
                     folder: folder.to_owned(),
