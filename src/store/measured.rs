@@ -1,20 +1,33 @@
 //! Counts and times what is sent to a service of OpenDAL's, each try of its own: it lies below whatever tries again. A layer
 //! that changes nothing.
+//!
+//! Where a writer sends several parts at once, a call of it says what became of a part, the one that it hands on or another one
+//! before that failed, but not how long that took: it waits for one that was sent before, or not at all. That is how long the task
+//! of a part takes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use opendal::raw::oio::{Delete, List, Read, ReadStreamDyn, Write};
 use opendal::raw::{
-    Layer, OpCompose, OpCopy, OpCreateDir, OpDelete, OpList, OpPresign, OpRead, OpRename, OpRestore, OpStat, OpWrite,
-    RpCreateDir, RpPresign, RpRead, RpRename, RpRestore, RpStat, Service, ServiceInfo, Servicer, oio,
+    BoxedStaticFuture, Layer, OpCompose, OpCopy, OpCreateDir, OpDelete, OpList, OpPresign, OpRead, OpRename, OpRestore,
+    OpStat, OpWrite, RpCreateDir, RpPresign, RpRead, RpRename, RpRestore, RpStat, Service, ServiceInfo, Servicer, oio,
 };
-use opendal::{Buffer, BytesRange, Capability, Error, ErrorKind, Metadata, OperationContext, Result};
+use opendal::{
+    Buffer, BytesRange, Capability, Error, ErrorKind, Execute, Executor, Metadata, OperationContext, Result,
+};
 
 use crate::telemetry::{Metrics, Operation, Outcome, Timing};
 
 /// The layer.
 #[derive(Clone, Debug)]
 pub struct Measured(Metrics);
+
+/// Runs the tasks of a writer, each of which sends a part.
+struct Parts {
+    inner: Arc<dyn Execute>,
+    metrics: Metrics,
+}
 
 impl Measured {
     /// A layer that counts in `metrics`.
@@ -23,7 +36,10 @@ impl Measured {
     }
 
     async fn time<T>(&self, operation: Operation, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
-        let timing = self.0.operation(operation);
+        self.until(self.0.operation(operation), work).await
+    }
+
+    async fn until<T>(&self, timing: Timing, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let done = work.await;
         timing.end(done.as_ref().err().map_or(Outcome::Ok, outcome));
         done
@@ -47,6 +63,28 @@ impl Layer for Measured {
     }
 }
 
+impl Execute for Parts {
+    fn execute(&self, part: BoxedStaticFuture<()>) {
+        let metrics = self.metrics.clone();
+        self.inner.execute(Box::pin(async move {
+            let began = Instant::now();
+            part.await;
+            metrics.took(Operation::Write, began.elapsed());
+        }));
+    }
+
+    fn timeout(&self) -> Option<BoxedStaticFuture<()>> {
+        self.inner.timeout()
+    }
+}
+
+/// A writer under the layer.
+pub struct Writer {
+    inner: Under<oio::Writer>,
+    /// Whether it sends several parts at once.
+    several: bool,
+}
+
 /// A service, or what it hands out, under the layer.
 #[derive(Debug)]
 struct Under<T> {
@@ -62,7 +100,7 @@ impl<T> Under<T> {
 
 impl Service for Under<Servicer> {
     type Reader = Under<oio::Reader>;
-    type Writer = Under<oio::Writer>;
+    type Writer = Writer;
     type Lister = Under<oio::Lister>;
     type Deleter = Deletion;
     type Copier = oio::Copier;
@@ -89,7 +127,14 @@ impl Service for Under<Servicer> {
     }
 
     fn write(&self, ctx: &OperationContext, path: &str, args: OpWrite) -> Result<Self::Writer> {
-        Ok(self.over(self.inner.write(ctx, path, args)?))
+        let several = args.concurrent() > 1;
+        let inner = if several {
+            let parts = Parts { inner: ctx.executor().clone().into_inner(), metrics: self.layer.0.clone() };
+            self.inner.write(&ctx.with_executor(Executor::with(parts)), path, args)?
+        } else {
+            self.inner.write(ctx, path, args)?
+        };
+        Ok(Writer { inner: self.over(inner), several })
     }
 
     fn delete(&self, ctx: &OperationContext) -> Result<Self::Deleter> {
@@ -131,17 +176,22 @@ impl Read for Under<oio::Reader> {
     }
 }
 
-impl Write for Under<oio::Writer> {
+impl Write for Writer {
     async fn write(&mut self, bytes: Buffer) -> Result<()> {
-        self.layer.time(Operation::Write, self.inner.write(bytes)).await
+        let Under { inner, layer } = &mut self.inner;
+        let timing = layer.0.operation(Operation::Write);
+        let timing = if self.several { timing.untimed() } else { timing };
+        layer.until(timing, inner.write(bytes)).await
     }
 
     async fn close(&mut self) -> Result<Metadata> {
-        self.layer.time(Operation::Close, self.inner.close()).await
+        let Under { inner, layer } = &mut self.inner;
+        layer.time(Operation::Close, inner.close()).await
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.layer.time(Operation::Abort, self.inner.abort()).await
+        let Under { inner, layer } = &mut self.inner;
+        layer.time(Operation::Abort, inner.abort()).await
     }
 }
 

@@ -226,7 +226,12 @@ impl Metrics {
                 outcome = field::Empty,
             ),
         };
-        Timing { metrics: self.clone(), operation, began: Instant::now(), outcome: Outcome::Abandoned, span }
+        Timing { metrics: self.clone(), operation, began: Some(Instant::now()), outcome: Outcome::Abandoned, span }
+    }
+
+    /// A storage operation took so long, which is counted elsewhere.
+    pub fn took(&self, operation: Operation, time: Duration) {
+        self.0.operation_seconds.get_or_create(&[("operation", operation.as_str())]).observe(time.as_secs_f64());
     }
 
     /// Times a storage operation whose failure is one of ours.
@@ -256,12 +261,19 @@ impl Metrics {
 pub struct Timing {
     metrics: Metrics,
     operation: Operation,
-    began: Instant,
+    /// Absent where something else says how long it takes.
+    began: Option<Instant>,
     outcome: Outcome,
     span: Span,
 }
 
 impl Timing {
+    /// The same, whose time is not to be seen.
+    pub fn untimed(mut self) -> Timing {
+        self.began = None;
+        self
+    }
+
     /// The operation ended.
     pub fn end(mut self, outcome: Outcome) {
         self.outcome = outcome;
@@ -271,10 +283,10 @@ impl Timing {
 impl Drop for Timing {
     fn drop(&mut self) {
         self.span.record("outcome", self.outcome.as_str());
-        let Families { operations, operation_seconds, .. } = &*self.metrics.0;
-        operations.get_or_create(&storage(self.operation, self.outcome)).inc();
-        let elapsed = self.began.elapsed().as_secs_f64();
-        operation_seconds.get_or_create(&[("operation", self.operation.as_str())]).observe(elapsed);
+        self.metrics.0.operations.get_or_create(&storage(self.operation, self.outcome)).inc();
+        if let Some(began) = self.began {
+            self.metrics.took(self.operation, began.elapsed());
+        }
     }
 }
 

@@ -348,6 +348,23 @@ fn two_parts_are_sent_while_the_next_one_is_taken_in_and_no_more_than_that() {
 }
 
 #[test]
+fn each_part_that_is_sent_beside_others_is_counted_with_what_became_of_it() {
+    let place = Engine::Moto.place();
+    let limited = "attachment = 1, operation = \"write\", nth = 2, fault = \"rate_limited\"";
+    let server = Setup { storage: format!("faults = [{{ {limited} }}]\n"), ..place.setup() }.start();
+    let [ok, limited] = ["ok", "rate_limited"]
+        .map(|outcome| format!("attachd_storage_operations_total{{operation=\"write\",outcome=\"{outcome}\"}}"));
+    let timed = "attachd_storage_operation_duration_seconds_count{operation=\"write\"}";
+    let before = server.numbers();
+    assert_eq!(upload(&server, Door::Rest, 1, &noise(4 * PART + 1000, 1)), 201);
+    let after = server.numbers();
+    let more = |series: &str| after[series] - before[series];
+    // The end is sent by the close as well, beside the last whole part; and a record is handed on before its put is closed.
+    assert_eq!((more(&ok), more(&limited), more(timed)), (6.0, 1.0, 7.0));
+    place.assert_nothing_left(&[&server]);
+}
+
+#[test]
 fn an_upload_in_parts_is_taken_back_once_none_of_them_is_under_way() {
     let place = Engine::Moto.place();
     let slow = "attachment = 1, operation = \"write\", nth = 1, always = true, fault = \"slow\"";
