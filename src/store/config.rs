@@ -120,7 +120,7 @@ impl Config {
     /// How many bytes one upload keeps until it is stored. Zero where it is not sent in parts.
     pub fn kept_by_upload(&self, sizing: Sizing) -> u64 {
         let parts = self.service().ok().and_then(|service| service.parts(sizing));
-        parts.map(|parts| parts.bytes()).unwrap_or_default()
+        parts.map(|parts| parts.kept).unwrap_or_default()
     }
 
     /// How many bytes of content that pass through the storage can make use of, if there is such a number.

@@ -148,7 +148,7 @@ impl Objects {
 
     /// How many bytes an upload keeps to its end, if it is known that no more than `size` arrive.
     pub fn kept_by_upload(&self, size: Option<u64>) -> usize {
-        let most = self.parts.map_or(0, |parts| usize::try_from(parts.bytes()).unwrap_or(usize::MAX));
+        let most = self.parts.map_or(0, |parts| usize::try_from(parts.kept).unwrap_or(usize::MAX));
         size.and_then(|size| usize::try_from(size).ok()).map_or(most, |size| most.min(sink::room(size)))
     }
 

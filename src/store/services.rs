@@ -36,17 +36,10 @@ pub struct Sizing {
 pub struct Parts {
     /// The size of each but the last, in bytes.
     pub size: u64,
-    /// How many of them one upload keeps in memory.
-    pub kept: u64,
-    /// How many it sends at once.
+    /// How many one upload sends at once.
     pub at_once: usize,
-}
-
-impl Parts {
-    /// How many bytes one upload keeps.
-    pub fn bytes(&self) -> u64 {
-        self.size * self.kept
-    }
+    /// How many bytes it keeps in memory at most.
+    pub kept: u64,
 }
 
 /// How the versions of an object are told apart.
@@ -148,10 +141,10 @@ impl Service {
     pub fn parts(&self, sizing: Sizing) -> Option<Parts> {
         let least = sizing.largest.div_ceil(PARTS).div_ceil(PART_UNIT) * PART_UNIT;
         let size = Some(self.part).filter(|part| *part > 0).map(|part| least.max(part))?;
-        let one = Parts { size, kept: self.parts_kept, at_once: 1 };
-        let two = Parts { size, kept: self.parts_kept + 1, at_once: 2 };
-        let room = two.bytes() <= sizing.memory / LEAST_AT_ONCE;
-        Some(if self.two_at_once && room { two } else { one })
+        let whole = sizing.largest.next_multiple_of(PART_UNIT);
+        let one = Parts { size, at_once: 1, kept: whole.min(size * self.parts_kept) };
+        let two = Parts { size, at_once: 2, kept: whole.min(size * (self.parts_kept + 1)) };
+        Some(if self.two_at_once && two.kept <= sizing.memory / LEAST_AT_ONCE { two } else { one })
     }
 }
 
@@ -342,11 +335,20 @@ mod tests {
     #[test]
     fn two_parts_are_sent_at_once_where_four_uploads_have_room_to_do_so() {
         let at_once = |service: &str, memory: u64| {
-            let parts = find(service).unwrap().parts(Sizing { largest: 1, memory }).unwrap();
-            (parts.at_once, parts.bytes() >> 20)
+            let parts = find(service).unwrap().parts(Sizing { largest: 5 << 30, memory }).unwrap();
+            (parts.at_once, parts.kept >> 20)
         };
         assert_eq!(at_once("s3", (80 << 20) - 1), (1, 15));
         assert_eq!(at_once("s3", 80 << 20), (2, 20));
         assert_eq!(at_once("gcs", u64::MAX), (1, 20));
+    }
+
+    #[cfg(feature = "s3")]
+    #[test]
+    fn an_upload_keeps_no_more_than_the_largest_has() {
+        let kept = |largest: u64| find("s3").unwrap().parts(Sizing { largest, memory: u64::MAX }).unwrap().kept;
+        assert_eq!([1, PART_UNIT, PART_UNIT + 1].map(|largest| kept(largest) / PART_UNIT), [1, 1, 2]);
+        assert_eq!([4 * PART - 1, 4 * PART, 4 * PART + 1].map(kept), [4 * PART; 3]);
+        assert_eq!(kept(19 << 20), 19 << 20);
     }
 }
