@@ -312,12 +312,25 @@ fn an_upload_takes_the_requests_that_are_listed_here() {
     }
 }
 
+/// A budget in which one part of an upload is sent at once.
+const SMALL_BUDGET: &str = "memory_budget = \"32MiB\"\n";
+
 #[test]
 fn the_last_parts_of_an_upload_have_each_the_time_of_an_operation() {
+    last_parts_in_time("");
+}
+
+#[test]
+fn the_last_parts_of_an_upload_that_go_one_after_the_other_have_each_the_time_of_an_operation() {
+    last_parts_in_time(SMALL_BUDGET);
+}
+
+fn last_parts_in_time(limits: &str) {
     let place = Engine::Moto.place();
     // The put of the first part, which goes on beside, and of what the close sends the second part and the end: each hangs once.
     let hangs = [3, 5, 8].map(|nth| format!("{{ attachment = 1, nth = {nth}, fault = \"hang\" }}")).join(", ");
-    let server = Setup { storage: format!("timeout = \"3s\"\nfaults = [{hangs}]\n"), ..place.setup() }.start();
+    let storage = format!("timeout = \"3s\"\nfaults = [{hangs}]\n");
+    let server = Setup { storage, limits: limits.to_owned(), ..place.setup() }.start();
     let bytes = noise(2 * PART + 1000, 1);
     assert_eq!(upload(&server, Door::Rest, 1, &bytes), 201);
     let expected = ["read", "open", "write", "write", "write", "write", "write", "close", "close"];
@@ -327,20 +340,31 @@ fn the_last_parts_of_an_upload_have_each_the_time_of_an_operation() {
 
 #[test]
 fn two_parts_are_sent_while_the_next_one_is_taken_in_and_no_more_than_that() {
+    // Two are sent, one is behind them, and one is gathered.
+    sent_beside_what_comes("", 4);
+}
+
+#[test]
+fn one_part_is_sent_while_the_next_one_is_taken_in_where_there_is_little_memory() {
+    sent_beside_what_comes(SMALL_BUDGET, 3);
+}
+
+/// An upload of more parts than are `kept`, none of which the storage takes.
+fn sent_beside_what_comes(limits: &str, kept: usize) {
     let place = Engine::Moto.place();
     let storage = format!(
         "timeout = \"{}s\"\nfaults = [{{ attachment = 1, operation = \"write\", nth = 1, always = true, fault = \"hang\" }}]\n",
         TIMEOUT.as_secs()
     );
-    let server = Setup { storage, ..place.setup() }.start();
+    let server = Setup { storage, limits: limits.to_owned(), ..place.setup() }.start();
     let received = || server.numbers()["attachd_upload_received_bytes_total{door=\"rest\"}"];
     let parts = |count: usize| f64::from(u32::try_from(count * PART).unwrap());
     std::thread::scope(|scope| {
         let ended = scope.spawn(|| upload(&server, Door::Rest, 1, &noise(6 * PART, 1)));
-        // Two are sent, one is behind them, and one is gathered; beside them a few batches are under way.
-        eventually("a fourth part has come", || received() >= parts(4));
+        eventually("as many parts have come", || received() >= parts(kept));
         std::thread::sleep(TIMEOUT / 12);
-        assert!(received() < parts(5), "{}", received());
+        // Beside them a few batches are under way.
+        assert!(received() < parts(kept + 1), "{}", received());
         assert_eq!(ended.join().unwrap(), 503);
     });
     eventually("no memory is held", || server.readiness()["budget_used_bytes"] == 0);
