@@ -41,7 +41,11 @@ pub fn least(kept: u64) -> u64 {
 
 /// How many bytes of a budget are for what uploads keep.
 pub fn for_kept(memory_budget: ByteSize) -> u64 {
-    (units(memory_budget) / QUARTERS * QUARTERS_KEPT * UNIT) as u64
+    (units_kept(units(memory_budget)) * UNIT) as u64
+}
+
+fn units_kept(all: usize) -> usize {
+    all / QUARTERS * QUARTERS_KEPT
 }
 
 fn units(memory_budget: ByteSize) -> usize {
@@ -111,7 +115,7 @@ impl Budget {
     /// A budget with all of its memory free.
     pub fn new(config: Config) -> Budget {
         let units = units(config.memory_budget);
-        let kept = if config.kept > 0 { units / QUARTERS * QUARTERS_KEPT } else { 0 };
+        let kept = if config.kept > 0 { units_kept(units) } else { 0 };
         let most = usize::try_from(config.kept).map_or(kept, |bytes| bytes.div_ceil(UNIT).min(kept));
         let useful =
             config.useful.and_then(|bytes| usize::try_from(bytes).ok()).map_or(usize::MAX, |bytes| bytes / UNIT);
