@@ -52,9 +52,6 @@ struct Beside {
 struct Gathered {
     pieces: Vec<BytesMut>,
     size: usize,
-    /// Whether there were parts before it. The first piece of the first part grows with what is in it, as it may be all there is; the
-    /// others have their whole size at once, since to grow is to copy.
-    later: bool,
 }
 
 impl Execute for Beside {
@@ -121,7 +118,8 @@ impl Sink {
         for mut bytes in batch {
             while !bytes.is_empty() {
                 let room = part - self.gathered.size;
-                self.gathered.push(&bytes.split_to(room.min(bytes.len())));
+                let first = matches!(self.outgoing, Outgoing::Unopened);
+                self.gathered.push(&bytes.split_to(room.min(bytes.len())), first);
                 if self.gathered.size == part {
                     self.send().await?;
                 }
@@ -235,14 +233,15 @@ pub(super) fn room(size: usize) -> usize {
 }
 
 impl Gathered {
-    /// Copies, so that the memory of a part is what it holds and not the buffers that it came in.
-    fn push(&mut self, mut bytes: &[u8]) {
+    /// Copies, so that the memory of a part is what it holds and not the buffers that it came in. The first piece of the first part
+    /// grows with what is in it, as it may be all there is; the others have their whole size at once, since to grow is to copy.
+    fn push(&mut self, mut bytes: &[u8], first: bool) {
         self.size += bytes.len();
         while !bytes.is_empty() {
             let room = self.pieces.last().map_or(0, |piece| PIECE - piece.len());
             if room == 0 {
-                let first = self.pieces.is_empty() && !self.later;
-                let capacity = if first { bytes.len().next_power_of_two().min(PIECE) } else { PIECE };
+                let grows = first && self.pieces.is_empty();
+                let capacity = if grows { bytes.len().next_power_of_two().min(PIECE) } else { PIECE };
                 self.pieces.push(BytesMut::with_capacity(capacity));
             }
             let Some(piece) = self.pieces.last_mut() else { return };
@@ -253,7 +252,7 @@ impl Gathered {
     }
 
     fn take(&mut self) -> Buffer {
-        let Gathered { pieces, .. } = std::mem::replace(self, Gathered { later: true, ..Gathered::default() });
+        let Gathered { pieces, .. } = std::mem::take(self);
         Buffer::from(pieces.into_iter().map(BytesMut::freeze).collect::<Vec<Bytes>>())
     }
 }
