@@ -8,6 +8,7 @@ set -uo pipefail
 # What builds and tests take of a disk.
 gibibytes=16
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tests/apt.sh
 # A test that is ended from outside leaves its files, up to a gigabyte: all are below one directory, which goes with the run.
 # Servers that give up root read there too.
 TMPDIR=$(mktemp -d) && chmod 1777 "$TMPDIR" || exit 1
@@ -44,13 +45,13 @@ step() {
 
 # The tests of faults mount a small disk, in mounts of their own, and look at system calls.
 faults() {
-    command -v strace >/dev/null || { apt-get update -qq && apt-get install -y -qq strace; } || return 1
+    command -v strace >/dev/null || apt_install strace || return 1
     unshare --mount --propagation private cargo test --locked --features faults --test faults -- --nocapture
 }
 
 # Only that it works: in a debug build, whose parts are there already, and with loads that say nothing of speed.
 benchmark() {
-    command -v nginx >/dev/null || { apt-get update -qq && apt-get install -y -qq nginx-light; } || return 1
+    command -v nginx >/dev/null || apt_install nginx-light || return 1
     cargo bench --locked --profile dev --bench uploads -- --smoke --peers nginx,axum,tonic
 }
 

@@ -6,6 +6,7 @@
 set -uo pipefail
 attachd=$(realpath "${1:?usage: run.sh PATH_TO_ATTACHD}")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/../apt.sh"
 env_dir=$here/../.env/auth
 work=$(mktemp -d)
 passed=0
@@ -46,7 +47,7 @@ for tool in curl:curl jq:jq openssl:openssl xxd:xxd node:nodejs npm:npm; do
 done
 python3 -c 'import ensurepip, venv' 2>/dev/null || lacking+=(python3-venv)
 if [ ${#lacking[@]} -gt 0 ]; then
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${lacking[@]}"; } >/dev/null ||
+    apt_install "${lacking[@]}" ||
         abort "cannot install ${lacking[*]}"
 fi
 mkdir -p "$env_dir"

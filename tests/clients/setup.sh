@@ -4,6 +4,7 @@
 # cannot be had is named, and the exit status is 1: no client is ever skipped.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/../apt.sh"
 env_dir=$here/../.env
 proto_dir=$here/../../proto
 
@@ -37,17 +38,12 @@ fail() {
     exit 1
 }
 
-as_root() {
-    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
-}
-
 mapfile -t lacking < <(missing)
 if [ ${#lacking[@]} -gt 0 ]; then
     mapfile -t packages < <(printf '%s\n' "${lacking[@]}" | cut -d'|' -f2)
     command -v apt-get >/dev/null || fail "missing, and there is no apt-get to install it: $(cut -d'|' -f1 <<<"${lacking[0]}")"
     echo "setup: installing ${packages[*]}"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq || fail "apt-get update failed"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null ||
+    apt_install "${packages[@]}" ||
         fail "cannot install ${packages[*]}"
     mapfile -t lacking < <(missing)
     [ ${#lacking[@]} -eq 0 ] || fail "still missing: $(printf '%s\n' "${lacking[@]}" | cut -d'|' -f1 | paste -sd,)"

@@ -1,5 +1,6 @@
 # Helpers of the scripts in this folder. Sourced, never run.
 # shellcheck shell=bash disable=SC2034
+. tests/apt.sh
 passed=0
 failed=0
 work=$(mktemp -d)
@@ -48,12 +49,7 @@ conclude() {
 # need COMMAND PACKAGE: installs a Debian package where a command is missing.
 need() {
     command -v "$1" >/dev/null && return
-    if [ -z "${apt_updated:-}" ]; then
-        apt-get update -qq
-        apt_updated=yes
-    fi
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
-    command -v "$1" >/dev/null || abort "$2 cannot be installed"
+    apt_install "$2" && command -v "$1" >/dev/null || abort "$2 cannot be installed"
 }
 
 # configuration ROOT: prints one for a server on ports that the system picks, with its files in ROOT and the key of its tokens in

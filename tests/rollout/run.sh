@@ -5,6 +5,7 @@
 # Usage: run.sh path/to/attachd. Its last line is `N passed, N failed`.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/../apt.sh"
 attachd=$(realpath "$1")
 python=$here/../.env/python/bin/python
 
@@ -12,7 +13,7 @@ for tool in haproxy nginx; do
     command -v "$tool" >/dev/null || {
         package=$tool
         if [ "$tool" = nginx ]; then package=nginx-light; fi
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null
+        apt_install "$package"
     }
 done
 "$here/../clients/setup.sh"

@@ -4,16 +4,13 @@
 # takes seconds. iproute2, strace and nginx come by apt. Whatever cannot be had is named, and the exit status is 1.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/../apt.sh"
 env_dir=$here/../.env
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/attachd-tests/bin
 
 fail() {
     echo "storage setup: $*" >&2
     exit 1
-}
-
-as_root() {
-    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
 lacking=()
@@ -24,8 +21,7 @@ command -v strace >/dev/null || lacking+=(strace)
 command -v npm >/dev/null || lacking+=(nodejs npm)
 python3 -c 'import ensurepip, venv' 2>/dev/null || lacking+=(python3-venv)
 if [ ${#lacking[@]} -gt 0 ]; then
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq || fail "apt-get update failed"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${lacking[@]}" >/dev/null ||
+    apt_install "${lacking[@]}" ||
         fail "cannot install ${lacking[*]}"
 fi
 

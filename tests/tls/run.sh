@@ -4,10 +4,11 @@
 # Usage: run.sh path/to/attachd. Its last line is `N passed, N failed`.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/../apt.sh"
 attachd=$(realpath "$1")
 python=$here/../.env/python/bin/python
 "$here/../clients/setup.sh"
-command -v openssl >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssl >/dev/null; }
+command -v openssl >/dev/null || apt_install openssl
 
 export LC_ALL=C.UTF-8
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY grpc_proxy
