@@ -2,8 +2,6 @@
 //! arriving multipart body becomes the same stream of messages that a gRPC client sends, its bytes moved, not copied; the
 //! reply becomes the documented envelope. What an upload means is decided in `rpc` and `upload`, not here.
 
-use std::borrow::Cow;
-
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -19,17 +17,21 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
-use crate::attachment::{Digest, Id};
+use crate::attachment::Digest;
 use crate::audit::{Action, Entry};
 use crate::envelope;
 use crate::error::{Error, Kind, Result};
 use crate::multipart::{Boundary, Event, Limits, Parser, PartHead};
 use crate::pb::upload_attachment_request::Message;
-use crate::pb::{Attachment, UPLOAD_PATH_FIELDS, UPLOAD_ROUTE, UploadAttachmentRequest, UploadFinish, UploadHeader};
+use crate::pb::{Attachment, UPLOAD_ROUTE, UploadAttachmentRequest, UploadFinish, UploadHeader};
 use crate::rpc::{self, Admitted, Attachments};
 use crate::telemetry::{Door, Method, RequestId, Trail};
 
+mod near_miss;
 pub mod openapi;
+mod target;
+
+use target::target;
 
 /// RFC 9530.
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -142,37 +144,6 @@ fn created(attachment: &Attachment) -> Response {
         }
     }
     response
-}
-
-/// The ids of the path and the query. Unknown query keys are ignored.
-fn target(path: Result<RawPathParams, RawPathParamsRejection>, query: &str) -> Result<UploadHeader> {
-    let path = path.map_err(|_| Error::invalid("the path is not UTF-8"))?;
-    let bound = |field: &'static str| {
-        let (_, text) =
-            path.iter().find(|(name, _)| *name == field).ok_or_else(|| Error::internal("an unbound path"))?;
-        Id::parse(field, text).map(Id::get)
-    };
-    let [client_id, attachment_id] = UPLOAD_PATH_FIELDS.map(bound);
-    let optional = |field: &'static str| {
-        let mut given = None;
-        for (key, value) in query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
-            let key: Cow<'_, [u8]> = percent_encoding::percent_decode_str(key).into();
-            match key.strip_prefix(field.as_bytes()) {
-                Some(b"") if given.is_none() => given = Some(percent_encoding::percent_decode_str(value)),
-                // A list, as some clients write it, even of one. To ignore it would be to upload to no project at all.
-                Some([] | [b'[', ..]) => return Err(Error::invalid_field(field, "must be given once")),
-                _ => {}
-            }
-        }
-        given.map(|value| Id::parse(field, &value.decode_utf8_lossy()).map(Id::get)).transpose()
-    };
-    Ok(UploadHeader {
-        client_id: client_id?,
-        attachment_id: attachment_id?,
-        project_id: optional("project_id")?,
-        portfolio_id: optional("portfolio_id")?,
-        ..UploadHeader::default()
-    })
 }
 
 /// The value of a header that may come once.

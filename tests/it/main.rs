@@ -34,6 +34,7 @@ mod multipart;
 mod order;
 mod pace;
 mod parity;
+mod query;
 mod race;
 mod reference;
 mod register;
