@@ -1,5 +1,6 @@
 //! The audit trail: one line for each upload and registration that somebody asked for, with who, what, on which attachment,
-//! from where, and how it ended. The lines have a target of their own, `attachd::audit`, so that they can be kept apart from
+//! from where, and how it ended. If the storage did not answer, the outcome is `unknown`, and a second line follows when the
+//! storage answers after all. The lines have a target of their own, `attachd::audit`, so that they can be kept apart from
 //! the log. This module must not know how a decision is made, and never sees a token.
 
 use std::fmt;
@@ -41,8 +42,8 @@ pub struct Asked {
     pub portfolio: Option<i64>,
 }
 
-/// One line of the audit trail, from the moment of the request on. Clones are the same line: it is written once, by whoever
-/// learns first how the request ended, and by the last one to drop it where nobody does, because the client has gone.
+/// One line of the audit trail, from the moment of the request on. Clones are the same line. It is written once: by the first
+/// clone that learns how the request ended, else when the last clone is dropped.
 #[derive(Clone)]
 pub struct Entry(Arc<Line>);
 
@@ -63,12 +64,22 @@ struct About {
 
 /// How a request ended.
 struct End<'a> {
-    /// `done`, `refused`, `failed`, or `abandoned`.
+    /// `done`, `refused`, `failed`, `unknown`, or `abandoned`.
     outcome: &'static str,
     /// The stable word of the error table.
     reason: &'static str,
     why: Option<&'a str>,
+    /// Whether an earlier line of the same request said that its outcome was unknown.
+    late: bool,
 }
+
+const DONE: End<'_> = End { outcome: "done", reason: "OK", why: None, late: false };
+
+/// The storage did not make a change whose outcome was unknown.
+const NOT_DONE: End<'_> = End { outcome: "failed", reason: "STORAGE_UNAVAILABLE", why: None, late: false };
+
+/// The client went away before anything was changed.
+const ABANDONED: End<'_> = End { outcome: "abandoned", reason: "CLIENT_GONE", why: None, late: false };
 
 impl Entry {
     /// Begins the line of a request.
@@ -88,17 +99,27 @@ impl Entry {
 
     /// What was asked for has happened.
     pub fn done(&self) {
-        self.0.write(&End { outcome: "done", reason: "OK", why: None });
+        self.0.write_once(&DONE);
+    }
+
+    /// A change whose outcome was unknown has been made after all, or will not be made. This is a second line.
+    pub fn settled(&self, made: bool) {
+        let end = if made { DONE } else { NOT_DONE };
+        self.0.write(&self.0.about(), &End { late: true, ..end });
     }
 
     /// What was asked for has not happened.
     pub fn refused(&self, error: &Error) {
         let row = error.kind().row();
-        let outcome = if row.status.is_server_error() { "failed" } else { "refused" };
+        let outcome = match error.is_unsettled() {
+            true => "unknown",
+            false if row.status.is_server_error() => "failed",
+            false => "refused",
+        };
         // The caller is told less of a token than we know. The cause of any other failure belongs into the log.
         let of_token = matches!(error.kind(), Kind::TokenMissing | Kind::TokenInvalid | Kind::TokenExpired);
         let why = error.log_source().filter(|_| of_token).unwrap_or_else(|| error.public_details().into_owned());
-        self.0.write(&End { outcome, reason: row.reason, why: Some(&why) });
+        self.0.write_once(&End { outcome, reason: row.reason, why: Some(&why), late: false });
     }
 }
 
@@ -107,12 +128,14 @@ impl Line {
         self.about.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, end: &End<'_>) {
+    fn write_once(&self, end: &End<'_>) {
         let mut about = self.about();
-        if about.written {
-            return;
+        if !std::mem::replace(&mut about.written, true) {
+            self.write(&about, end);
         }
-        about.written = true;
+    }
+
+    fn write(&self, about: &About, end: &End<'_>) {
         let (caller, asked) = (about.caller.as_ref(), about.asked.as_ref());
         tracing::info!(
             target: "attachd::audit",
@@ -130,6 +153,7 @@ impl Line {
             portfolio_id = asked.and_then(|asked| asked.portfolio),
             from = self.from.map(tracing::field::display),
             via = self.from.and_then(|from| from.via()).map(tracing::field::display),
+            late = end.late.then_some(true),
             "audit"
         );
     }
@@ -137,7 +161,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.write(&End { outcome: "abandoned", reason: "CLIENT_GONE", why: None });
+        self.write_once(&ABANDONED);
     }
 }
 

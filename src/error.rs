@@ -242,12 +242,13 @@ struct Inner {
     detail: Option<Cow<'static, str>>,
     field: Option<&'static str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    unsettled: bool,
 }
 
 impl Error {
     /// An error that says no more than its kind does.
     pub fn new(kind: Kind) -> Self {
-        Error(Box::new(Inner { kind, detail: None, field: None, source: None }))
+        Error(Box::new(Inner { kind, detail: None, field: None, source: None, unsettled: false }))
     }
 
     /// A broken rule, in words for the caller: lower case, no full stop.
@@ -277,6 +278,19 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Marks a failure after which the change that was asked for may have been made all the same, or may yet be made. The
+    /// caller is told so.
+    pub fn unsettled(mut self) -> Self {
+        self.0.unsettled = true;
+        self.0.detail.get_or_insert(Cow::Borrowed("whether the change was made is unknown"));
+        self
+    }
+
+    /// Whether the change that was asked for may have been made all the same, or may yet be made.
+    pub fn is_unsettled(&self) -> bool {
+        self.0.unsettled
     }
 
     /// What kind of failure this is.

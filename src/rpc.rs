@@ -28,8 +28,10 @@ use crate::telemetry::{Caller, Door, Exit, Method, Metrics, REQUEST_ID, RequestI
 pub use crate::upload::Admitted;
 use crate::upload::{Declared, Header, Piece, Uploads};
 
+mod deadline;
 mod frames;
 
+use deadline::before_deadline;
 pub use frames::Unread;
 
 /// Where an upload is called. Its body is not for tonic to read, which would put every message together: it is to be handed over as
@@ -141,10 +143,11 @@ impl Attachments {
         caller: &Principal,
         request: &RegisterAttachmentRequest,
         trail: &Trail,
+        entry: &Entry,
     ) -> Result<RegisterAttachmentResponse> {
         let target = target(request.client_id, request.attachment_id, request.project_id, request.portfolio_id)?;
         trail.names(target.key);
-        let record = self.uploads.register(caller, target).await?;
+        let record = self.uploads.register(caller, target, trail, entry).await?;
         Ok(RegisterAttachmentResponse { attachment: Some(attachment(&record)) })
     }
 
@@ -251,7 +254,7 @@ impl AttachmentService for Attachments {
             let header = UploadAttachmentRequest { message: Some(Message::Header(header)) };
             self.upload(admitted, stream::iter([Ok(header)]).chain(messages)).await
         };
-        let served = served.instrument(exit.span().clone()).await;
+        let served = before_deadline(&metadata, exit.trail(), served).instrument(exit.span().clone()).await;
         leave(exit, &entry, served)
     }
 
@@ -271,11 +274,9 @@ impl AttachmentService for Attachments {
         });
         let served = async {
             let caller = self.caller(authorization(&metadata), &extensions, &entry).await?;
-            let registered = self.register(&caller, &message, &trail).await?;
-            entry.done();
-            Ok(registered)
+            self.register(&caller, &message, &trail, &entry).await
         };
-        let served = served.instrument(exit.span().clone()).await;
+        let served = before_deadline(&metadata, exit.trail(), served).instrument(exit.span().clone()).await;
         leave(exit, &entry, served)
     }
 }

@@ -44,6 +44,7 @@ mod sweep;
 mod transport;
 
 pub use audit::Audit;
+pub use commit::Settled;
 pub use config::{Config, OpenError};
 pub use content::{ContentWriter, Receipt, Replaced};
 pub use finding::{Fate, Finding};

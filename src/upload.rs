@@ -29,6 +29,7 @@ use receive::Upload;
 
 mod alarm;
 mod batch;
+mod change;
 mod pace;
 mod presence;
 mod receive;
@@ -167,11 +168,18 @@ impl Uploads {
         Ok(admitted)
     }
 
-    /// Makes an attachment known. Doing it again with the same project and portfolio changes nothing.
+    /// Makes an attachment known. Doing it again with the same project and portfolio changes nothing. The outcome is told to
+    /// `trail` and `entry`.
     ///
     /// # Errors
     /// [`Kind::Forbidden`], [`Kind::AlreadyExists`] where it is known otherwise, and what storage raises.
-    pub async fn register(&self, principal: &Principal, target: Target) -> Result<Record> {
+    pub async fn register(
+        &self,
+        principal: &Principal,
+        target: Target,
+        trail: &Trail,
+        entry: &Entry,
+    ) -> Result<Record> {
         rights::decide(principal, Scope::Manage, target, Stands::Unread)?;
         let subject = principal.subject().to_owned();
         let decide = move |stands: Option<&Record>| match stands {
@@ -180,8 +188,12 @@ impl Uploads {
                 .detail("the attachment is registered with another project or portfolio")),
             None => Ok(Some(Record::registered(target, &subject))),
         };
-        let known = self.store.update(target.key, decide).await?;
-        known.ok_or_else(|| Error::internal("a registration left no record"))
+        let store = Arc::clone(&self.store);
+        let update = |settled| async move {
+            let known = store.update(target.key, decide, settled).await?;
+            known.ok_or_else(|| Error::internal("a registration left no record"))
+        };
+        self.change(trail, entry, update).await
     }
 
     /// Waits for what a caller is to send, as long as it may take.

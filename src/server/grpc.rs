@@ -3,25 +3,20 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::HeaderMap;
 use tonic::body::Body;
 use tonic::service::Routes;
 
 use super::health::Serving;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::pb::attachment_service_server::AttachmentServiceServer;
 use crate::pb::{self};
 use crate::rpc::{Attachments, MAX_WHOLE_MESSAGE, UPLOAD, Unread};
-
-/// How long a client will wait for the end of its call.
-const DEADLINE: &str = "grpc-timeout";
 
 /// The routes of the gRPC port.
 pub(super) fn routes(attachments: Attachments, serving: &Serving) -> Router {
@@ -44,20 +39,9 @@ pub(super) fn routes(attachments: Attachments, serving: &Serving) -> Router {
     routes.prepare().into_axum_router().layer(middleware::from_fn(pass))
 }
 
-/// Ends a call whose client has stopped waiting for it, and answers for one that panics. A deadline that is none is passed over.
+/// Answers for a call that panics.
 async fn pass(request: Request, next: Next) -> Response {
-    let deadline = deadline(request.headers());
-    let routed = AssertUnwindSafe(next.run(unread(request))).catch_unwind();
-    let Some(deadline) = deadline else {
-        return routed.await.unwrap_or_else(panicked);
-    };
-    match tokio::time::timeout(deadline, routed).await {
-        Ok(reply) => reply.unwrap_or_else(panicked),
-        Err(_) => {
-            let error = Error::new(Kind::ClientTooSlow).detail("the deadline of the call has passed");
-            error.to_status().into_http()
-        }
-    }
+    AssertUnwindSafe(next.run(unread(request))).catch_unwind().await.unwrap_or_else(panicked)
 }
 
 /// Keeps the body of an upload from tonic.
@@ -73,49 +57,4 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
     let error = Error::internal("a panic");
     tracing::error!(%error, "a panic in a gRPC request");
     error.to_status().into_http()
-}
-
-/// The deadline of a call: up to eight digits and a unit.
-fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(DEADLINE)?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(count * 3600)),
-        "M" => Some(Duration::from_secs(count * 60)),
-        "S" => Some(Duration::from_secs(count)),
-        "m" => Some(Duration::from_millis(count)),
-        "u" => Some(Duration::from_micros(count)),
-        "n" => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::HeaderValue;
-
-    #[test]
-    fn a_deadline_is_up_to_eight_digits_and_a_unit() {
-        let read = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(DEADLINE, HeaderValue::from_static(text));
-            deadline(&headers)
-        };
-        assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
-        assert_eq!(read("2M"), Some(Duration::from_secs(120)));
-        assert_eq!(read("3S"), Some(Duration::from_secs(3)));
-        assert_eq!(read("4m"), Some(Duration::from_millis(4)));
-        assert_eq!(read("5u"), Some(Duration::from_micros(5)));
-        assert_eq!(read("6n"), Some(Duration::from_nanos(6)));
-        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        for text in ["", "1", "H", "123456789S", "-1S", "+1S", "1s", "1 S", "1.5S"] {
-            assert_eq!(read(text), None, "{text}");
-        }
-        assert_eq!(deadline(&HeaderMap::new()), None);
-    }
 }

@@ -64,7 +64,31 @@ pub(super) struct Refusal {
     pub settled: bool,
 }
 
+/// What is told whether a record was put, if the put outlives its time. It is dropped if that never becomes known.
+pub struct Settled(Box<dyn FnOnce(bool) + Send>);
+
+impl Settled {
+    /// Calls `told` with whether the record was put.
+    pub fn new(told: impl FnOnce(bool) + Send + 'static) -> Settled {
+        Settled(Box::new(told))
+    }
+
+    /// Nothing is told.
+    pub fn unheard() -> Settled {
+        Settled::new(|_| {})
+    }
+
+    pub(super) fn tell(self, put: bool) {
+        (self.0)(put);
+    }
+}
+
 impl Refusal {
+    /// What this is for the caller.
+    pub fn into_error(self) -> Error {
+        if self.settled { self.error } else { self.error.unsettled() }
+    }
+
     pub fn unchanged(error: Error) -> Refusal {
         Refusal { error, settled: true }
     }
@@ -76,20 +100,27 @@ impl Refusal {
 
 impl Store {
     /// Replaces the record of `key` by what `decide` makes of the one that stands, and returns what stands then. `None` from
-    /// `decide` leaves the record as it is. It is asked again where another replica was faster.
-    pub async fn update<F>(&self, key: Key, decide: F) -> Result<Option<Record>>
+    /// `decide` leaves the record as it is. It is asked again where another replica was faster. An error that is unsettled may
+    /// be followed by a word to `settled`.
+    pub async fn update<F>(&self, key: Key, decide: F, settled: Settled) -> Result<Option<Record>>
     where
         F: FnMut(Option<&Record>) -> Result<Option<Record>> + Send + 'static,
     {
         let replaced = match &self.backend {
-            Backend::Local(local) => self.replace_file(local, key, decide).await,
-            Backend::Objects(_) => Box::pin(self.replace_object(key, decide)).await,
+            Backend::Local(local) => self.replace_file(local, key, decide, settled).await,
+            Backend::Objects(_) => Box::pin(self.replace_object(key, decide, settled)).await,
         };
-        let Replacement { old, new } = replaced.map_err(|refusal| refusal.error)?;
+        let Replacement { old, new } = replaced.map_err(Refusal::into_error)?;
         Ok(new.or(old))
     }
 
-    async fn replace_file<F>(&self, local: &Arc<Local>, key: Key, decide: F) -> Result<Replacement, Refusal>
+    async fn replace_file<F>(
+        &self,
+        local: &Arc<Local>,
+        key: Key,
+        decide: F,
+        settled: Settled,
+    ) -> Result<Replacement, Refusal>
     where
         F: FnOnce(Option<&Record>) -> Result<Option<Record>> + Send + 'static,
     {
@@ -109,6 +140,9 @@ impl Store {
                 if let Unfinished::Late(task) = unfinished {
                     self.patience.leave(task, |replaced| async move {
                         tracing::warn!(done = replaced.is_ok(), "a record was put after its time");
+                        if replaced.as_ref().map_or_else(|refusal| refusal.settled, |_| true) {
+                            settled.tell(replaced.is_ok());
+                        }
                     });
                 }
                 Err(Refusal::unsettled(error))
@@ -117,7 +151,12 @@ impl Store {
     }
 
     /// Does what [`Store::update`] does among objects, and says what was replaced.
-    pub(super) async fn replace_object<F>(&self, key: Key, mut decide: F) -> Result<Replacement, Refusal>
+    pub(super) async fn replace_object<F>(
+        &self,
+        key: Key,
+        mut decide: F,
+        settled: Settled,
+    ) -> Result<Replacement, Refusal>
     where
         F: FnMut(Option<&Record>) -> Result<Option<Record>>,
     {
@@ -130,7 +169,7 @@ impl Store {
             let (put, back) = match self.put(key, &new, version, turn).await {
                 Put::Answered(put, back) => (put, back),
                 // It may yet come about.
-                Put::Late(error) => return Err(Refusal::unsettled(error)),
+                Put::Late(late) => return Err(Refusal::unsettled(self.leave(late, settled))),
             };
             turn = back;
             let Err(failure) = put else {
@@ -166,7 +205,8 @@ impl Store {
             Put::Answered(Err(Failure::Overtaken), _) => {
                 Err(Error::new(Kind::StorageUnavailable).because("another replica was faster than the second put"))
             }
-            Put::Answered(Err(Failure::Refused(error) | Failure::Unclear(error)), _) | Put::Late(error) => Err(error),
+            Put::Answered(Err(Failure::Refused(error) | Failure::Unclear(error)), _) => Err(error),
+            Put::Late(late) => Err(self.leave(late, Settled::unheard())),
         }
     }
 
@@ -180,6 +220,20 @@ impl Store {
         self.patience.wait(Arc::clone(self.backend.lock_of(key)).lock_owned()).await
     }
 
+    /// Leaves a late put to itself, and gives what it is for the caller.
+    fn leave(&self, late: Unfinished<(Result<(), Failure>, Turn)>, settled: Settled) -> Error {
+        let error = late.error();
+        if let Unfinished::Late(task) = late {
+            self.patience.leave(task, |(put, _turn)| async move {
+                tracing::warn!(done = put.is_ok(), "a record was put after its time");
+                if !matches!(put, Err(Failure::Unclear(_))) {
+                    settled.tell(put.is_ok());
+                }
+            });
+        }
+        error
+    }
+
     /// Puts a record, and gives the turn back, unless the put is late: it goes on with the turn.
     async fn put(&self, key: Key, record: &Record, version: Version, turn: Turn) -> Put {
         let bytes = match serde_json::to_vec_pretty(record) {
@@ -189,15 +243,7 @@ impl Store {
         let put = self.backend.clone().put(record_path(key), bytes, version, self.steps.clone());
         match self.patience.run(async move { (put.await, turn) }).await {
             Ok((put, turn)) => Put::Answered(put, turn),
-            Err(unfinished) => {
-                let error = unfinished.error();
-                if let Unfinished::Late(task) = unfinished {
-                    self.patience.leave(task, |(put, _turn)| async move {
-                        tracing::warn!(done = put.is_ok(), "a record was put after its time");
-                    });
-                }
-                Put::Late(error)
-            }
+            Err(unfinished) => Put::Late(unfinished),
         }
     }
 }
@@ -207,7 +253,7 @@ enum Put {
     /// With an answer, and the turn is given back.
     Answered(Result<(), Failure>, Turn),
     /// Not in its time.
-    Late(Error),
+    Late(Unfinished<(Result<(), Failure>, Turn)>),
 }
 
 /// The lock of an attachment, the same in all processes. Ids of one client that follow one another have different ones.

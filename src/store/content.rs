@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::backend::{Kept, Sink};
-use super::commit::{Refusal, Replacement};
+use super::commit::{Refusal, Replacement, Settled};
 use super::local::{self, Abandoned};
 use super::patience::Unfinished;
 use super::queue::{Batch, Behind, Queue};
@@ -238,13 +238,14 @@ impl ContentWriter {
     /// Writes the end of the content and drops `held`, asks `verify` about the size and the digest of all, makes the content
     /// durable, then visible: asks `decide` for the record that is to stand in place of the one that stands, puts that
     /// record, and reports what it replaced. If anything refuses, nothing has changed. `decide` is asked again where another
-    /// replica was faster. It must be driven to its end.
+    /// replica was faster. An error that is unsettled may be followed by a word to `settled`. It must be driven to its end.
     pub async fn commit<V, D>(
         mut self,
         batch: Vec<Bytes>,
         held: impl Send + Sync + 'static,
         verify: V,
         decide: D,
+        settled: Settled,
     ) -> Result<Receipt>
     where
         V: FnOnce(u64, Digest) -> Result<()> + Send + 'static,
@@ -255,11 +256,13 @@ impl ContentWriter {
             return Err(error);
         }
         match self.open()? {
-            Pen { sink: Sink::Local(sink, _), hash } => self.commit_file(sink, hash, batch, held, verify, decide).await,
+            Pen { sink: Sink::Local(sink, _), hash } => {
+                self.commit_file(sink, hash, batch, held, verify, decide, settled).await
+            }
             pen => {
                 self.state = State::Open(pen);
                 // In a box, as all that is long and not done on a local file system, or rarely: the futures around have room for it.
-                Box::pin(self.commit_object(batch, held, verify, decide)).await
+                Box::pin(self.commit_object(batch, held, verify, decide, settled)).await
             }
         }
     }
@@ -272,6 +275,7 @@ impl ContentWriter {
         held: impl Send + Sync + 'static,
         verify: V,
         mut decide: D,
+        settled: Settled,
     ) -> Result<Receipt>
     where
         V: FnOnce(u64, Digest) -> Result<()> + Send + 'static,
@@ -299,12 +303,22 @@ impl ContentWriter {
                 let error = unfinished.error();
                 if let Unfinished::Late(task) = unfinished {
                     store.patience.leave(task, move |committed| async move {
-                        if let Err(error) = self.committed(committed).await {
-                            tracing::warn!(%error, "a commit came to its end after its time");
+                        let committed = self.committed(committed).await;
+                        tracing::warn!(done = committed.is_ok(), "a commit came to its end after its time");
+                        match committed {
+                            Ok(mut receipt) => {
+                                settled.tell(true);
+                                let replaced = receipt.take_replaced();
+                                if !replaced.is_empty() {
+                                    self.store.discard(replaced).await;
+                                }
+                            }
+                            Err(error) if error.is_unsettled() => {}
+                            Err(_) => settled.tell(false),
                         }
                     });
                 }
-                Err(error)
+                Err(error.unsettled())
             }
         }
     }
@@ -313,12 +327,12 @@ impl ContentWriter {
     async fn committed(&self, committed: Committed) -> Result<Receipt> {
         match committed {
             Committed::Stands(replacement) => self.receipt(*replacement),
-            Committed::Refused(refusal) => Err(refusal.error),
-            Committed::Closed(Refusal { error, settled }) => {
-                if settled {
+            Committed::Refused(refusal) => Err(refusal.into_error()),
+            Committed::Closed(refusal) => {
+                if refusal.settled {
                     Box::pin(self.store.discard(Replaced { key: self.key, ids: vec![self.id] })).await;
                 }
-                Err(error)
+                Err(refusal.into_error())
             }
         }
     }
@@ -337,6 +351,7 @@ impl ContentWriter {
         held: impl Send + Sync + 'static,
         verify: V,
         mut decide: D,
+        settled: Settled,
     ) -> Result<Receipt>
     where
         V: FnOnce(u64, Digest) -> Result<()>,
@@ -353,7 +368,8 @@ impl ContentWriter {
         self.state = State::Unopened;
         self.store.passed(Step::ContentSynced);
         let segment = Segment { id: self.id, size: self.size };
-        let replaced = self.store.replace_object(self.key, |stands| decide(stands, segment, sha256).map(Some)).await;
+        let decide = |stands: Option<&Record>| decide(stands, segment, sha256).map(Some);
+        let replaced = self.store.replace_object(self.key, decide, settled).await;
         self.committed(replaced.map_or_else(Committed::Closed, |replacement| Committed::Stands(Box::new(replacement))))
             .await
     }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use opentelemetry::TraceId;
@@ -90,31 +90,45 @@ pub struct Trail(Arc<Facts>);
 
 #[derive(Debug)]
 struct Facts {
+    door: Door,
+    id: RequestId,
+    /// As the caller wrote it: it is in the log alone.
+    method: String,
+    path: String,
+    began: Instant,
+    span: Span,
+    trace: Option<TraceId>,
     /// The client and the attachment that the request names.
     target: OnceLock<Key>,
     upload: OnceLock<UploadId>,
-    method: OnceLock<Method>,
+    asked: OnceLock<Method>,
     bytes: AtomicU64,
     received: Counter,
     metrics: Metrics,
+    change: Mutex<Change>,
+}
+
+/// How a change of the storage ended.
+type Outcome = Result<(), (Kind, String)>;
+
+/// Whether a request changes the storage. Its change goes on if the request is dropped.
+#[derive(Debug)]
+enum Change {
+    /// Not yet.
+    None,
+    /// The change has begun. `left`: the request was dropped, so its end is reported with the end of the change.
+    UnderWay { left: bool },
+    /// The change has ended.
+    Ended(Outcome),
+    /// The end of the request was reported with it.
+    Reported,
 }
 
 impl Trail {
-    fn new(door: Door, metrics: &Metrics) -> Trail {
-        Trail(Arc::new(Facts {
-            target: OnceLock::new(),
-            upload: OnceLock::new(),
-            method: OnceLock::new(),
-            bytes: AtomicU64::new(0),
-            received: metrics.received(door),
-            metrics: metrics.clone(),
-        }))
-    }
-
     /// What the request asks for. Until that is known it is [`Method::Other`].
     pub fn asks_for(&self, method: Method) {
         // A second word on it would be a mistake that changes nothing.
-        let _ = self.0.method.set(method);
+        let _ = self.0.asked.set(method);
     }
 
     /// Whose attachment the request is about, as it was parsed.
@@ -137,20 +151,55 @@ impl Trail {
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
+
+    /// The storage is being changed. From now on the outcome of the change is the outcome of the request.
+    pub fn changing(&self) {
+        *self.change() = Change::UnderWay { left: false };
+    }
+
+    /// The change has ended. If the request was dropped meanwhile, it is reported now.
+    pub fn changed(&self, outcome: Result<(), &Error>) {
+        let outcome = outcome.map_err(|error| (error.kind(), error.to_string()));
+        let mut change = self.change();
+        if let Change::UnderWay { left: true } = *change {
+            *change = Change::Reported;
+            drop(change);
+            self.0.tell_of(Some(outcome));
+        } else {
+            *change = Change::Ended(outcome);
+        }
+    }
+
+    /// Whether a change of the storage has begun.
+    pub fn has_begun_to_change(&self) -> bool {
+        !matches!(*self.change(), Change::None)
+    }
+
+    fn change(&self) -> MutexGuard<'_, Change> {
+        self.0.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The request was dropped before it was answered.
+    fn left(&self) {
+        let mut change = self.change();
+        let outcome = match std::mem::replace(&mut *change, Change::Reported) {
+            Change::UnderWay { .. } => {
+                *change = Change::UnderWay { left: true };
+                return;
+            }
+            Change::Ended(outcome) => Some(outcome),
+            Change::None | Change::Reported => None,
+        };
+        drop(change);
+        self.0.tell_of(outcome);
+    }
 }
 
-/// The end of a request, which is told once. A request that is dropped before it ends has lost its client.
+/// The end of a request, which is reported once: its outcome where it is answered. A request that is dropped has lost its
+/// client. If it had begun to change the storage, the outcome of the change is reported all the same.
 #[derive(Debug)]
 pub struct Exit {
-    door: Door,
-    id: RequestId,
-    /// As the caller wrote it: it is in the log alone.
-    method: String,
-    path: String,
-    began: Instant,
     trail: Trail,
-    span: Span,
-    trace: Option<TraceId>,
     told: bool,
 }
 
@@ -165,7 +214,7 @@ impl Exit {
         caller: &Caller<'_>,
     ) -> Self {
         metrics.begun(door);
-        let (began, trail) = (Instant::now(), Trail::new(door, metrics));
+        let began = Instant::now();
         let (method, path) = (method.into(), path.into());
         let span = tracing::info_span!(
             target: SPANS, "request", otel.kind = "server", otel.name = Empty, otel.status_code = Empty,
@@ -173,17 +222,33 @@ impl Exit {
             upload_id = Empty, size_bytes = Empty, outcome = Empty,
         );
         let trace = traces::join(&span, caller);
-        Exit { door, id, method, path, began, trail, span, trace, told: false }
+        let facts = Facts {
+            door,
+            id,
+            method,
+            path,
+            began,
+            span,
+            trace,
+            target: OnceLock::new(),
+            upload: OnceLock::new(),
+            asked: OnceLock::new(),
+            bytes: AtomicU64::new(0),
+            received: metrics.received(door),
+            metrics: metrics.clone(),
+            change: Mutex::new(Change::None),
+        };
+        Exit { trail: Trail(Arc::new(facts)), told: false }
     }
 
     /// The span in which the request is to run.
     pub fn span(&self) -> &Span {
-        &self.span
+        &self.trail.0.span
     }
 
     /// The request's id.
     pub fn request_id(&self) -> &RequestId {
-        &self.id
+        &self.trail.0.id
     }
 
     /// Where the request's way is written down.
@@ -208,17 +273,32 @@ impl Exit {
 
     fn tell(&mut self, end: End, error: Option<String>) {
         self.told = true;
-        let Exit { door, id, method, path, began, trail: Trail(facts), span, trace, .. } = self;
+        self.trail.0.tell(end, error, false);
+    }
+}
+
+impl Facts {
+    /// Reports a request that was dropped: the outcome of its change, if there is one.
+    fn tell_of(&self, outcome: Option<Outcome>) {
+        match outcome {
+            Some(Ok(())) => self.tell(End::Served, None, true),
+            Some(Err((kind, error))) => self.tell(End::Failed(kind), Some(error), true),
+            None => self.tell(End::Gone, None, true),
+        }
+    }
+
+    fn tell(&self, end: End, error: Option<String>, client_gone: bool) {
+        let Facts { door, id, method, path, began, span, trace, .. } = self;
         let elapsed = began.elapsed();
-        let asked = facts.method.get().copied().unwrap_or(Method::Other);
-        let size_bytes = facts.bytes.load(Ordering::Relaxed);
-        facts.metrics.ended(*door, asked, end, elapsed);
+        let asked = self.asked.get().copied().unwrap_or(Method::Other);
+        let size_bytes = self.bytes.load(Ordering::Relaxed);
+        self.metrics.ended(*door, asked, end, elapsed);
         if end == End::Served && asked == Method::Upload {
-            facts.metrics.stored(*door, size_bytes);
+            self.metrics.stored(*door, size_bytes);
         }
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let (client_id, attachment_id) = facts.target.get().map(|key| (key.client.get(), key.attachment.get())).unzip();
-        let upload_id = facts.upload.get().map(field::display);
+        let (client_id, attachment_id) = self.target.get().map(|key| (key.client.get(), key.attachment.get())).unzip();
+        let upload_id = self.upload.get().map(field::display);
         let size_bytes = (asked == Method::Upload).then_some(size_bytes);
         let status = match end {
             End::Failed(kind) => Some(kind.row().status.as_u16()),
@@ -234,12 +314,13 @@ impl Exit {
             span.record("otel.status_code", "ERROR");
         }
         let trace_id = trace.map(field::display);
+        let client_gone = client_gone.then_some(true);
         // A macro, since the level of an event is a constant.
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
                     request_id = %id, door = door.as_str(), method, path, client_id, attachment_id, upload_id,
-                    outcome = end.outcome(), status, error, size_bytes, elapsed_ms, trace_id, "request"
+                    outcome = end.outcome(), status, error, size_bytes, elapsed_ms, client_gone, trace_id, "request"
                 )
             };
         }
@@ -254,7 +335,7 @@ impl Exit {
 impl Drop for Exit {
     fn drop(&mut self) {
         if !self.told {
-            self.tell(End::Gone, None);
+            self.trail.left();
         }
     }
 }

@@ -271,7 +271,7 @@ impl<'a> Upload<'a> {
         self.writer.write(bytes, memory).await
     }
 
-    /// Commits in a task, which outlives a request that goes away.
+    /// Commits what was received.
     pub(super) async fn finish(mut self, commit: Commit) -> Result<Receipt> {
         let (bytes, memory) = self.batch.take();
         if let Some(claim) = self.claim.take() {
@@ -279,18 +279,18 @@ impl<'a> Upload<'a> {
         }
         let Upload { uploads, writer, trail, begun, .. } = self;
         let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
-        // Told here, since the client may be gone by then, and what is stored is stored.
         let entry = commit.admitted.entry.clone();
         let commit = Arc::new(commit);
         let verifies = Arc::clone(&commit);
         let verify = move |size, sha256| verifies.verify(size, sha256);
         let decide = move |stands: Option<&Record>, segment, sha256| commit.record(stands, segment, sha256);
         let span = tracing::info_span!(target: SPANS, "commit");
-        let commit = async move {
+        let metrics = trail.metrics().clone();
+        let commit = |settled| async move {
             let began = Instant::now();
-            let committed = writer.commit(bytes, memory, verify, decide).await;
-            trail.metrics().committed(committed.as_ref().err().map(Error::kind), began.elapsed());
-            let mut receipt = committed.inspect(|_| entry.done()).inspect_err(|error| entry.refused(error))?;
+            let committed = writer.commit(bytes, memory, verify, decide, settled).await;
+            metrics.committed(committed.as_ref().err().map(Error::kind), began.elapsed());
+            let mut receipt = committed?;
             store.passed(Step::Replying);
             let replaced = receipt.take_replaced();
             if !replaced.is_empty() {
@@ -299,10 +299,10 @@ impl<'a> Upload<'a> {
             }
             Ok(receipt)
         };
-        let task = uploads.tasks.spawn(commit.instrument(span));
-        // The task counts from here on.
+        let committed = uploads.change(&trail, &entry, |settled| commit(settled).instrument(span));
+        // It counts itself from here on.
         drop(begun);
-        task.await.map_err(Error::internal)?
+        committed.await
     }
 
     /// Takes back what was written, and returns the error that it is for once that is done.

@@ -32,6 +32,7 @@ mod memory;
 mod metrics;
 mod multipart;
 mod order;
+mod outcome;
 mod pace;
 mod parity;
 mod query;

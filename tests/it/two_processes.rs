@@ -1,12 +1,10 @@
 //! Two processes on one directory: what one of them promises holds against the other.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
 
-use crate::harness::{Connection, Form, Reply, Server, Setup, eventually, noise, run, token};
+use crate::harness::{Connection, Form, Reply, Server, Setup, eventually, hold_all_locks, noise, run, token};
 
 /// How often the two race.
 const ROUNDS: i64 = 200;
@@ -23,23 +21,6 @@ fn beside(one: &Server) -> Server {
     let variables = BTreeMap::from([("ATTACHD_STORAGE__OPTIONS__ROOT", root)]);
     // What the other has closed and not committed yet is there.
     Setup { variables, garbage: true, ..Setup::default() }.start()
-}
-
-/// Takes the locks of all attachments, as a process does that is in the middle of its commits.
-fn all_locks(root: &Path) -> Vec<File> {
-    let lock = |stripe: u32| {
-        let path = root.join(format!(".attachd-locks/{stripe:02x}"));
-        let file = File::options().create(true).truncate(false).write(true).open(path).unwrap();
-        file.lock().unwrap();
-        file
-    };
-    (0..256).map(lock).collect()
-}
-
-/// How many contents of an attachment there are.
-fn contents(server: &Server, attachment: i64) -> usize {
-    let folder = server.root().join(format!("clients/1/attachments/{attachment}/content"));
-    fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
 fn upload(server: &Server, attachment: i64, bytes: &[u8]) -> Reply {
@@ -93,20 +74,20 @@ fn a_commit_that_comes_after_its_content_may_have_been_swept_is_refused() {
     let server = Setup { limits, ..Setup::default() }.start();
     let old = noise(3000, 1);
     assert_eq!(upload(&server, 1, &old).status, 201);
-    let locks = all_locks(&server.root());
+    let locks = hold_all_locks(&server.root());
     let (known, unknown) = thread::scope(|scope| {
         let uploads = [1, 2].map(|attachment| {
             let server = &server;
             scope.spawn(move || upload(server, attachment, &noise(4000, 2)))
         });
         // The contents are whole, and wait for their records.
-        eventually("both are at their commit", || contents(&server, 1) == 2 && contents(&server, 2) == 1);
+        eventually("both are at their commit", || server.contents(1) == 2 && server.contents(2) == 1);
         let config = server.config();
         let gc = ["gc", "--delete", "--grace", "2001ms", "--config", config.to_str().unwrap()];
         eventually("a sweep takes both for garbage", || {
             let swept = run(&gc);
             assert_eq!(swept.status.code(), Some(0), "{swept:?}");
-            contents(&server, 1) == 1 && contents(&server, 2) == 0
+            server.contents(1) == 1 && server.contents(2) == 0
         });
         drop(locks);
         let [known, unknown] = uploads.map(|upload| upload.join().unwrap());
@@ -128,10 +109,10 @@ fn what_starts_beside_a_process_that_is_ending_leaves_it_what_it_is_committing()
     let mut connection = ending.connect();
     let rest = connection.begin(&token(&[1]), 1, 1, &Form::file(&arriving), 1 << 20);
     eventually("one upload is half written", || !ending.temporary().is_empty());
-    let locks = all_locks(&ending.root());
+    let locks = hold_all_locks(&ending.root());
     thread::scope(|scope| {
         let committing = scope.spawn(|| upload(&ending, 2, &arrived));
-        eventually("the other is at its commit", || contents(&ending, 2) == 1);
+        eventually("the other is at its commit", || ending.contents(2) == 1);
         ending.signal("TERM");
         eventually("the process is ending", || Connection::try_open(ending.rest).is_err());
 

@@ -229,6 +229,19 @@ impl Server {
         Some(segments(&folder, &record)?.into_iter().map(read).collect::<Vec<_>>().concat())
     }
 
+    /// How many contents an attachment of client 1 has in the storage, on `fs`, whether a record names them or not.
+    pub fn contents(&self, attachment: i64) -> usize {
+        let folder = self.root().join(format!("clients/1/attachments/{attachment}/content"));
+        fs::read_dir(folder).map_or(0, Iterator::count)
+    }
+
+    /// The events of the log so far that have this message, by their fields.
+    pub fn events(&self, message: &str) -> Vec<Value> {
+        let lines = self.log();
+        let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.map(|event| event["fields"].clone()).filter(|fields| fields["message"] == message).collect()
+    }
+
     /// The peak of the resident set since the start, in bytes.
     pub fn peak_rss(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process lives");

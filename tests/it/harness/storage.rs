@@ -1,7 +1,7 @@
 //! A storage without a server: attachments, garbage and damage of chosen age, laid out as the program lays them out.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,6 +30,18 @@ pub fn plant(root: &Path, client: i64, attachment: i64, name: &str, bytes: &[u8]
     fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder can be made");
     fs::write(&path, bytes).expect("a file can be written");
     path
+}
+
+/// Takes the locks of all attachments, as a process does that is in the middle of its commits.
+pub fn hold_all_locks(root: &Path) -> Vec<File> {
+    let lock = |stripe: u32| {
+        let path = root.join(format!(".attachd-locks/{stripe:02x}"));
+        let file =
+            File::options().create(true).truncate(false).write(true).open(path).expect("a lock file can be opened");
+        file.lock().expect("a lock can be waited for");
+        file
+    };
+    (0..256).map(lock).collect()
 }
 
 impl Storage {

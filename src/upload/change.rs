@@ -1,0 +1,69 @@
+//! A change of the storage on behalf of a request. It runs in a task of its own, so it outlives a request that is dropped: the
+//! client may disconnect, reset its stream or let its deadline pass. Once a change has begun, its outcome is the reply, and the
+//! request log, the metrics and the audit trail report that outcome, even if the client is gone.
+
+use crate::audit::Entry;
+use crate::error::{Error, Kind, Result};
+use crate::store::Settled;
+use crate::telemetry::Trail;
+
+use super::Uploads;
+
+impl Uploads {
+    /// Makes a change, and waits for its end. `change` is given whom to tell if an outcome that is unknown becomes known.
+    pub(super) async fn change<T, F>(
+        &self,
+        trail: &Trail,
+        entry: &Entry,
+        change: impl FnOnce(Settled) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let later = entry.clone();
+        let change = change(Settled::new(move |made| later.settled(made)));
+        let report = Report::begin(trail, entry);
+        let task = self.tasks.spawn(async move {
+            let changed = change.await;
+            report.end(changed.as_ref().map(|_| ()));
+            changed
+        });
+        task.await.map_err(|gone| Error::internal(gone).unsettled())?
+    }
+}
+
+/// Where a change is reported. A change that is dropped in the middle, because the process ends, is reported as unknown.
+struct Report {
+    to: Option<(Trail, Entry)>,
+}
+
+impl Report {
+    fn begin(trail: &Trail, entry: &Entry) -> Report {
+        trail.changing();
+        Report { to: Some((trail.clone(), entry.clone())) }
+    }
+
+    fn end(mut self, outcome: Result<(), &Error>) {
+        self.tell(outcome);
+    }
+
+    fn tell(&mut self, outcome: Result<(), &Error>) {
+        let Some((trail, entry)) = self.to.take() else {
+            return;
+        };
+        match outcome {
+            Ok(()) => entry.done(),
+            Err(error) => entry.refused(error),
+        }
+        trail.changed(outcome);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let cut =
+            Error::new(Kind::StorageUnavailable).because("it was cut off before the storage had answered").unsettled();
+        self.tell(Err(&cut));
+    }
+}
