@@ -1,15 +1,18 @@
-//! The description of the REST door for programs, in OpenAPI 3.1. Route, statuses and texts come from the code that serves
-//! them, so that the description cannot say anything else.
+//! The OpenAPI 3.1 description of the REST port. The route, the statuses and the texts of errors come from the code that
+//! serves them. The vocabulary is chosen for code generators that understand OpenAPI 3.0 only: a file is `format: binary`,
+//! a fixed text is a `type` with a one-valued `enum`, an array has `items`.
 
 use std::collections::BTreeMap;
 
+use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::error::Kind;
 use crate::pb::UPLOAD_ROUTE;
 
-/// The kinds that the REST door can answer with, in the order in which they are checked.
-const KINDS: [Kind; 16] = [
+/// The kinds of error that an upload over REST can end with, in the order of the checks.
+const KINDS: [Kind; 17] = [
+    Kind::MethodNotAllowed,
     Kind::TokenMissing,
     Kind::TokenInvalid,
     Kind::TokenExpired,
@@ -28,146 +31,309 @@ const KINDS: [Kind; 16] = [
     Kind::Internal,
 ];
 
+/// The name under which the operation is listed.
+const TAG: &str = "attachments";
+
+const INTRODUCTION: &str = "Takes file attachments.\n\n\
+    A 201 response means that the file is stored: complete, verified and durable. After any other response nothing has \
+    changed, except after a 503 for a storage that did not answer: then either the old or the new file is stored, whole.\n\n\
+    Two responses have no body: 400 for a request that is not valid HTTP, and 431 for headers over 64 KiB (HTTP/1.1) or \
+    32 KiB (HTTP/2).\n\n\
+    Every request needs a bearer token, a JWT with the scope `attachments:write` that names the client. Where the operator \
+    has configured it, a TLS client certificate can take the place of the token.";
+
+const UPLOAD: &str = "Uploads a binary attachment file.\n\n\
+    An upload to an attachment that has content replaces the content atomically.\n\n\
+    The checks have a fixed order: token (401), path and query (400), rights (403), attachment (404, 412), body (400, 413). \
+    A request that fails a check before the body is answered before its body is read. Clients should read the response \
+    even if they are still sending.";
+
 /// The document.
 pub fn document() -> Value {
-    let id = json!({ "type": "integer", "format": "int64", "minimum": 1, "maximum": i64::MAX });
-    let parameter = |name: &str, place: &str, description: &str| json!({ "name": name, "in": place, "required": place == "path", "description": description, "schema": id });
-    let header = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "header", "required": false, "description": description, "schema": schema });
     json!({
         "openapi": "3.1.0",
         "info": {
             "title": "attachd",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Takes file attachments. 201 means stored: complete, verified, durable. Anything else means that nothing changed.",
+            "description": INTRODUCTION,
+            "contact": { "name": "The operator of this service" },
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" }
         },
-        "servers": [{ "url": "/" }],
+        "servers": [{ "url": "/", "description": "The REST port" }],
         "security": [{ "bearer": [] }],
+        "tags": [{ "name": TAG, "description": "Files, each under the id of a client and an id of its own" }],
         "paths": { UPLOAD_ROUTE: { "post": {
             "operationId": "uploadAttachment",
+            "tags": [TAG],
             "summary": "Upload attachment",
-            "description": "Uploads a binary attachment file. The same id again replaces the content in one step.",
-            "parameters": [
-                parameter("client_id", "path", "Client ID"),
-                parameter("attachment_id", "path", "Attachment ID"),
-                parameter("project_id", "query", "Project ID"),
-                parameter("portfolio_id", "query", "Portfolio ID"),
-                header("If-None-Match", "Store only where the attachment has no content yet, else 412.", json!({ "const": "*" })),
-                header("Repr-Digest", "The digest that the file must have (RFC 9530).",
-                    json!({ "type": "string", "examples": ["sha-256=:WJG1tSLV3whtD/CxEPvZ0hu0/HFjrzTQgoakYgZ3vG0=:"] })),
-                header("X-Request-Id", "Returned, and written to the log.",
-                    json!({ "type": "string", "pattern": "^[A-Za-z0-9_.:/+=@-]{1,128}$" })),
-            ],
-            "requestBody": { "required": true, "content": { "multipart/form-data": { "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": { "file": { "type": "string", "contentMediaType": "application/octet-stream",
-                    "description": "The content. Exactly one part of this name." } }
-            } } } },
+            "description": UPLOAD,
+            "parameters": parameters(),
+            "requestBody": { "required": true, "description": "A form with the file.", "content": {
+                "multipart/form-data": { "schema": form() }
+            } },
             "responses": responses()
         } } },
         "components": {
-            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
+            "securitySchemes": { "bearer": {
+                "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+                "description": "A JWT of a configured issuer, in the header `Authorization`."
+            } },
             "schemas": {
-                "SuccessResponse": envelope("success", json!({ "type": "array", "maxItems": 0 })),
-                "ErrorResponse": envelope("error", json!({ "type": "string" }))
+                "SuccessResponse": envelope("success", "The request was carried out.", json!({
+                    "type": "array", "items": {}, "description": "Results. An upload has none: the array is empty."
+                })),
+                "ErrorResponse": envelope("error", "The request was refused or failed.", json!({
+                    "type": "string",
+                    "description": "Starts with a text that is fixed for the reason. What exactly was wrong may follow after a colon."
+                }))
             }
         }
     })
 }
 
-fn envelope(status: &str, details: Value) -> Value {
+fn parameters() -> Value {
+    let id = |name: &str, place: &str, description: &str| {
+        json!({
+            "name": name, "in": place, "required": place == "path", "description": description,
+            "schema": { "type": "integer", "format": "int64", "minimum": 1, "maximum": i64::MAX }, "example": 1
+        })
+    };
+    let header = |name: &str, description: &str, schema: Value, example: &str| {
+        json!({
+            "name": name, "in": "header", "required": false, "description": description, "schema": schema, "example": example
+        })
+    };
+    json!([
+        id("client_id", "path", "Client ID"),
+        id("attachment_id", "path", "Attachment ID"),
+        id("project_id", "query", "Project ID"),
+        id("portfolio_id", "query", "Portfolio ID"),
+        header(
+            "If-None-Match",
+            "Store the file only if the attachment has no content yet. Otherwise the response is 412.",
+            json!({ "type": "string", "enum": ["*"], "x-enum-varnames": ["Any"] }),
+            "*"
+        ),
+        header(
+            "Repr-Digest",
+            "The SHA-256 digest of the file (RFC 9530). If the content has another digest, the response is 400.",
+            digest(),
+            "sha-256=:WJG1tSLV3whtD/CxEPvZ0hu0/HFjrzTQgoakYgZ3vG0=:"
+        ),
+        header(
+            "X-Request-Id",
+            "An id of the request for logs, returned in the response: up to 128 letters, digits and `-_.:/+=@`. If it is \
+             missing or has another form, the server makes one.",
+            json!({ "type": "string" }),
+            "7f3c9f0e-upload-1"
+        ),
+    ])
+}
+
+fn form() -> Value {
     json!({
         "type": "object",
+        "required": ["file"],
+        "properties": { "file": {
+            "type": "string",
+            "format": "binary",
+            "contentMediaType": "application/octet-stream",
+            "description": "The content of the attachment. The form must have exactly one part of this name. The filename and \
+                the content type of the part are stored with the content."
+        } }
+    })
+}
+
+fn digest() -> Value {
+    json!({ "type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$" })
+}
+
+fn envelope(status: &str, description: &str, details: Value) -> Value {
+    json!({
+        "type": "object",
+        "description": description,
         "required": ["status", "code", "message", "details"],
         "properties": {
-            "status": { "const": status },
-            "code": { "type": "integer", "description": "The HTTP status." },
-            "message": { "type": "string" },
+            "status": { "type": "string", "enum": [status], "description": "The outcome. It is the same for every such response." },
+            "code": { "type": "integer", "format": "int32", "description": "The HTTP status." },
+            "message": { "type": "string", "description": "A text that is fixed for the HTTP status." },
             "details": details
         }
     })
 }
 
 fn responses() -> Map<String, Value> {
-    let text = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
-    let mut responses = Map::new();
-    responses.insert(
-        "201".to_owned(),
-        json!({
-            "description": "Successful operation",
-            "headers": {
-                "Location": text("The attachment's path."),
-                "ETag": text("The content's digest in hex, quoted."),
-                "Repr-Digest": text("The content's SHA-256 digest (RFC 9530)."),
-                "X-Request-Id": text("The request's id.")
-            },
-            "content": { "application/json": {
-                "schema": { "$ref": "#/components/schemas/SuccessResponse" },
-                "example": {
-                    "status": "success", "code": 201, "message": "Operation completed successfully", "details": []
-                }
-            } }
-        }),
-    );
-    let mut kinds: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
+    let mut kinds: BTreeMap<StatusCode, Vec<Kind>> = BTreeMap::new();
     for kind in KINDS {
-        kinds.entry(kind.row().status.as_u16()).or_default().push(kind);
+        kinds.entry(kind.row().status).or_default().push(kind);
     }
-    for (status, kinds) in kinds {
-        let row = kinds[0].row();
-        let mut headers = json!({ "X-Request-Id": text("The request's id.") });
-        match status {
-            401 => headers["WWW-Authenticate"] = text("What is needed (RFC 6750)."),
-            503 => headers["Retry-After"] = text("In how many seconds to try again."),
-            _ => {}
+    let refusals = kinds.iter().map(|(status, kinds)| (status.as_str().to_owned(), refusal(*status, kinds)));
+    std::iter::once((StatusCode::CREATED.as_str().to_owned(), created())).chain(refusals).collect()
+}
+
+fn created() -> Value {
+    json!({
+        "description": "Successful operation",
+        "headers": {
+            "Location": header("The path of the attachment.", json!({ "type": "string", "format": "uri-reference" })),
+            "ETag": header("The SHA-256 digest of the content in hex, in quotes.",
+                json!({ "type": "string", "pattern": "^\"[0-9a-f]{64}\"$" })),
+            "Repr-Digest": header("The SHA-256 digest of the content (RFC 9530).", digest()),
+            "X-Request-Id": request_id()
+        },
+        "content": { "application/json": {
+            "schema": { "$ref": "#/components/schemas/SuccessResponse" },
+            "example": {
+                "status": "success", "code": 201, "message": "Operation completed successfully", "details": []
+            }
+        } }
+    })
+}
+
+/// A status that the server refuses with, and the kinds of error that have it.
+fn refusal(status: StatusCode, kinds: &[Kind]) -> Value {
+    let mut headers = json!({ "X-Request-Id": request_id() });
+    let own = match status {
+        StatusCode::UNAUTHORIZED => {
+            Some(("WWW-Authenticate", header("The challenge (RFC 6750).", json!({ "type": "string" }))))
         }
-        let mut details: Vec<_> = kinds.iter().map(|kind| kind.row().details).collect();
-        details.dedup();
-        let examples: Map<String, Value> = kinds
-            .iter()
-            .map(|kind| {
-                let body = json!({
-                    "status": "error", "code": status, "message": row.message, "details": kind.row().details
-                });
-                (kind.row().reason.to_owned(), json!({ "value": body }))
-            })
-            .collect();
-        responses.insert(
-            status.to_string(),
-            json!({
-                "description": details.join(". "),
-                "headers": headers,
-                "content": { "application/json": {
-                    "schema": { "$ref": "#/components/schemas/ErrorResponse" },
-                    "examples": examples
-                } }
-            }),
-        );
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Some(("Allow", header("The methods of the path.", json!({ "type": "string" }))))
+        }
+        StatusCode::SERVICE_UNAVAILABLE => Some((
+            "Retry-After",
+            header("Seconds to wait before the request is repeated.", json!({ "type": "integer", "minimum": 1 })),
+        )),
+        _ => None,
+    };
+    if let Some((name, header)) = own {
+        headers[name] = header;
     }
-    responses
+    let examples: Map<String, Value> = kinds
+        .iter()
+        .map(|kind| {
+            let row = kind.row();
+            let body =
+                json!({ "status": "error", "code": status.as_u16(), "message": row.message, "details": row.details });
+            (row.reason.to_owned(), json!({ "summary": row.reason, "value": body }))
+        })
+        .collect();
+    json!({
+        "description": description(status, kinds),
+        "headers": headers,
+        "content": { "application/json": {
+            "schema": { "$ref": "#/components/schemas/ErrorResponse" },
+            "examples": examples
+        } }
+    })
+}
+
+/// The documented words, where a status has them; else the fixed texts of its errors.
+fn description(status: StatusCode, kinds: &[Kind]) -> String {
+    match status {
+        StatusCode::BAD_REQUEST => "Invalid request or missing required parameters".to_owned(),
+        StatusCode::UNAUTHORIZED => "Authentication error (JWT token missing/invalid)".to_owned(),
+        StatusCode::FORBIDDEN => "Access denied (insufficient permissions)".to_owned(),
+        StatusCode::NOT_FOUND => "Resource not found".to_owned(),
+        StatusCode::INTERNAL_SERVER_ERROR => "Internal server error".to_owned(),
+        _ => kinds.iter().map(|kind| kind.row().details).collect::<Vec<_>>().join(". "),
+    }
+}
+
+/// A header that every response of a status has.
+fn header(description: &str, schema: Value) -> Value {
+    json!({ "required": true, "description": description, "schema": schema })
+}
+
+fn request_id() -> Value {
+    header("The id of the request.", json!({ "type": "string" }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value::{Array, Object};
+
+    fn responses() -> Value {
+        document()["paths"][UPLOAD_ROUTE]["post"]["responses"].clone()
+    }
 
     #[test]
-    fn every_documented_status_is_described_with_its_envelope() {
-        let document = document();
-        let responses = &document["paths"][UPLOAD_ROUTE]["post"]["responses"];
-        for status in ["201", "400", "401", "403", "404", "408", "412", "413", "500", "503"] {
-            assert!(responses[status]["content"]["application/json"]["schema"].is_object(), "{status}");
+    fn every_status_is_described_with_its_envelope_and_its_headers() {
+        let responses = responses();
+        let statuses = ["201", "400", "401", "403", "404", "405", "408", "412", "413", "500", "503"];
+        assert!(responses.as_object().unwrap().keys().eq(statuses), "{responses}");
+        for status in statuses {
+            let schema = if status == "201" { "SuccessResponse" } else { "ErrorResponse" };
+            let content = &responses[status]["content"]["application/json"];
+            assert_eq!(content["schema"]["$ref"], format!("#/components/schemas/{schema}"), "{status}");
+            assert!(responses[status]["headers"]["X-Request-Id"].is_object(), "{status}");
         }
-        let example = &responses["401"]["content"]["application/json"]["examples"]["TOKEN_MISSING"]["value"];
-        assert_eq!(example["details"], "JWT token not found");
-        assert_eq!(example["message"], "Authentication failed");
+        for (status, header) in [("401", "WWW-Authenticate"), ("405", "Allow"), ("503", "Retry-After")] {
+            assert!(responses[status]["headers"][header].is_object(), "{status}");
+        }
+    }
+
+    #[test]
+    fn the_documented_examples_and_descriptions_are_word_for_word() {
+        let responses = responses();
+        for (status, reason, description, message, details) in [
+            (
+                400,
+                "INVALID_REQUEST",
+                "Invalid request or missing required parameters",
+                "Invalid request",
+                "Validation error",
+            ),
+            (
+                401,
+                "TOKEN_MISSING",
+                "Authentication error (JWT token missing/invalid)",
+                "Authentication failed",
+                "JWT token not found",
+            ),
+            (403, "FORBIDDEN", "Access denied (insufficient permissions)", "Access denied", "Insufficient permissions"),
+            (404, "NOT_FOUND", "Resource not found", "Not found", "The requested resource was not found"),
+            (500, "INTERNAL", "Internal server error", "Internal server error", "An internal server error occurred"),
+        ] {
+            let response = &responses[status.to_string()];
+            assert_eq!(response["description"], description);
+            let documented = json!({ "status": "error", "code": status, "message": message, "details": details });
+            assert_eq!(response["content"]["application/json"]["examples"][reason]["value"], documented);
+        }
+        assert_eq!(responses["201"]["description"], "Successful operation");
     }
 
     #[test]
     fn only_kinds_that_no_route_of_ours_raises_are_left_out() {
         let left_out: Vec<_> = Kind::ALL.into_iter().filter(|kind| !KINDS.contains(kind)).collect();
-        // The size of a form's file is never declared apart from its bytes; other methods have no operation to describe.
-        assert_eq!(left_out, [Kind::SizeMismatch, Kind::MethodNotAllowed, Kind::RateLimited]);
+        // The size of a form's file is never declared apart from its bytes; nothing limits the rate of requests.
+        assert_eq!(left_out, [Kind::SizeMismatch, Kind::RateLimited]);
+    }
+
+    /// Checks a schema and those within it, whose place is `at`.
+    fn generates(at: &str, value: &Value) {
+        match value {
+            Object(object) => {
+                assert!(!object.contains_key("const"), "{at} has `const`, which generators for 3.0 do not know");
+                assert!(
+                    object.get("type") != Some(&json!("array")) || object.contains_key("items"),
+                    "{at} has no `items`"
+                );
+                assert!(!object.contains_key("enum") || object.contains_key("type"), "{at} has no `type`");
+                assert!(
+                    !object.contains_key("contentMediaType") || object.get("format") == Some(&json!("binary")),
+                    "{at} is no file for generators"
+                );
+                object.iter().for_each(|(key, value)| generates(&format!("{at}/{key}"), value));
+            }
+            Array(values) => values.iter().for_each(|value| generates(at, value)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_schema_uses_words_that_code_generators_know() {
+        generates("", &document());
     }
 }
