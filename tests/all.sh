@@ -68,6 +68,7 @@ step "the benchmark, in small" benchmark
 step "the release build" cargo build --release --locked
 step "what the clients need" tests/clients/setup.sh
 step "clients in ten languages" tests/clients/run.sh "$attachd"
+step "the OpenAPI description, used" tests/openapi/run.sh "$attachd"
 step "TLS as other programs speak it" tests/tls/run.sh "$attachd"
 step "a rollout under load" tests/rollout/run.sh "$attachd"
 step "tokens of other people's making, and keys that rotate" tests/auth/run.sh "$attachd"
