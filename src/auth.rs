@@ -3,7 +3,8 @@
 //! arrived (HTTP, gRPC), what is uploaded, where it is stored, or what a right is used for.
 //!
 //! Tokens are JWTs in the compact JWS form (RFC 7515, RFC 7519), checked by the rules of RFC 8725. The token's text, or
-//! any part of it, is in no [`Error`], no `Debug` and no `Display`: the reasons given to the log are fixed sentences.
+//! any part of it, is in no [`Error`], no `Debug` and no `Display`: the reasons given to the log name the configuration and
+//! the issuer's key set alone.
 
 mod certificate;
 mod check;
@@ -12,18 +13,19 @@ mod config;
 mod fetch;
 mod inspect;
 mod issuer;
+mod json;
 mod keyring;
 mod keys;
 mod mint;
 mod principal;
 mod seen;
+mod times;
 mod token;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::future;
-use serde_json::Value;
 
 pub use certificate::{Certificates, Peer};
 pub use config::{Config, IssuerConfig, LoadError};
@@ -36,8 +38,10 @@ pub use token::{MAX_TOKEN_BYTES, bearer, www_authenticate};
 use crate::error::{Error, Kind, Result};
 use check::{Check, Refusal};
 use issuer::{Issuer, Unsigned};
+use json::Fault;
 use keyring::NoneNewer;
 use seen::{Fingerprint, Found, Seen};
+use times::{Limits, Window};
 use token::{Members, Parts};
 
 const TOO_LONG: &str = "the token is longer than 16 KiB";
@@ -46,7 +50,7 @@ const TOO_LONG: &str = "the token is longer than 16 KiB";
 /// `Debug` shows issuers, algorithms and key ids, and no key material.
 #[derive(Debug)]
 pub struct Verifier {
-    leeway: Duration,
+    limits: Limits,
     issuers: Vec<Issuer>,
     seen: Seen,
     remembered: AtomicU64,
@@ -77,7 +81,8 @@ impl Verifier {
         }
         let most = usize::try_from(config.token_cache.as_u64()).unwrap_or(usize::MAX);
         let (remembered, verified) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Verifier { leeway: config.leeway, issuers, seen: Seen::new(most), remembered, verified })
+        let limits = Limits { leeway: config.leeway, lifetime: config.max_token_lifetime };
+        Ok(Verifier { limits, issuers, seen: Seen::new(most), remembered, verified })
     }
 
     /// Keeps the keys of all issuers up to date for as long as it is polled.
@@ -124,8 +129,8 @@ impl Verifier {
     /// for there is no extension that we understand (RFC 7515 §4.1.11); `typ` is one of the issuer's types, where it has
     /// any (RFC 8725 §3.11); `alg` is configured for a key of that issuer (RFC 8725 §3.1); `kid`, where the keys have
     /// ids, names one of them; the signature holds; `aud` names us (RFC 8725 §3.9); the subject and the rights are
-    /// well-formed; `exp` is there; `nbf` has come and `exp` has not passed, with the configured leeway. Header members
-    /// that bring a key along (`jku`, `jwk`, `x5u`, `x5c`) are ignored.
+    /// well-formed; `exp` is there, and `nbf` and `iat` are numbers where they are; `nbf` has come, `exp` is not further
+    /// away than permitted and has not passed, with the configured leeway. Header members that bring a key along (`jku`, `jwk`, `x5u`, `x5c`) are ignored.
     ///
     /// A token that no known key goes with waits until its issuer was asked for newer ones.
     ///
@@ -144,12 +149,12 @@ impl Verifier {
         let fingerprint = Fingerprint::of(token);
         if let Some(found) = self.seen.get(&fingerprint).filter(|found| self.stands(found)) {
             self.remembered.fetch_add(1, Ordering::Relaxed);
-            found.window.check(now, self.leeway)?;
+            found.window.check(now, self.limits)?;
             return Ok(found.principal);
         }
         self.verified.fetch_add(1, Ordering::Relaxed);
         let found = self.judge(token).await.map_err(Error::from)?;
-        found.window.check(now, self.leeway)?;
+        found.window.check(now, self.limits)?;
         self.seen.insert(fingerprint, found.clone());
         Ok(found.principal)
     }
@@ -164,13 +169,16 @@ impl Verifier {
 
     /// All that can be said of a token without a clock.
     async fn judge(&self, token: &str) -> Result<Found, Unjudged> {
-        let form = |why| Refusal::new(Check::Form, why);
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(form(TOO_LONG).into());
+            return Err(Refusal::new(Check::Form, TOO_LONG).into());
         }
-        let parts = Parts::of(token).ok_or(form("the token does not have three parts"))?;
-        let header = Members::decode(parts.header).ok_or(form("the token's header is not a JSON object"))?;
-        let claims = Members::decode(parts.claims).ok_or(form("the token's claims are not a JSON object"))?;
+        let parts = Parts::of(token).ok_or_else(|| Refusal::new(Check::Form, "the token does not have three parts"))?;
+        let of = |part: &'static str| {
+            move |fault: Fault| Refusal::new(Check::Form, format!("the token's {part} {}", fault.as_str()))
+        };
+        let header = Members::decode(parts.header).map_err(of("header"))?;
+        let claims = Members::decode(parts.claims).map_err(of("claims set"))?;
+        json::decode(parts.signature).map_err(of("signature"))?;
 
         // Unverified until the signature is: good for nothing but the choice of keys.
         let name =
@@ -190,7 +198,7 @@ impl Verifier {
         let mark = ring.mark();
         let mut held = ring.held();
         loop {
-            let checked = issuer.check_signature(&held.keys, header, parts);
+            let checked = issuer.check_signature(&held, header, parts);
             let is_usable = ring.is_usable(&held);
             let refusal = match checked {
                 Ok(()) if is_usable => return Ok(held.generation),
@@ -230,33 +238,6 @@ impl From<Unjudged> for Error {
                 Error::new(Kind::KeysUnavailable).because(format!("the keys of {issuer} are not to be had"))
             }
         }
-    }
-}
-
-/// When a token holds, in time since 1970.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    not_before: Duration,
-    expires: Duration,
-}
-
-impl Window {
-    fn of(claims: &Members) -> Result<Window, Refusal> {
-        // Whole seconds only: RFC 7519 §2 would allow a fraction, but a float beyond 2^53 is not the number it was.
-        let seconds = |value: &Value| value.as_u64().map(Duration::from_secs);
-        let expires = claims.get("exp").and_then(seconds);
-        let expires = expires.ok_or(Refusal::new(Check::Times, "the token's exp is missing or no unsigned integer"))?;
-        let not_before = claims.get("nbf").map_or(Some(Duration::ZERO), seconds);
-        let not_before = not_before.ok_or(Refusal::new(Check::Times, "the token's nbf is no unsigned integer"))?;
-        Ok(Window { not_before, expires })
-    }
-
-    /// "Expired" comes last, so that it is only ever said of a token that was good.
-    fn check(self, now: Duration, leeway: Duration) -> Result<(), Refusal> {
-        if now.saturating_add(leeway) < self.not_before {
-            return Err(Refusal::new(Check::Times, "the token is not valid yet"));
-        }
-        if now >= self.expires.saturating_add(leeway) { Err(Refusal::expired()) } else { Ok(()) }
     }
 }
 

@@ -52,6 +52,26 @@ pub mod time {
     }
 }
 
+/// A time that may be left out, for `#[serde(with = "units::optional_time")]` beside `default`.
+pub mod optional_time {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serializer};
+
+    /// Reads a time.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        super::time::deserialize(deserializer).map(Some)
+    }
+
+    /// Writes a time, so that it reads back as the same.
+    pub fn serialize<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => super::time::serialize(time, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
 /// A number of bytes, plain or such as `64MiB`, for `#[serde(with = "units::size")]`.
 pub mod size {
     use bytesize::ByteSize;

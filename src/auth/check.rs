@@ -1,6 +1,7 @@
-//! What is looked at in a token, in order, and why one is refused. The reasons are fixed sentences for the log, so that no
-//! part of a token can be in them.
+//! What is looked at in a token, in order, and why one is refused. The reasons are sentences for the log. They may name what
+//! the configuration and the issuer's key set say, and no part of a token.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::error::{Error, Kind};
@@ -24,7 +25,7 @@ pub enum Check {
     Subject,
     /// The claims that grant rights are well-formed.
     Claims,
-    /// `exp` and `nbf` are well-formed, and `nbf` has come.
+    /// `exp`, `nbf` and `iat` are well-formed, `nbf` has come, and `exp` is not further away than permitted.
     Times,
     /// `exp` has not passed.
     Expiry,
@@ -67,29 +68,29 @@ impl fmt::Display for Check {
     }
 }
 
-/// Why a token does not hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a token is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) kind: Kind,
     /// The first check that failed.
     pub(super) check: Check,
-    pub(super) why: &'static str,
+    pub(super) why: Cow<'static, str>,
 }
 
 impl Refusal {
     /// The token fails a check.
-    pub(super) fn new(check: Check, why: &'static str) -> Refusal {
-        Refusal { kind: Kind::TokenInvalid, check, why }
+    pub(super) fn new(check: Check, why: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal { kind: Kind::TokenInvalid, check, why: why.into() }
     }
 
     /// The token was good once.
     pub(super) fn expired() -> Refusal {
-        Refusal { kind: Kind::TokenExpired, check: Check::Expiry, why: "the token has expired" }
+        Refusal { kind: Kind::TokenExpired, check: Check::Expiry, why: "the token has expired".into() }
     }
 }
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
-        Error::new(refusal.kind).because(refusal.why)
+        Error::new(refusal.kind).because(refusal.why.into_owned())
     }
 }

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -16,7 +15,7 @@ use crate::units;
 use super::certificate::CertificateConfig;
 use super::claims::Paths;
 use super::fetch::Provider;
-use super::keys::Form;
+use super::keys::{self, Form};
 use super::principal::{Ids, Rights, Scope, is_subject};
 
 /// The largest clock difference that is forgiven, and the default.
@@ -25,8 +24,12 @@ const MAX_LEEWAY: Duration = Duration::from_secs(60);
 /// The most memory that verified tokens may take.
 const MAX_TOKEN_CACHE: ByteSize = ByteSize::gib(1);
 
-/// The names that `algorithms` takes (RFC 7518 §3.1, RFC 8037), for messages.
-const ALGORITHMS: &str = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
+/// The shortest lifetime that tokens can be limited to.
+const MIN_TOKEN_LIFETIME: Duration = Duration::from_secs(1);
+
+/// The names that `algorithms` takes (RFC 7518 §3.1, RFC 8037, RFC 9864), for messages.
+pub(super) const ALGORITHMS: &str =
+    "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA or Ed25519";
 
 /// The `[auth]` table: whose tokens are accepted.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +40,12 @@ pub struct Config {
     #[serde(default = "default_leeway", with = "units::time")]
     #[schemars(with = "units::Time")]
     pub leeway: Duration,
+    /// How long a token may be valid for, at least `1s`: a token is refused with 401 if its `exp` is further away than this
+    /// from now, with `leeway` added, or further from its `iat`, where it has one. Default none: a token is accepted for as
+    /// long as its issuer says.
+    #[serde(default, with = "units::optional_time")]
+    #[schemars(with = "Option<units::Time>")]
+    pub max_token_lifetime: Option<Duration>,
     /// The bytes, about, within which tokens are remembered that were found to hold, so that a signature is verified once and
     /// not for each request: 0, which turns it off, to 1 GiB. A token is forgotten when the keys of its issuer change, and
     /// judged by the clock each time. Default 4 MiB, some 10,000 tokens.
@@ -90,13 +99,14 @@ pub struct IssuerConfig {
     /// The names by which a token's `aud` may address this service (RFC 7519 §4.1.3). At least one, none empty.
     pub audience: Vec<String>,
     /// The accepted `alg` values, case-sensitive: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256,
-    /// ES384, EdDSA. At least one. HS* go with `hmac_secret_file` and only with it.
+    /// ES384, EdDSA. At least one. `Ed25519` (RFC 9864) means the same as `EdDSA`, here and in a token. HS* go with `hmac_secret_file` and only with it.
     pub algorithms: Vec<String>,
     /// A public key in PEM (RFC 7468): `PUBLIC KEY` for RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519, or
     /// `RSA PUBLIC KEY`. Every one of `algorithms` must fit the key. A token's `kid` is not looked at.
     #[serde(default)]
     pub pem_file: Option<PathBuf>,
-    /// A JSON Web Key Set (RFC 7517 §5) of public keys. A token's `kid` selects its key.
+    /// A JSON Web Key Set (RFC 7517 §5) of public keys. A token's `kid` selects its key; if no key
+    /// has it, the keys without a `kid` are tried. A key that cannot be used is passed over.
     #[serde(default)]
     pub jwks_file: Option<PathBuf>,
     /// The address of a JSON Web Key Set of public keys, https. It is fetched at the start and again and again. Redirects are
@@ -202,7 +212,14 @@ impl Default for Config {
     /// The defaults of all keys, and no issuer.
     fn default() -> Self {
         let (leeway, token_cache) = (default_leeway(), default_token_cache());
-        Config { leeway, token_cache, keys: KeysConfig::default(), issuers: Vec::new(), certificates: Vec::new() }
+        Config {
+            leeway,
+            max_token_lifetime: None,
+            token_cache,
+            keys: KeysConfig::default(),
+            issuers: Vec::new(),
+            certificates: Vec::new(),
+        }
     }
 }
 
@@ -293,6 +310,10 @@ impl Config {
             let leeway = humantime::format_duration(self.leeway);
             return Err(LoadError::new("auth.leeway", format!("{leeway} is more than 60s")));
         }
+        if let Some(lifetime) = self.max_token_lifetime.filter(|lifetime| *lifetime < MIN_TOKEN_LIFETIME) {
+            let lifetime = humantime::format_duration(lifetime);
+            return Err(LoadError::new("auth.max_token_lifetime", format!("{lifetime} is less than 1s")));
+        }
         if self.token_cache > MAX_TOKEN_CACHE {
             return Err(LoadError::new(
                 "auth.token_cache",
@@ -380,7 +401,7 @@ impl IssuerConfig {
         let wrong = |what: String| Err(LoadError::new(format!("{at}.algorithms"), what));
         let mut algorithms = Vec::new();
         for name in &self.algorithms {
-            let Ok(algorithm) = Algorithm::from_str(name) else {
+            let Some(algorithm) = keys::algorithm(name) else {
                 return wrong(format!("`{name}` is not one of {ALGORITHMS}"));
             };
             let is_hmac = algorithm.family() == AlgorithmFamily::Hmac;

@@ -11,9 +11,11 @@ use time::format_description::well_known::Rfc3339;
 use super::check::Check;
 use super::issuer::Issuer;
 use super::keyring::Held;
+use super::keys::shown;
 use super::principal::{Principal, Scope};
+use super::times::{self, Window};
 use super::token::{Members, Parts};
-use super::{Unjudged, Verifier, Window};
+use super::{Unjudged, Verifier};
 use crate::error::{Error, Result};
 
 /// The longest value of a token that is shown whole, in characters.
@@ -64,12 +66,12 @@ impl Verifier {
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_err(|_| Error::internal("the clock of this machine is before 1970"))?;
         let judged = match self.judge(token).await {
-            Ok(found) => found.window.check(now, self.leeway).map(|()| found.principal).map_err(Unjudged::from),
+            Ok(found) => found.window.check(now, self.limits).map(|()| found.principal).map_err(Unjudged::from),
             Err(unjudged) => Err(unjudged),
         };
         let failed = match &judged {
             Ok(_) => None,
-            Err(Unjudged::Refused(refusal)) => Some((refusal.check, refusal.why.to_owned())),
+            Err(Unjudged::Refused(refusal)) => Some((refusal.check, refusal.why.clone().into_owned())),
             Err(Unjudged::WithoutKeys(_)) => Some((Check::Key, "the issuer's keys are not to be had".to_owned())),
         };
         let view = View::of(self, token, now);
@@ -114,14 +116,14 @@ impl<'a> View<'a> {
     fn of(verifier: &'a Verifier, token: &str, now: Duration) -> View<'a> {
         let short = token.len() <= super::MAX_TOKEN_BYTES;
         let parts = Parts::of(token).filter(|_| short);
-        let claims = parts.as_ref().and_then(|parts| Members::decode(parts.claims));
+        let claims = parts.as_ref().and_then(|parts| Members::decode(parts.claims).ok());
         let name = claims.as_ref().and_then(|claims| claims.string("iss"));
         let issuer = name.and_then(|name| verifier.issuers.iter().enumerate().find(|(_, issuer)| issuer.name == name));
         View {
             verifier,
             length: token.len(),
             parts: token.split('.').count(),
-            header: parts.as_ref().and_then(|parts| Members::decode(parts.header)),
+            header: parts.as_ref().and_then(|parts| Members::decode(parts.header).ok()),
             claims,
             issuer,
             now,
@@ -175,7 +177,10 @@ impl<'a> View<'a> {
             }
             Check::Times => {
                 let [iat, nbf, exp] = ["iat", "nbf", "exp"].map(|name| self.instant(name));
-                format!("iat {iat}, nbf {nbf}, exp {exp}")
+                let most = self.verifier.limits.lifetime;
+                let most =
+                    most.map(|most| format!("; auth.max_token_lifetime is {}", humantime::format_duration(most)));
+                format!("iat {iat}, nbf {nbf}, exp {exp}{}", most.unwrap_or_default())
             }
             Check::Expiry => self.expiry(),
         }
@@ -188,8 +193,8 @@ impl<'a> View<'a> {
 
     /// A time as people write it, where it is one.
     fn instant(&self, name: &str) -> String {
-        let seconds = self.claims.as_ref().and_then(|claims| claims.get(name)?.as_i64());
-        let instant = seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+        let since = self.claims.as_ref().and_then(|claims| times::seconds(claims, name).ok().flatten());
+        let instant = since.and_then(|since| OffsetDateTime::UNIX_EPOCH.checked_add(since.try_into().ok()?));
         instant.and_then(|instant| instant.format(&Rfc3339).ok()).unwrap_or_else(|| self.claim(name))
     }
 
@@ -198,7 +203,7 @@ impl<'a> View<'a> {
             return "unknown".to_owned();
         };
         let whole = |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs()));
-        let leeway = humantime::format_duration(self.verifier.leeway);
+        let leeway = humantime::format_duration(self.verifier.limits.leeway);
         match window.expires.checked_sub(self.now) {
             Some(left) => format!("expires in {}, and {leeway} are forgiven", whole(left)),
             None => format!("expired {} ago, and {leeway} are forgiven", whole(self.now - window.expires)),
@@ -215,13 +220,14 @@ fn keys(issuer: &Issuer) -> String {
         .iter()
         .map(|key| {
             let algorithms: Vec<_> = key.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect();
-            let kid = key.kid.as_deref().map(|kid| format!("{kid:?} for ")).unwrap_or_default();
+            let kid = key.kid.as_deref().map(|kid| format!("{} for ", shown(kid))).unwrap_or_default();
             format!("{kid}{}", algorithms.join("/"))
         })
         .collect();
     let failure = held.failure.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    format!("; the keys at {} are {names}, {}{failure}", issuer.ring.origin(), state.freshness.as_str())
+    let unusable = held.why_unusable(None).map(|why| format!("; not usable: {why}")).unwrap_or_default();
+    format!("; the keys at {} are {names}, {}{failure}{unusable}", issuer.ring.origin(), state.freshness.as_str())
 }
 
 /// A value of a token, on one line, without what a terminal would act on.

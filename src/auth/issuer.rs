@@ -1,17 +1,15 @@
 //! One trusted issuer: its keys, which are never tried on a token that names another, and what its claims mean. This file
 //! must not know the clock.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
-use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
 use super::check::{Check, Refusal};
 use super::claims::Paths;
-use super::config::{Grant, IssuerConfig, KeysConfig, LoadError};
-use super::keyring::Keyring;
-use super::keys::Key;
+use super::config::{ALGORITHMS, Grant, IssuerConfig, KeysConfig, LoadError};
+use super::keyring::{Held, Keyring};
+use super::keys::{self, Key};
 use super::principal::{Principal, Rights};
 use super::token::{Members, Parts};
 
@@ -69,43 +67,62 @@ impl Issuer {
         Ok(())
     }
 
-    /// Checks the signature, with those of `keys` that are pinned to the header's `alg` and have its `kid`.
-    pub(super) fn check_signature(&self, keys: &[Key], header: &Members, parts: &Parts<'_>) -> Result<(), Unsigned> {
-        let refused = |check, why| Err(Unsigned::Refused(Refusal::new(check, why)));
+    /// Checks the signature, with those of the keys that are pinned to the header's `alg` and have its `kid`.
+    pub(super) fn check_signature(&self, held: &Held, header: &Members, parts: &Parts<'_>) -> Result<(), Unsigned> {
+        let refused = |why: String| Err(Unsigned::Refused(Refusal::new(Check::Key, why)));
         // `none`, in any spelling, is no `Algorithm` at all.
-        let Some(algorithm) = header.string("alg").and_then(|name| Algorithm::from_str(name).ok()) else {
-            return refused(Check::Key, "the token's alg is missing or unknown");
+        let algorithm = match header.string("alg") {
+            Some(name) => keys::algorithm(name),
+            None => return refused("the token's alg is missing or not text".to_owned()),
         };
-        if !self.ring.algorithms().contains(&algorithm) {
-            return refused(Check::Key, "the token's alg is not configured for its issuer");
+        let Some(algorithm) = algorithm else { return refused(format!("the token's alg is not one of {ALGORITHMS}")) };
+        let configured = self.ring.algorithms();
+        if !configured.contains(&algorithm) {
+            let configured: Vec<_> = configured.iter().map(|algorithm| format!("{algorithm:?}")).collect();
+            let configured = configured.join(", ");
+            return refused(format!("the token's alg is {algorithm:?}, and the issuer's algorithms are {configured}"));
         }
         let kid = match header.get("kid") {
             None => None,
             Some(Value::String(kid)) => Some(kid.as_str()),
-            Some(_) => return refused(Check::Key, "the token's kid is no string"),
+            Some(_) => return refused("the token's kid is not text".to_owned()),
         };
-        // An unknown kid selects no key, rather than every key. A single key without a name has nothing to select.
+        // A single key without a name has nothing to select. In a set an unknown kid selects the keys that have none
+        // (RFC 7517 §4.5 leaves it to the issuer to give them one), and never one that has another.
         let kid = kid.filter(|_| self.named);
-        let mut named = keys.iter().filter(|key| kid.is_none() || key.kid.as_deref() == kid).peekable();
-        if named.peek().is_none() {
-            return Err(Unsigned::Unknown(Refusal::new(Check::Key, "no key of the issuer has the token's kid")));
+        let with = |kid: Option<&str>| held.keys.iter().filter(|key| key.kid.as_deref() == kid).collect::<Vec<_>>();
+        let named = match kid {
+            None => held.keys.iter().collect(),
+            Some(kid) => Some(with(Some(kid))).filter(|own| !own.is_empty()).unwrap_or_else(|| with(None)),
+        };
+        let is_own = named.iter().any(|key| key.kid.is_some() && kid.is_some());
+        let refusal = |check, why: &str| match held.why_unusable(kid) {
+            None => Refusal::new(check, why.to_owned()),
+            Some(unusable) => {
+                Refusal::new(check, format!("{why}; the issuer's key set has a key that cannot be used: {unusable}"))
+            }
+        };
+        if named.is_empty() {
+            return Err(Unsigned::Unknown(refusal(Check::Key, "no key of the issuer has the token's kid")));
         }
-        let mut keys = named.filter(|key| key.algorithms.contains(&algorithm)).peekable();
-        if keys.peek().is_none() {
-            return refused(Check::Key, "no key of the issuer with the token's kid is for its alg");
+        let keys: Vec<_> = named.into_iter().filter(|key| key.algorithms.contains(&algorithm)).collect();
+        if keys.is_empty() {
+            return Err(Unsigned::Refused(refusal(
+                Check::Key,
+                "no key of the issuer with the token's kid is for its alg",
+            )));
         }
         // `jsonwebtoken::decode` would read header, claims and clock a second time, by rules laxer than ours, and put
         // what it read into its errors. Only the primitive is used; its errors mean no more than "does not hold".
         let Parts { message, signature, .. } = parts;
-        let holds = |key: &Key| {
+        let verifies = |key: &&Key| {
             jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, algorithm).unwrap_or(false)
         };
-        let refusal = Refusal::new(Check::Signature, "the token's signature does not hold");
-        match (keys.any(holds), kid) {
-            (true, _) => Ok(()),
-            (false, Some(_)) => Err(Unsigned::Refused(refusal)),
-            (false, None) => Err(Unsigned::Unknown(refusal)),
+        if keys.iter().any(verifies) {
+            return Ok(());
         }
+        let refusal = refusal(Check::Signature, "the token's signature is invalid under the issuer's keys");
+        Err(if is_own { Unsigned::Refused(refusal) } else { Unsigned::Unknown(refusal) })
     }
 
     /// Reads the claims of a token whose signature held, but for its times.

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::config::{KeysConfig, LoadError, Source};
 use super::fetch::Fetcher;
-use super::keys::{self, Form, Key};
+use super::keys::{self, Form, Key, Unusable};
 
 /// How often a file is looked at.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
@@ -52,6 +52,8 @@ enum Origin {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) keys: Arc<[Key]>,
+    /// What the origin has beside them, and why it verifies nothing.
+    pub(super) unusable: Arc<[Unusable]>,
     /// Another number for other keys.
     pub(super) generation: u64,
     /// The number of the attempt that found this out; 0 where there was none.
@@ -146,10 +148,10 @@ impl Keyring {
             Source::File { path, form, key } => {
                 let at = format!("{at}.{key}");
                 let bytes = keys::read(path, &at)?;
-                let keys = form
+                let found = form
                     .parse(&bytes, &algorithms)
                     .map_err(|what| LoadError::new(&at, format!("{}: {what}", path.display())))?;
-                (Origin::File { path: (*path).to_owned(), form: *form }, Held::none().replaced(keys, &bytes, 0))
+                (Origin::File { path: (*path).to_owned(), form: *form }, Held::none().replaced(found, &bytes, 0))
             }
             Source::Provider(provider) => (Origin::Provider(Fetcher::new(provider, config.timeout, at)?), Held::none()),
         };
@@ -293,7 +295,7 @@ impl Keyring {
             if before.confirmed.is_some() && before.said == Said::of(&bytes) {
                 return Ok(before.again(attempt));
             }
-            form.parse(&bytes, &self.algorithms).map(|keys| before.replaced(keys, &bytes, attempt))
+            form.parse(&bytes, &self.algorithms).map(|found| before.replaced(found, &bytes, attempt))
         });
         let held = found.unwrap_or_else(|why| before.failed(why, attempt));
         match (&held.failure, held.generation == before.generation) {
@@ -309,7 +311,8 @@ impl Keyring {
                 );
             }
             (None, false) => {
-                tracing::info!(issuer = self.issuer, keys = held.keys.len(), "the keys of an issuer are new")
+                let unusable = (!held.unusable.is_empty()).then(|| keys::sentences(held.unusable.iter()));
+                tracing::info!(issuer = self.issuer, keys = held.keys.len(), unusable, "the keys of an issuer are new")
             }
             (None, true) => tracing::debug!(issuer = self.issuer, "the keys of an issuer are as they were"),
         }
@@ -319,9 +322,9 @@ impl Keyring {
 
 impl Held {
     fn none() -> Held {
-        let keys = Arc::new([]);
         Held {
-            keys,
+            keys: Arc::new([]),
+            unusable: Arc::new([]),
             generation: 0,
             attempt: 0,
             attempted: None,
@@ -331,9 +334,23 @@ impl Held {
         }
     }
 
+    /// Why the keys that a token may have asked for verify nothing: those that have its `kid`, else those that have none; all
+    /// of them where the token has none.
+    pub(super) fn why_unusable(&self, kid: Option<&str>) -> Option<String> {
+        let with = |kid: Option<&str>| {
+            let mut keys = self.unusable.iter().filter(|key| key.kid.as_deref() == kid).peekable();
+            keys.peek().is_some().then(|| keys::sentences(keys))
+        };
+        match kid {
+            Some(kid) => with(Some(kid)).or_else(|| with(None)),
+            None => (!self.unusable.is_empty()).then(|| keys::sentences(self.unusable.iter())),
+        }
+    }
+
     /// The origin has other keys.
-    fn replaced(&self, keys: Vec<Key>, bytes: &[u8], attempt: u64) -> Held {
-        Held { keys: keys.into(), generation: self.generation + 1, said: Said::of(bytes), ..self.again(attempt) }
+    fn replaced(&self, found: keys::Found, bytes: &[u8], attempt: u64) -> Held {
+        let (keys, unusable) = (found.keys.into(), found.unusable.into());
+        Held { keys, unusable, generation: self.generation + 1, said: Said::of(bytes), ..self.again(attempt) }
     }
 
     /// The origin has the same keys.
@@ -341,6 +358,7 @@ impl Held {
         let now = Instant::now();
         Held {
             keys: Arc::clone(&self.keys),
+            unusable: Arc::clone(&self.unusable),
             generation: self.generation,
             attempt,
             attempted: Some(now),

@@ -23,6 +23,9 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// RSA moduli that the library verifies with, in bits; 2048 is the least that RFC 7518 §3.3 allows.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
+/// The curves that keys may be of.
+const CURVES: &str = "P-256, P-384 and Ed25519";
+
 /// One verification key. `Debug` is safe to show: `DecodingKey` redacts itself.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -31,6 +34,32 @@ pub(super) struct Key {
     /// The algorithms it may verify: never empty, all of one family.
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) decoding: DecodingKey,
+}
+
+/// A key of a set that verifies nothing, and why.
+#[derive(Debug)]
+pub(super) struct Unusable {
+    pub(super) kid: Option<String>,
+    /// What to call it: by its id, or by its place in the set.
+    pub(super) name: String,
+    /// What is wrong with it, as the end of a sentence. Holds no key material.
+    pub(super) why: String,
+}
+
+/// What a key source yields.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) keys: Vec<Key>,
+    pub(super) unusable: Vec<Unusable>,
+}
+
+/// The algorithm of this name: RFC 7518 §3.1, RFC 8037, and RFC 9864, whose `Ed25519` is `EdDSA` with the one kind of key that
+/// is supported for it.
+pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
+    match name {
+        "Ed25519" => Some(Algorithm::EdDSA),
+        name => Algorithm::from_str(name).ok(),
+    }
 }
 
 /// What the bytes of a key source are.
@@ -50,12 +79,15 @@ impl Form {
         self == Form::Jwks
     }
 
-    /// The keys in `bytes` that go with `algorithms`; at least one.
+    /// The keys in `bytes`; at least one of them goes with `algorithms`.
     ///
     /// # Errors
     /// What is wrong with the bytes, as the end of a sentence about them. Holds no key material.
-    pub(super) fn parse(self, bytes: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
-        let single = |decoding| vec![Key { kid: None, algorithms: algorithms.to_vec(), decoding }];
+    pub(super) fn parse(self, bytes: &[u8], algorithms: &[Algorithm]) -> Result<Found, String> {
+        let single = |decoding| {
+            let key = Key { kid: None, algorithms: algorithms.to_vec(), decoding };
+            Found { keys: vec![key], unusable: Vec::new() }
+        };
         match self {
             Form::Jwks => keys_from_jwks(bytes, algorithms),
             Form::Secret => secret(bytes, algorithms).map(|secret| single(DecodingKey::from_secret(secret))),
@@ -233,36 +265,88 @@ struct Jwk {
     d: Option<serde::de::IgnoredAny>,
 }
 
+impl Jwk {
+    /// Reads one member of a set.
+    fn read(value: &Value) -> Result<Jwk, String> {
+        let Value::Object(members) = value else { return Err("is not a JSON object".to_owned()) };
+        let is_other = |name: &&str| !matches!(members.get(*name), None | Some(Value::Null | Value::String(_)));
+        if let Some(name) = ["kty", "use", "alg", "kid", "crv", "n", "e", "x", "y"].into_iter().find(is_other) {
+            return Err(format!("has a `{name}` that is not text"));
+        }
+        if members.get("kty").is_none_or(Value::is_null) {
+            return Err("has no `kty`".to_owned());
+        }
+        // Told without the library's words, which may quote the key.
+        Jwk::deserialize(value).map_err(|_| "is malformed".to_owned())
+    }
+}
+
 #[derive(Deserialize)]
 struct JwkSet {
     keys: Vec<Value>,
 }
 
-/// Takes the usable keys of a set. Keys that are for something else, or that we cannot use, are skipped (RFC 7517 §5):
-/// a set may serve others as well. When nothing is left, the message says why for each.
-fn keys_from_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
+/// Takes the usable keys of a set. Keys that are for something else, or that we cannot use, are set apart (RFC 7517 §5): a
+/// set may serve others as well, and one key that is wrong is no reason to refuse the tokens of another. When nothing is
+/// left, the message says why for each.
+fn keys_from_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<Found, String> {
     let set: JwkSet = serde_json::from_slice(bytes)
         .map_err(|error| format!("is not a JSON Web Key Set: line {}, column {}", error.line(), error.column()))?;
-    let (mut keys, mut skipped) = (Vec::new(), Vec::new());
-    for (index, value) in set.keys.into_iter().enumerate() {
-        // Told without the library's words, which may quote the key.
-        let Ok(jwk) = serde_json::from_value::<Jwk>(value) else {
-            skipped.push(format!("keys[{index}] is malformed"));
-            continue;
-        };
-        if jwk.kty != "oct" && jwk.d.is_some() {
+    let mut found = Found::default();
+    for (index, value) in set.keys.iter().enumerate() {
+        let jwk = Jwk::read(value);
+        if jwk.as_ref().is_ok_and(|jwk| jwk.kty != "oct" && jwk.d.is_some()) {
             return Err(format!("keys[{index}] is a private key (it has `d`): the private keys stay with the issuer"));
         }
-        match key_from_jwk(jwk, algorithms) {
-            Ok(key) => keys.push(key),
-            Err(why) => skipped.push(format!("keys[{index}] {why}")),
+        match jwk.and_then(|jwk| key_from_jwk(jwk, algorithms)) {
+            Ok(key) => found.keys.push(key),
+            Err(why) => {
+                let kid = value.get("kid").and_then(Value::as_str).map(str::to_owned);
+                let name = kid.as_deref().map_or_else(|| format!("keys[{index}]"), shown);
+                found.unusable.push(Unusable { kid, name, why });
+            }
         }
     }
-    match (keys.is_empty(), skipped.is_empty()) {
-        (false, _) => Ok(keys),
+    match (found.keys.is_empty(), found.unusable.is_empty()) {
+        (false, _) => Ok(found),
         (true, true) => Err("holds no keys".to_owned()),
-        (true, false) => Err(format!("holds no usable key: {}", skipped.join("; "))),
+        (true, false) => Err(format!("holds no usable key: {}", sentences(found.unusable.iter()))),
     }
+}
+
+/// Says of each key why it cannot be used, of the first few in full.
+pub(super) fn sentences<'a>(unusable: impl Iterator<Item = &'a Unusable>) -> String {
+    const SHOWN: usize = 5;
+    let all: Vec<_> = unusable.map(|key| format!("{} {}", key.name, key.why)).collect();
+    let first = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match all.len().saturating_sub(SHOWN) {
+        0 => first,
+        more => format!("{first}; and {more} more"),
+    }
+}
+
+/// A key's id, on one line, and not all of a long one.
+pub(super) fn shown(kid: &str) -> String {
+    const SHOWN: usize = 64;
+    match kid.char_indices().nth(SHOWN) {
+        None => format!("{kid:?}"),
+        Some((at, _)) => format!("{:?}…", kid.get(..at).unwrap_or_default()),
+    }
+}
+
+/// The bytes of a number without the zeros that some libraries write in front of it, and RFC 7518 §6.3.1.1 warns of.
+fn number(mut bytes: Vec<u8>) -> Vec<u8> {
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    bytes.drain(..zeros);
+    bytes
+}
+
+/// A coordinate of an EC point with all of its bytes: some libraries leave out the zeros in front.
+fn coordinate(value: &Option<String>, name: &str, length: usize, curve: &str) -> Result<Vec<u8>, String> {
+    let bytes = number(member(value, name)?);
+    let missing = length.checked_sub(bytes.len());
+    let missing = missing.ok_or_else(|| format!("has an `{name}` of more than the {length} bytes of {curve}"))?;
+    Ok([vec![0; missing], bytes].concat())
 }
 
 fn key_from_jwk(jwk: Jwk, algorithms: &[Algorithm]) -> Result<Key, String> {
@@ -276,20 +360,19 @@ fn key_from_jwk(jwk: Jwk, algorithms: &[Algorithm]) -> Result<Key, String> {
         // Never an HMAC key: whoever can add to a set of public keys must not be able to add a secret (RFC 8725 §3.1).
         ("oct", _) => return Err("is a shared secret, which a set of public keys must not hold".to_owned()),
         ("RSA", _) => {
-            let (n, e) = (member(&jwk.n, "n")?, member(&jwk.e, "e")?);
+            let (n, e) = (number(member(&jwk.n, "n")?), number(member(&jwk.e, "e")?));
             let der: PublicKeyX509Der<'_> =
                 PublicKeyComponents { n, e }.as_der().map_err(|_| "is a damaged RSA key".to_owned())?;
             public_key_from_der(der.as_ref())?
         }
         ("EC", Some(curve @ ("P-256" | "P-384"))) => {
-            let (kind, coordinate) = if curve == "P-256" { (KeyKind::P256, 32) } else { (KeyKind::P384, 48) };
-            // An uncompressed point (SEC 1 §2.3.3); RFC 7518 §6.2.1.2 fixes the length of both halves.
-            let (x, y) = (member(&jwk.x, "x")?, member(&jwk.y, "y")?);
-            if x.len() != coordinate || y.len() != coordinate {
-                return Err(format!("has coordinates of another length than {curve}"));
-            }
-            expect_kind(public_key_from_der(&[&[4], x.as_slice(), y.as_slice()].concat())?, kind)?
+            let (kind, length) = if curve == "P-256" { (KeyKind::P256, 32) } else { (KeyKind::P384, 48) };
+            // An uncompressed point (SEC 1 §2.3.3).
+            let (x, y) = (coordinate(&jwk.x, "x", length, curve)?, coordinate(&jwk.y, "y", length, curve)?);
+            let key = public_key_from_der(&[&[4], x.as_slice(), y.as_slice()].concat());
+            expect_kind(key.map_err(|_| format!("has an `x` and a `y` that are not a point of {curve}"))?, kind)?
         }
+        ("EC" | "OKP", None) => return Err("has no `crv`".to_owned()),
         ("OKP", Some("Ed25519")) => {
             let x = member(&jwk.x, "x")?;
             if x.len() != 32 {
@@ -297,13 +380,14 @@ fn key_from_jwk(jwk: Jwk, algorithms: &[Algorithm]) -> Result<Key, String> {
             }
             expect_kind(public_key_from_der(&x)?, KeyKind::Ed25519)?
         }
-        _ => return Err("has a key type or curve that is not supported (RSA, P-256, P-384, Ed25519 are)".to_owned()),
+        ("EC" | "OKP", Some(curve)) => {
+            return Err(format!("is of the curve {}, which is not supported ({CURVES} are)", shown(curve)));
+        }
+        (kty, _) => return Err(format!("is of the type {}, which is not supported (RSA, EC and OKP are)", shown(kty))),
     };
     let own = match jwk.alg.as_deref() {
         None => None,
-        // RFC 9864 names the curve in `alg`; the tokens that it signs say `EdDSA` to us.
-        Some("Ed25519") => Some(Algorithm::EdDSA),
-        Some(name) => Some(Algorithm::from_str(name).map_err(|_| "is for an algorithm that is not supported (`alg`)")?),
+        Some(name) => Some(algorithm(name).ok_or("is for an algorithm that is not supported (`alg`)")?),
     };
     let fits = |algorithm: &Algorithm| kind.takes(*algorithm) && own.is_none_or(|own| own == *algorithm);
     let algorithms: Vec<_> = algorithms.iter().copied().filter(fits).collect();
@@ -320,5 +404,6 @@ fn expect_kind(key: (KeyKind, DecodingKey), kind: KeyKind) -> Result<(KeyKind, D
 /// The bytes of a JWK member: base64url without padding (RFC 7518 §2).
 fn member(value: &Option<String>, name: &str) -> Result<Vec<u8>, String> {
     let value = value.as_deref().ok_or_else(|| format!("has no `{name}`"))?;
-    URL_SAFE_NO_PAD.decode(value).map_err(|_| format!("has a malformed `{name}`"))
+    let fault = if value.contains('=') { "base64url with padding (`=`)" } else { "not base64url" };
+    URL_SAFE_NO_PAD.decode(value).map_err(|_| format!("has a malformed `{name}`: it is {fault}"))
 }

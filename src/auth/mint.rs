@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use super::claims::Paths;
 use super::config::{IssuerConfig, KeysConfig, LoadError, Source};
 use super::issuer::Issuer;
-use super::keys::{self, Form, Key};
+use super::keyring::Held;
+use super::keys::{self, Form};
 use super::principal::{Ids, Scope, is_subject};
 use super::token::{MAX_TOKEN_BYTES, Members, Parts};
 use crate::error::{Error, Result};
@@ -104,7 +105,7 @@ impl Minter {
                 };
                 let Ok(probe) = minter.sign(&Map::new()) else { continue };
                 signs = true;
-                if is_signed(&verifying, &held.keys, &probe) {
+                if is_signed(&verifying, &held, &probe) {
                     return Ok(minter);
                 }
             }
@@ -162,10 +163,10 @@ impl Minter {
     }
 }
 
-/// Whether the signature of `token` holds under the issuer's `keys`, whatever its claims say.
-fn is_signed(issuer: &Issuer, keys: &[Key], token: &str) -> bool {
+/// Whether the signature of `token` is valid under one of the issuer's keys, whatever its claims say.
+fn is_signed(issuer: &Issuer, held: &Held, token: &str) -> bool {
     let Some(parts) = Parts::of(token) else { return false };
-    Members::decode(parts.header).is_some_and(|header| issuer.check_signature(keys, &header, &parts).is_ok())
+    Members::decode(parts.header).is_ok_and(|header| issuer.check_signature(held, &header, &parts).is_ok())
 }
 
 fn ids_claim(ids: &Ids, field: &'static str) -> Result<Value> {

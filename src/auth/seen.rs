@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::Window;
 use super::principal::Principal;
+use super::times::Window;
 
 /// What an entry takes beside its principal, in bytes, about: key and value in a table that is half full.
 const ENTRY_BYTES: usize = 256;
@@ -115,7 +115,7 @@ mod tests {
     fn found(subject: &str, ids: usize) -> Found {
         let clients = Ids::Only((1..=i64::try_from(ids).unwrap()).collect());
         let principal = Principal::new("https://id.example", subject, Rights { clients, ..Rights::default() });
-        let window = Window { not_before: Duration::ZERO, expires: Duration::from_secs(1) };
+        let window = Window { issued: None, not_before: Duration::ZERO, expires: Duration::from_secs(1) };
         Found { principal, window, issuer: 0, generation: 1 }
     }
 

@@ -1,17 +1,16 @@
 //! The text of a token, taken apart: the field that brings it, its three parts, their JSON. Nothing here is verified. This
 //! file must not know keys, or what a claim means.
 
-use std::fmt;
-
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::json::{self, Fault};
 use crate::error::{Error, Kind, Result};
 
 /// The longest token that is looked at, in bytes: 16 KiB. A longer one is refused before any of it is decoded.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// Why a token with `=` before its last part is refused.
+const PADDED: &str = "the token has a part that is base64url with padding (`=`), and RFC 7515 wants it without";
 
 /// A token in the compact form (RFC 7515 §7.1).
 pub(super) struct Parts<'a> {
@@ -31,19 +30,14 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The members of a token's header or claims. A name that comes twice, at whatever depth, is an error: two readers of one
-/// token must not be able to read it differently. That is stricter than RFC 7515 §4 and RFC 7519 §4 demand.
+/// The members of a token's header or claims.
 #[derive(Debug)]
 pub(super) struct Members(Map<String, Value>);
 
 impl Members {
     /// Decodes one part of a token: base64url without padding, then one JSON object.
-    pub(super) fn decode(part: &str) -> Option<Members> {
-        let json = URL_SAFE_NO_PAD.decode(part).ok()?;
-        match serde_json::from_slice(&json) {
-            Ok(Strict(Value::Object(members))) => Some(Members(members)),
-            _ => None,
-        }
+    pub(super) fn decode(part: &str) -> std::result::Result<Members, Fault> {
+        json::object(&json::decode(part)?).map(Members)
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
@@ -55,71 +49,13 @@ impl Members {
     }
 }
 
-/// A JSON value in which no object names a member twice.
-struct Strict(Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Strict;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("JSON")
-            }
-
-            fn visit_unit<E>(self) -> Result<Strict, E> {
-                Ok(Strict(Value::Null))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Strict, A::Error> {
-                let mut array = Vec::new();
-                while let Some(Strict(item)) = items.next_element()? {
-                    array.push(item);
-                }
-                Ok(Strict(array.into()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, Strict(value))) = map.next_entry::<String, Strict>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(de::Error::custom("a member comes twice"));
-                    }
-                }
-                Ok(Strict(members.into()))
-            }
-        }
-        deserializer.deserialize_any(Any)
-    }
-}
-
 /// Takes the token out of the values of all `Authorization` fields of a request (RFC 6750 §2.1, RFC 9110 §11.4): one
-/// value, the scheme `Bearer` in any case, exactly one space, and a token68. What the token says is not looked at.
+/// value, the scheme `Bearer` in any case, one or more spaces, and a token68. Spaces and tabs around the value do not belong
+/// to it (RFC 9110 §5.5); HTTP/1.1 has no others. What the token says is not looked at.
 ///
 /// # Errors
 /// [`Kind::TokenMissing`] when there is no value, another scheme, or no token after the scheme. [`Kind::TokenInvalid`]
-/// when there are several values, or when something is there that cannot be a token: two spaces, text after the token,
+/// when there are several values, or when something is there that cannot be a token: a tab in front of it, text after it,
 /// bytes that are not ASCII.
 pub fn bearer<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<&'a str> {
     let invalid = |why: &'static str| Error::new(Kind::TokenInvalid).because(why);
@@ -127,22 +63,34 @@ pub fn bearer<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<&'a str>
     if values.next().is_some() {
         return Err(invalid("there are several authorization fields"));
     }
+    let value = trim(value, |byte| matches!(byte, b' ' | b'\t'));
     let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let (scheme, rest) = value.split_at(value.iter().position(|byte| !is_tchar(byte)).unwrap_or(value.len()));
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
+    if !scheme.eq_ignore_ascii_case(b"bearer") || rest.is_empty() {
         return Err(Error::new(Kind::TokenMissing));
     }
-    let token = match rest {
-        [] | [b' '] => return Err(Error::new(Kind::TokenMissing)),
-        [b' ', token @ ..] => token,
-        _ => return Err(invalid("the scheme is not followed by one space")),
-    };
-    let body = token.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte)).count();
-    if body == 0 || token.iter().skip(body).any(|byte| *byte != b'=') {
-        return Err(invalid("what follows the scheme is no token68"));
+    let token = trim(rest, |byte| byte == b' ');
+    if token.len() == rest.len() {
+        return Err(invalid("the scheme Bearer is not followed by a space"));
+    }
+    let is_token_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
+    let body = token.iter().take_while(|byte| is_token_byte(byte)).count();
+    match token.split_at(body) {
+        ([_, ..], padding) if padding.iter().all(|byte| *byte == b'=') => {}
+        ([_, ..], rest) if rest.iter().all(|byte| is_token_byte(byte) || *byte == b'=') => {
+            return Err(invalid(PADDED));
+        }
+        _ => return Err(invalid("the text after the scheme Bearer is not a token")),
     }
     // Every byte was just seen to be ASCII.
-    std::str::from_utf8(token).map_err(|_| invalid("what follows the scheme is no token68"))
+    std::str::from_utf8(token).map_err(|_| invalid("the text after the scheme Bearer is not a token"))
+}
+
+/// `bytes` without those at both ends that `is_space` names.
+fn trim(bytes: &[u8], is_space: impl Fn(u8) -> bool) -> &[u8] {
+    let begin = bytes.iter().position(|byte| !is_space(*byte)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|byte| !is_space(*byte)).map_or(begin, |last| last + 1);
+    bytes.get(begin..end).unwrap_or_default()
 }
 
 /// The `WWW-Authenticate` challenge that goes with `error` (RFC 6750 §3): without an error code where no token was

@@ -52,6 +52,11 @@ impl Config {
                 warn(key, why.to_owned());
             }
         }
+        if self.auth.max_token_lifetime.is_none() {
+            let why = "is not set: a token is accepted for as long as its issuer says, be it years; `24h` is a limit that \
+                       access tokens rarely reach";
+            warn("auth.max_token_lifetime", why.to_owned());
+        }
         if self.attachments.on_unknown == OnUnknown::Create {
             warn(
                 "attachments.on_unknown",
@@ -132,7 +137,8 @@ mod tests {
     use super::super::tests::{LEAST, read};
     use super::*;
 
-    const QUIET: [(&str, &str); 4] = [
+    const QUIET: [(&str, &str); 5] = [
+        ("ATTACHD_AUTH__MAX_TOKEN_LIFETIME", "24h"),
         ("ATTACHD_REST__LISTEN", "127.0.0.1:0"),
         ("ATTACHD_GRPC__LISTEN", "[::1]:0"),
         ("ATTACHD_STORAGE__SERVICE", "fs"),
@@ -149,6 +155,13 @@ mod tests {
     fn what_is_harmless_is_not_warned_of() {
         assert_eq!(warned(&[], None), [""; 0]);
         assert_eq!(warned(&[], Some(1 << 40)), [""; 0]);
+    }
+
+    #[test]
+    fn tokens_without_a_longest_lifetime_are_warned_of() {
+        let config = read(LEAST, QUIET.get(1..).unwrap()).unwrap();
+        let keys: Vec<_> = config.warnings(None).into_iter().map(|warning| warning.key).collect();
+        assert_eq!(keys, ["auth.max_token_lifetime"]);
     }
 
     #[test]

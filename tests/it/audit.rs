@@ -68,7 +68,7 @@ fn each_upload_over_rest_is_one_line() {
             "bad-token",
             401,
             upload().by("a.b.c"),
-            json!([on, {"outcome": "refused", "reason": "TOKEN_INVALID", "why": "the token's header is not a JSON object"}]),
+            json!([on, {"outcome": "refused", "reason": "TOKEN_INVALID", "why": "the token's header is not base64url"}]),
         ),
         (
             "expired",
@@ -192,7 +192,7 @@ async fn each_upload_and_registration_over_grpc_is_one_line() {
     assert_line(
         &line(&server, &id),
         &json!({"action": "upload", "reason": "TOKEN_INVALID", "outcome": "refused",
-        "why": "the token's header is not a JSON object"}),
+        "why": "the token's header is not base64url"}),
     );
 
     let id = upload(good.clone(), -7).await.unwrap_err();

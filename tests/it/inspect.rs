@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::harness::{Provider, SECRET, Setup, SigningKey, claims, mint, mint_with, run, token};
+use crate::harness::{Answer, ISSUER, Provider, SECRET, Setup, SigningKey, claims, mint, mint_with, run, token};
 
 /// Runs `attachd token inspect` on a token, against the configuration of the harness.
 fn inspect(auth: Option<String>, token: &str) -> Output {
@@ -75,6 +77,8 @@ fn the_check_that_fails_is_named_with_what_it_saw_and_the_rest_is_left_open() {
         (with("client_ids", json!({})), "claims", "clients", "TOKEN_INVALID"),
         (with("nbf", json!(4_000_000_000_u64)), "times", "nbf 2096-10-02T07:06:40Z", "TOKEN_INVALID"),
         (with("exp", json!("soon")), "times", "exp \"soon\"", "TOKEN_INVALID"),
+        (with("exp", json!(4_000_000_000_000_u64)), "times", "exp 4000000000000", "TOKEN_INVALID"),
+        (format!("{message}.AA=="), "form", "3 parts", "TOKEN_INVALID"),
         (with("exp", json!(1_000_000_000)), "expiry", "expired ", "TOKEN_EXPIRED"),
     ] {
         let output = inspect(None, &token);
@@ -88,6 +92,55 @@ fn the_check_that_fails_is_named_with_what_it_saw_and_the_rest_is_left_open() {
         let after = text.lines().skip_while(|line| !line.contains("FAILED")).skip(2);
         assert!(after.clone().all(|line| line.contains(" -  ")), "{text}");
     }
+}
+
+/// Why the check that failed did so.
+fn why(output: &Output) -> String {
+    let said = said(output);
+    said.lines().skip_while(|line| !line.contains("FAILED")).nth(1).unwrap_or(&said).trim().to_owned()
+}
+
+#[test]
+fn the_reason_is_the_one_that_the_log_of_a_server_gives() {
+    let good = token(&[1]);
+    let [head, body, signature] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let twice = format!("{{\"sub\":\"tester\",{}", &claims(&[1]).to_string()[1..]);
+    let twice = format!("{head}.{}.{signature}", URL_SAFE_NO_PAD.encode(twice));
+    for (token, words) in [
+        (format!("{head}=.{body}.{signature}"), "the token's header is base64url with padding (`=`)"),
+        (format!("{head}.{body}==.{signature}"), "the token's claims set is base64url with padding (`=`)"),
+        (format!("{head}.{body}.{signature}="), "the token's signature is base64url with padding (`=`)"),
+        (twice, "the token's claims set has a duplicate member"),
+        (with("exp", json!(4_000_000_000_000_u64)), "the token's exp is in milliseconds: it must be in seconds"),
+        (with("nbf", json!("soon")), "the token's nbf is not a number of seconds since 1970"),
+    ] {
+        let output = inspect(None, &token);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(why(&output).starts_with(words), "{}", said(&output));
+    }
+    // A fraction is shown as one.
+    assert!(line(&inspect(None, &with("exp", json!(4_000_000_000.5))), "times").contains("exp 2096-10-02T07:06:40.5Z"));
+    let limited = format!(
+        "[auth]\nmax_token_lifetime = \"30m\"\n[[auth.issuers]]\nissuer = \"{ISSUER}\"\naudience = [\"attachd\"]\n\
+         algorithms = [\"HS256\"]\nhmac_secret_file = \"secret\"\n"
+    );
+    let output = inspect(Some(limited), &good);
+    assert!(line(&output, "times").ends_with("auth.max_token_lifetime is 30m"), "{output:?}");
+    assert_eq!(why(&output), "the token's exp is further away than auth.max_token_lifetime (30m)");
+}
+
+#[test]
+fn a_key_of_the_set_that_cannot_be_used_is_named() {
+    let (provider, key, bad) = (Provider::start(), SigningKey::new("key-1"), SigningKey::new("key-2"));
+    let mut jwk = bad.jwk.clone();
+    jwk["use"] = "enc".into();
+    provider.answer("/jwks", Answer::json(&json!({"keys": [key.jwk, jwk]})));
+    let auth = provider.auth("timeout = \"1s\"", &format!("jwks_url = \"{}/jwks\"", provider.url()));
+    let output = inspect(Some(auth), &provider.token(&bad));
+    assert!(line(&output, "key").ends_with("not usable: \"key-2\" is not for signatures (`use`)"), "{output:?}");
+    let words =
+        "no key of the issuer has the token's kid; the issuer's key set has a key that cannot be used: \"key-2\"";
+    assert!(why(&output).starts_with(words), "{output:?}");
 }
 
 #[test]

@@ -43,6 +43,7 @@ mod rest;
 mod serve;
 mod storage;
 mod tls;
+mod tokens;
 mod traces;
 mod two_processes;
 mod verify;

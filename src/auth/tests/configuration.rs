@@ -47,6 +47,27 @@ fn a_leeway_of_60_seconds_is_the_largest() {
 }
 
 #[test]
+fn a_lifetime_of_a_second_is_the_shortest() {
+    for (lifetime, ok) in [(0, false), (999, false), (1000, true), (1001, true), (u64::MAX, true)] {
+        let files = Files::new();
+        let issuer = files.issuer(&["HS256"], "hmac_secret_file", SECRET);
+        let lifetime = Some(Duration::from_millis(lifetime));
+        let config = Config { max_token_lifetime: lifetime, ..config(vec![issuer]) };
+        assert_eq!(Verifier::load(&config).is_ok(), ok, "{lifetime:?}");
+        if !ok {
+            assert_load_error(&config, "auth.max_token_lifetime", "is less than 1s");
+        }
+    }
+    let config: Config = toml::from_str("max_token_lifetime = \"24h\"").unwrap();
+    assert_eq!(config.max_token_lifetime, Some(Duration::from_secs(86_400)));
+    assert_eq!(
+        toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap().max_token_lifetime,
+        config.max_token_lifetime
+    );
+    assert!(toml::to_string(&Config::default()).is_ok());
+}
+
+#[test]
 fn a_wrong_issuer_table_is_named_with_its_key() {
     let files = Files::new();
     let good = files.issuer(&["HS256"], "hmac_secret_file", SECRET);

@@ -5,21 +5,33 @@ use super::*;
 #[test]
 fn a_bearer_token_is_taken_from_exactly_one_field() {
     let one = |value: &'static [u8]| bearer([value].into_iter());
-    for value in [b"Bearer a.b-c_d~e+f/g==".as_slice(), b"bearer x", b"BEARER x", b"bEaReR x"] {
+    let good: [&[u8]; 9] = [
+        b"Bearer a.b-c_d~e+f/g==",
+        b"bearer x",
+        b"BEARER x",
+        b"bEaReR x",
+        b"Bearer  x",
+        b"Bearer   x",
+        b"Bearer x ",
+        b" Bearer x",
+        b"\t Bearer x \t",
+    ];
+    for value in good {
         assert!(one(value).is_ok(), "{}", value.escape_ascii());
     }
     assert_eq!(one(b"Bearer a.b.c=").unwrap(), "a.b.c=");
     assert_eq!(kind(bearer(std::iter::empty())), Kind::TokenMissing);
-    for value in [b"".as_slice(), b"Basic dTpw", b"Bearer", b"Bearer ", b"Bearertoken", b"Token x", b" Bearer x"] {
+    for value in
+        [b"".as_slice(), b"Basic dTpw", b"Bearer", b"Bearer ", b"Bearer  ", b"Bearer\t", b"Bearertoken", b"Token x"]
+    {
         assert_eq!(kind(one(value)), Kind::TokenMissing, "{}", value.escape_ascii());
     }
-    let malformed: [&[u8]; 13] = [
-        b"Bearer  x",
-        b"Bearer  ",
-        b"Bearer x ",
+    let malformed: [&[u8]; 12] = [
         b"Bearer x y",
         b"Bearer\tx",
         b"Bearer \tx",
+        b"Bearer\t x",
+        b"Bearer x\ty",
         b"Bearer x,y",
         b"Bearer x, Bearer y",
         b"Bearer a=b",

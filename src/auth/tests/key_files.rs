@@ -99,18 +99,21 @@ fn a_key_set_yields_its_signing_keys_and_no_others() {
     wrong(with(RSA.1.jwk.clone(), json!({"alg": "ES256"})), "none of the configured algorithms");
     wrong(with(RSA.1.jwk.clone(), json!({"d": "AQAB"})), "is a private key");
     wrong(with(RSA.1.jwk.clone(), json!({"n": "!"})), "malformed `n`");
-    wrong(with(RSA.1.jwk.clone(), json!({"kid": 7})), "is malformed");
+    wrong(with(RSA.1.jwk.clone(), json!({"kid": 7})), "has a `kid` that is not text");
+    wrong(with(RSA.1.jwk.clone(), json!({"key_ops": "verify"})), "is malformed");
     wrong(without(RSA.1.jwk.clone(), "e"), "has no `e`");
     wrong(json!({"kty": "oct", "k": b64(SECRET), "alg": "HS256"}), "is a shared secret");
     wrong(json!({"kty": "oct", "k": b64(SECRET)}), "is a shared secret");
     wrong(with(P256.jwk.clone(), json!({"crv": "P-521"})), "not supported");
-    wrong(with(P256.jwk.clone(), json!({"crv": "P-384"})), "coordinates of another length");
-    wrong(with(P256.jwk.clone(), json!({"x": P256.jwk["y"]})), "is damaged");
+    wrong(with(P256.jwk.clone(), json!({"crv": "P-384"})), "are not a point of P-384");
+    wrong(with(P384.jwk.clone(), json!({"crv": "P-256"})), "has an `x` of more than the 32 bytes of P-256");
+    wrong(with(P256.jwk.clone(), json!({"x": P256.jwk["y"]})), "are not a point of P-256");
     wrong(P384.jwk.clone(), "none of the configured algorithms");
     wrong(with(ED.jwk.clone(), json!({"crv": "X25519"})), "not supported");
     wrong(with(ED.jwk.clone(), json!({"x": "AAAA"})), "another length");
     wrong(json!({"kty": "AKP"}), "not supported");
-    wrong(json!({}), "is malformed");
+    wrong(json!({}), "has no `kty`");
+    wrong(json!([]), "is not a JSON object");
     for (text, what) in [("", "line 1"), ("[]", "is not a JSON Web Key Set"), ("{\"keys\":[]}", "holds no keys")] {
         let error = files.verifier(&["RS256"], "jwks_file", text).unwrap_err();
         assert!(error.what().contains(what), "{error}");

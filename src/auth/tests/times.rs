@@ -28,20 +28,66 @@ fn a_token_begins_at_nbf_minus_leeway_and_not_a_second_before() {
 }
 
 #[test]
-fn exp_is_required_and_times_are_unsigned_integers() {
-    let wrong =
-        [json!(null), json!("1900000000"), json!(-1), json!(1_900_000_000.0), json!(1e300), json!([]), json!(true)];
-    assert_claim_invalid("exp", &wrong);
-    assert_claim_invalid("nbf", &[json!(null), json!("0"), json!(-1), json!(1.5), json!(1e300), json!({})]);
+fn exp_is_required_and_times_are_numbers_that_may_have_a_fraction() {
+    let wrong = [json!(null), json!("1900000000"), json!(-1), json!(-0.0), json!(1e300), json!([]), json!(true)];
+    for name in ["exp", "nbf", "iat"] {
+        assert_claim_invalid(name, &wrong);
+    }
     assert_claim_invalid("nbf", &[json!(NOW + 61), json!(u64::MAX)]);
     assert_invalid(&hs256(), &token(&without(good(), "exp")));
-    for number in ["18446744073709551616", "1.9e9", "-0", "1e400", "0x7fffffff", "01900000000", "NaN"] {
+    let written = |number: &str| {
         let claims = format!(r#"{{"iss":"{ISSUER}","aud":"attachd","sub":"a","exp":{number}}}"#);
-        assert_invalid(&hs256(), &sign_hs256_text(r#"{"alg":"HS256"}"#, &claims));
+        sign_hs256_text(r#"{"alg":"HS256"}"#, &claims)
+    };
+    for number in ["18446744073709551616", "-0", "1e400", "0x7fffffff", "01900000000", "NaN", "1900000000000"] {
+        assert_invalid(&hs256(), &written(number));
     }
-    // The largest integer overflows nothing.
-    assert!(hs256().verdict(&token(&with(good(), json!({ "exp": u64::MAX }))), at(NOW)).is_ok());
+    for number in ["1900000000", "1900000000.0", "1.9e9", "1.9E+9", "19000000000e-1", "99999999999", "100000000000"] {
+        assert!(hs256().verdict(&written(number), at(NOW)).is_ok(), "{number}");
+    }
+    for number in ["100000000001", "100000000000.001", "1e14", "100000000000001", "18446744073709551615"] {
+        assert_invalid(&hs256(), &written(number));
+    }
     assert_eq!(kind(hs256().verdict(&token(&with(good(), json!({ "exp": 0 }))), at(NOW))), Kind::TokenExpired);
+}
+
+#[test]
+fn a_fraction_of_a_second_counts() {
+    let verifier = hs256();
+    let half = Duration::from_millis(500);
+    let token = token(&with(good(), json!({ "exp": NOW as f64 + 0.5, "nbf": NOW as f64 - 0.5 })));
+    assert!(verifier.verdict(&token, at(NOW + 60) + half - Duration::from_nanos(1)).is_ok());
+    assert_eq!(kind(verifier.verdict(&token, at(NOW + 60) + half)), Kind::TokenExpired);
+    assert!(verifier.verdict(&token, at(NOW - 61) + half).is_ok());
+    assert_eq!(kind(verifier.verdict(&token, at(NOW - 61) + half - Duration::from_nanos(1))), Kind::TokenInvalid);
+}
+
+#[test]
+fn a_lifetime_is_counted_from_now_with_leeway_and_from_iat_without() {
+    let files = Files::new();
+    let issuer = files.issuer(&["HS256"], "hmac_secret_file", SECRET);
+    for leeway in [0, 60] {
+        let lifetime = Some(Duration::from_secs(3600));
+        let limits = Config { leeway: Duration::from_secs(leeway), max_token_lifetime: lifetime, ..config(vec![]) };
+        let verifier = Verifier::load(&Config { issuers: vec![issuer.clone()], ..limits }).unwrap();
+        let lives = |claims: Value| verifier.verdict(&token(&with(good(), claims)), at(NOW)).is_ok();
+        for (more, accepted) in [(-1, true), (0, true), (1, false)] {
+            let exp = (NOW + 3600 + leeway).checked_add_signed(more).unwrap();
+            assert_eq!(lives(json!({ "exp": exp })), accepted, "{leeway} {more}");
+            let exp = (NOW + 600).checked_add_signed(more).unwrap();
+            assert_eq!(lives(json!({ "exp": exp, "iat": NOW - 3000 })), accepted, "{leeway} {more}");
+        }
+        assert!(!lives(json!({ "exp": NOW + 3600 + leeway, "iat": NOW - 1 })), "{leeway}");
+        // A clock that is ahead makes no token invalid by itself.
+        assert!(lives(json!({ "exp": NOW + 3600 + leeway, "iat": NOW + leeway })), "{leeway}");
+    }
+    // It is judged each time, also of a token that is remembered.
+    let lifetime = Some(Duration::from_secs(3600));
+    let verifier = Verifier::load(&Config { max_token_lifetime: lifetime, ..config(vec![issuer]) }).unwrap();
+    let token = token(&with(good(), json!({ "exp": NOW + 3660 })));
+    assert!(verifier.verdict(&token, at(NOW)).is_ok());
+    assert_eq!(kind(verifier.verdict(&token, at(NOW - 1))), Kind::TokenInvalid);
+    assert_eq!(verifier.verifications(), Verifications { made: 1, spared: 1 });
 }
 
 #[test]
