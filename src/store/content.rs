@@ -257,7 +257,7 @@ impl ContentWriter {
         }
         match self.open()? {
             Pen { sink: Sink::Local(sink, _), hash } => {
-                self.commit_file(sink, hash, batch, held, verify, decide, settled).await
+                self.commit_file((sink, hash), batch, held, verify, decide, settled).await
             }
             pen => {
                 self.state = State::Open(pen);
@@ -269,8 +269,7 @@ impl ContentWriter {
 
     async fn commit_file<V, D>(
         self,
-        sink: local::Sink,
-        hash: Hash,
+        (sink, hash): (local::Sink, Hash),
         batch: Vec<Bytes>,
         held: impl Send + Sync + 'static,
         verify: V,
