@@ -111,7 +111,7 @@ fn parameters() -> Value {
         header(
             "If-None-Match",
             "Store the file only if the attachment has no content yet. Otherwise the response is 412.",
-            json!({ "type": "string", "enum": ["*"], "x-enum-varnames": ["Any"] }),
+            json!({ "type": "string", "pattern": r"^\*$" }),
             "*"
         ),
         header(

@@ -54,7 +54,7 @@ func upload() error {
 	repr := "sha-256=:" + base64.StdEncoding.EncodeToString(digest[:]) + ":"
 	params := api.UploadAttachmentParams{ReprDigest: &repr}
 	if os.Getenv("MODE") == "if-absent" {
-		absent := api.Any
+		absent := "*"
 		params.IfNoneMatch = &absent
 	}
 	authorize := func(_ context.Context, request *http.Request) error {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attachd_client import AuthenticatedClient
 from attachd_client.api.attachments import upload_attachment
-from attachd_client.models import ErrorResponse, SuccessResponse, UploadAttachmentBody, UploadAttachmentIfNoneMatch
+from attachd_client.models import ErrorResponse, SuccessResponse, UploadAttachmentBody
 from attachd_client.types import UNSET, File
 
 path = Path(os.environ["FILE"])
@@ -20,7 +20,7 @@ with path.open("rb") as content:
         int(os.environ["ATTACHMENT_ID"]),
         client=client,
         body=UploadAttachmentBody(file=File(payload=content, file_name=path.name)),
-        if_none_match=UploadAttachmentIfNoneMatch.ANY if os.environ["MODE"] == "if-absent" else UNSET,
+        if_none_match="*" if os.environ["MODE"] == "if-absent" else UNSET,
         repr_digest=f"sha-256=:{digest}:",
     )
 assert isinstance(response.parsed, (SuccessResponse, ErrorResponse))

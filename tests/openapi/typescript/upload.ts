@@ -24,7 +24,7 @@ const { data, error, response } = await client.POST('/api/v2/clients/{client_id}
     path: { client_id: Number(variable('CLIENT_ID')), attachment_id: Number(variable('ATTACHMENT_ID')) },
     header: {
       'Repr-Digest': `sha-256=:${digest}:`,
-      ...(variable('MODE') === 'if-absent' ? { 'If-None-Match': '*' as const } : {}),
+      ...(variable('MODE') === 'if-absent' ? { 'If-None-Match': '*' } : {}),
     },
   },
   // openapi-typescript has no type for a file.
