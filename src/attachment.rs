@@ -9,9 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use uuid::{Uuid, Variant, Version};
+use uuid::{Uuid, Variant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Version};
+
+mod tags;
+
+pub use tags::Tags;
 
 /// The longest file name and the longest media type, in bytes.
 pub const NAME_BYTES: usize = 255;
@@ -103,7 +107,7 @@ impl UploadId {
     /// included, is not an id of ours.
     pub fn parse(text: &str) -> Option<UploadId> {
         let uuid = Uuid::try_parse(text).ok()?;
-        let ours = uuid.get_version() == Some(Version::SortRand) && uuid.get_variant() == Variant::RFC4122;
+        let ours = uuid.get_version() == Some(uuid::Version::SortRand) && uuid.get_variant() == Variant::RFC4122;
         Some(UploadId(uuid)).filter(|id| ours && id.to_string() == text)
     }
 
@@ -204,9 +208,13 @@ impl Digest {
         &self.0
     }
 
-    /// The digest in base64, as RFC 9530 writes it.
-    pub fn base64(&self) -> String {
-        BASE64.encode(self.0)
+    /// The version of the content that has the digest.
+    pub fn version(&self) -> Version {
+        Version {
+            etag: format!("\"{self}\""),
+            sha256: self.to_string(),
+            repr_digest: format!("sha-256=:{}:", BASE64.encode(self.0)),
+        }
     }
 
     /// Reads a digest in base64, as RFC 9530 writes it.

@@ -3,12 +3,15 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::auth;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Version};
+
+/// RFC 9530.
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// The documented body. `details` is an empty list on success and a text on a refusal.
 #[derive(Serialize)]
@@ -51,8 +54,20 @@ pub fn refusal(error: &Error) -> Response {
     if error.kind() == Kind::MethodNotAllowed {
         headers.insert(ALLOW, HeaderValue::from_static("POST"));
     }
+    if let Some(version) = error.version() {
+        name_version(headers, version);
+    }
     response.extensions_mut().insert(Refusal { kind: error.kind(), error: error.to_string() });
     response
+}
+
+/// Names the version of the stored content in the headers of a reply.
+pub fn name_version(headers: &mut HeaderMap, version: &Version) {
+    for (name, value) in [(ETAG, &version.etag), (REPR_DIGEST, &version.repr_digest)] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 fn reply<D: Serialize>(status: StatusCode, envelope: &Envelope<D>) -> Response {

@@ -3,6 +3,7 @@
 //! what only the log may read (`source`) are separate fields. This module must not know who raises errors or why.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub enum Kind {
     MethodNotAllowed,
     /// The attachment already has content and the caller asked for create-only.
     AlreadyExists,
+    /// The stored content is not what the caller expects to replace.
+    PreconditionFailed,
     /// A configured size limit was passed.
     TooLarge,
     /// The caller sent nothing for too long, or took too long altogether.
@@ -83,7 +86,7 @@ pub struct Row {
 
 impl Kind {
     /// Every kind, for tests and for the documents that list them.
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 20] = [
         Kind::TokenMissing,
         Kind::TokenInvalid,
         Kind::TokenExpired,
@@ -96,6 +99,7 @@ impl Kind {
         Kind::NotFound,
         Kind::MethodNotAllowed,
         Kind::AlreadyExists,
+        Kind::PreconditionFailed,
         Kind::TooLarge,
         Kind::ClientTooSlow,
         Kind::RateLimited,
@@ -111,6 +115,8 @@ impl Kind {
         const AUTH: &str = "Authentication failed";
         const BAD: &str = "Invalid request";
         const BUSY: &str = "Service unavailable";
+        const PRECONDITION: &str = "Precondition failed";
+        const NOT_MET: &str = "A precondition of the request is not met";
         let (code, status, reason, message, details, retriable) = match self {
             Kind::TokenMissing => {
                 (Code::Unauthenticated, Http::UNAUTHORIZED, "TOKEN_MISSING", AUTH, "JWT token not found", false)
@@ -163,12 +169,15 @@ impl Kind {
                 "The resource does not support this method",
                 false,
             ),
-            Kind::AlreadyExists => (
-                Code::AlreadyExists,
+            Kind::AlreadyExists => {
+                (Code::AlreadyExists, Http::PRECONDITION_FAILED, "ALREADY_EXISTS", PRECONDITION, NOT_MET, false)
+            }
+            Kind::PreconditionFailed => (
+                Code::FailedPrecondition,
                 Http::PRECONDITION_FAILED,
-                "ALREADY_EXISTS",
-                "Precondition failed",
-                "A precondition of the request does not hold",
+                "PRECONDITION_FAILED",
+                PRECONDITION,
+                NOT_MET,
                 false,
             ),
             Kind::TooLarge => (
@@ -232,6 +241,17 @@ impl Kind {
     }
 }
 
+/// The version of stored content, as replies name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The entity tag, with its quotes (RFC 9110 s8.8.3).
+    pub etag: String,
+    /// The SHA-256 digest in lower-case hex.
+    pub sha256: String,
+    /// The digest as the value of `Repr-Digest` (RFC 9530).
+    pub repr_digest: String,
+}
+
 /// A failure: what the caller may know of it, and apart from that, what the log should say.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
@@ -241,6 +261,7 @@ struct Inner {
     kind: Kind,
     detail: Option<Cow<'static, str>>,
     field: Option<&'static str>,
+    stored: Option<Version>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     unsettled: bool,
 }
@@ -248,7 +269,7 @@ struct Inner {
 impl Error {
     /// An error that says no more than its kind does.
     pub fn new(kind: Kind) -> Self {
-        Error(Box::new(Inner { kind, detail: None, field: None, source: None, unsettled: false }))
+        Error(Box::new(Inner { kind, detail: None, field: None, stored: None, source: None, unsettled: false }))
     }
 
     /// A broken rule, in words for the caller: lower case, no full stop.
@@ -271,6 +292,12 @@ impl Error {
     /// Adds what exactly was wrong, in words for the caller. It must hold no storage key, path, bucket, token or library text.
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds the version of the stored content. Only for a caller that may upload to the attachment.
+    pub fn stored(mut self, version: Version) -> Self {
+        self.0.stored = Some(version);
         self
     }
 
@@ -301,6 +328,11 @@ impl Error {
     /// The field or parameter that the error is about, if it is about one.
     pub fn field(&self) -> Option<&'static str> {
         self.0.field
+    }
+
+    /// The version of the stored content, if the error is about it.
+    pub fn version(&self) -> Option<&Version> {
+        self.0.stored.as_ref()
     }
 
     /// What the caller may read: the documented text of the kind, then what exactly was wrong.
@@ -339,7 +371,10 @@ impl Error {
     /// The gRPC encoding: code, public text and `google.rpc` details.
     pub fn to_status(&self) -> tonic::Status {
         let row = self.kind().row();
-        let mut details = ErrorDetails::with_error_info(row.reason, DOMAIN, [] as [(String, String); 0]);
+        let stored = self.version().into_iter();
+        let metadata = stored.flat_map(|stored| [("etag", &stored.etag), ("sha256", &stored.sha256)]);
+        let metadata = metadata.map(|(name, value)| (name.to_owned(), value.clone()));
+        let mut details = ErrorDetails::with_error_info(row.reason, DOMAIN, metadata.collect::<HashMap<_, _>>());
         if let (Some(field), Some(detail)) = (self.0.field, &self.0.detail) {
             details.add_bad_request_violation(field, detail.as_ref());
         }

@@ -10,9 +10,7 @@ use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION,
-};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
@@ -27,14 +25,12 @@ use crate::pb::{Attachment, UPLOAD_ROUTE, UploadAttachmentRequest, UploadFinish,
 use crate::rpc::{self, Admitted, Attachments};
 use crate::telemetry::{Door, Method, RequestId, Trail};
 
+mod conditions;
 mod near_miss;
 pub mod openapi;
 mod target;
 
 use target::target;
-
-/// RFC 9530.
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// The name of the part that holds the content.
 const FILE: &str = "file";
@@ -111,7 +107,7 @@ async fn admit(
     }
     let caller = attachments.caller(authorization, &parts.extensions, entry).await?;
     let mut header = header?;
-    header.if_absent = if_absent(&parts.headers)?;
+    conditions::read(&parts.headers, &mut header)?;
     let admitted = attachments.admit(caller, &header, trail, entry).await?;
 
     let boundary = Boundary::from_content_type(single(&parts.headers, &CONTENT_TYPE)?)?;
@@ -135,13 +131,11 @@ fn created(attachment: &Attachment) -> Response {
             None => location + "/" + segment,
         }
     });
-    let digest = Digest::new("sha256", attachment.sha256.as_deref().unwrap_or_default());
-    let etag = digest.as_ref().map(|digest| format!("\"{digest}\"")).unwrap_or_default();
-    let repr = digest.as_ref().map(|digest| format!("sha-256=:{}:", digest.base64())).unwrap_or_default();
-    for (name, value) in [(LOCATION, location), (ETAG, etag), (REPR_DIGEST, repr)] {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
+    if let Ok(location) = HeaderValue::try_from(location) {
+        headers.insert(LOCATION, location);
+    }
+    if let Ok(digest) = Digest::new("sha256", attachment.sha256.as_deref().unwrap_or_default()) {
+        envelope::name_version(headers, &digest.version());
     }
     response
 }
@@ -155,19 +149,6 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u
     }
 }
 
-/// Preconditions (RFC 9110 §13.1). One that cannot be evaluated is refused: to ignore it would be to do what the client
-/// asked not to do.
-fn if_absent(headers: &HeaderMap) -> Result<bool> {
-    if headers.contains_key(IF_MATCH) {
-        return Err(Error::invalid("If-Match is not supported"));
-    }
-    match single(headers, &IF_NONE_MATCH)? {
-        None => Ok(false),
-        Some(b"*") => Ok(true),
-        Some(_) => Err(Error::invalid("If-None-Match supports no other value than *")),
-    }
-}
-
 /// The digest of the file that the client declares: `Repr-Digest: sha-256=:…:` (RFC 9530 §3). Other algorithms beside it are
 /// ignored; alone they are refused, since the client asks for a check that will not be made.
 fn repr_digest(headers: &HeaderMap) -> Result<Option<Digest>> {
@@ -175,7 +156,7 @@ fn repr_digest(headers: &HeaderMap) -> Result<Option<Digest>> {
     let malformed = || Error::invalid_field(FIELD, "must be like sha-256=:<base64>:");
     let mut declared = false;
     let mut digest = None;
-    for value in headers.get_all(REPR_DIGEST) {
+    for value in headers.get_all(FIELD) {
         for member in value.to_str().map_err(|_| malformed())?.split(',') {
             declared = true;
             let (algorithm, value) = member.trim_matches([' ', '\t']).split_once('=').ok_or_else(malformed)?;

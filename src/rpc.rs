@@ -13,7 +13,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Target};
+use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Tags, Target};
 use crate::audit::{Action, Asked, Entry};
 use crate::auth::{Peer, Principal, Verifier, bearer, www_authenticate};
 use crate::error::{Error, Kind, Result};
@@ -26,7 +26,7 @@ use crate::pb::{
 };
 use crate::telemetry::{Caller, Door, Exit, Method, Metrics, REQUEST_ID, RequestId, SPANS, Trail};
 pub use crate::upload::Admitted;
-use crate::upload::{Declared, Header, Piece, Uploads};
+use crate::upload::{Conditions, Declared, Header, Piece, Uploads};
 
 mod deadline;
 mod frames;
@@ -103,7 +103,7 @@ impl Attachments {
     }
 
     /// Decides whether the caller may upload what `header` names, before any content is asked for. Looks at the ids and
-    /// `if_absent` alone; the rest of the header is read by [`upload`](Self::upload).
+    /// the preconditions alone; the rest of the header is read by [`upload`](Self::upload).
     pub async fn admit(
         &self,
         caller: Principal,
@@ -112,9 +112,10 @@ impl Attachments {
         entry: &Entry,
     ) -> Result<Admitted> {
         let target = target(header.client_id, header.attachment_id, header.project_id, header.portfolio_id)?;
+        let conditions = conditions(header)?;
         trail.names(target.key);
         let span = tracing::info_span!(target: SPANS, "admit");
-        self.uploads.admit(caller, target, header.if_absent, trail, entry).instrument(span).await
+        self.uploads.admit(caller, target, conditions, trail, entry).instrument(span).await
     }
 
     /// Stores the content that `messages` bring: one header, chunks, one finish.
@@ -202,6 +203,16 @@ fn target(client: i64, attachment: i64, project: Option<i64>, portfolio: Option<
         key: Key { client: Id::new("client_id", client)?, attachment: Id::new("attachment_id", attachment)? },
         project: project.map(|id| Id::new("project_id", id)).transpose()?,
         portfolio: portfolio.map(|id| Id::new("portfolio_id", id)).transpose()?,
+    })
+}
+
+fn conditions(header: &UploadHeader) -> Result<Conditions> {
+    let tags = |field, text: &Option<String>| text.as_deref().map(|text| Tags::parse(field, text)).transpose();
+    let if_none_match = tags("if_none_match", &header.if_none_match)?;
+    Ok(Conditions {
+        if_match: tags("if_match", &header.if_match)?,
+        // Create-only is the stricter of the two.
+        if_none_match: if header.if_absent { Some(Tags::Any) } else { if_none_match },
     })
 }
 

@@ -24,12 +24,14 @@ use crate::rights::{self, Stands};
 use crate::store::{Receipt, Store};
 use crate::telemetry::{SPANS, Trail};
 
+pub use conditions::Conditions;
 use presence::Presence;
 use receive::Upload;
 
 mod alarm;
 mod batch;
 mod change;
+mod conditions;
 mod pace;
 mod presence;
 mod receive;
@@ -85,7 +87,7 @@ pub enum Piece {
 pub struct Admitted {
     principal: Principal,
     target: Target,
-    if_absent: bool,
+    conditions: Conditions,
     trail: Trail,
     entry: Entry,
     /// The most that can arrive, in bytes, where the door knows it.
@@ -152,18 +154,19 @@ impl Uploads {
     /// Decides whether `principal` may upload to `target`, before any content is asked for. The commit is told to `entry`.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::AlreadyExists`], [`Kind::Overloaded`], and what storage raises.
+    /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::AlreadyExists`], [`Kind::PreconditionFailed`],
+    /// [`Kind::Overloaded`], and what storage raises.
     pub async fn admit(
         &self,
         principal: Principal,
         target: Target,
-        if_absent: bool,
+        conditions: Conditions,
         trail: Trail,
         entry: &Entry,
     ) -> Result<Admitted> {
         rights::decide(&principal, Scope::Write, target, Stands::Unread)?;
         self.budget.admit()?;
-        let admitted = Admitted { principal, target, if_absent, trail, entry: entry.clone(), at_most: None };
+        let admitted = Admitted { principal, target, conditions, trail, entry: entry.clone(), at_most: None };
         self.config.accepts(&admitted, self.store.record(target.key).await?.as_ref())?;
         Ok(admitted)
     }
@@ -283,17 +286,14 @@ impl Config {
     /// Whether an upload may be stored over the record that stands. It is asked before the content, and once more at the
     /// commit, since others may have changed the record in between.
     fn accepts(self, admitted: &Admitted, record: Option<&Record>) -> Result<()> {
-        let Admitted { principal, target, if_absent, .. } = admitted;
+        let Admitted { principal, target, conditions, .. } = admitted;
         let stands = match record {
             Some(record) => Stands::Found(record),
             None if self.create_unknown => Stands::Absent,
             None => Stands::Missing,
         };
         rights::decide(principal, Scope::Write, *target, stands)?;
-        if *if_absent && record.is_some_and(|record| record.content().is_some()) {
-            return Err(Error::new(Kind::AlreadyExists).detail("the attachment already has content"));
-        }
-        Ok(())
+        conditions.judge(record.and_then(Record::content).map(|content| content.sha256))
     }
 }
 

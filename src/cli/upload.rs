@@ -84,6 +84,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         size: Some(size.cast_signed()),
         sha256: None,
         if_absent: arguments.if_absent,
+        ..UploadHeader::default()
     };
     let progress = if io::stderr().is_terminal() { ProgressBar::new(size) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}");

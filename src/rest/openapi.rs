@@ -11,7 +11,7 @@ use crate::error::Kind;
 use crate::pb::UPLOAD_ROUTE;
 
 /// The kinds of error that an upload over REST can end with, in the order of the checks.
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::MethodNotAllowed,
     Kind::TokenMissing,
     Kind::TokenInvalid,
@@ -20,6 +20,7 @@ const KINDS: [Kind; 17] = [
     Kind::Forbidden,
     Kind::NotFound,
     Kind::AlreadyExists,
+    Kind::PreconditionFailed,
     Kind::TooLarge,
     Kind::Incomplete,
     Kind::DigestMismatch,
@@ -110,9 +111,17 @@ fn parameters() -> Value {
         id("portfolio_id", "query", "Portfolio ID"),
         header(
             "If-None-Match",
-            "Store the file only if the attachment has no content yet. Otherwise the response is 412.",
-            json!({ "type": "string", "pattern": r"^\*$" }),
+            "`*`: store the file only if the attachment has no content yet. A list of entity tags: only if its content has none \
+             of them. Otherwise the response is 412.",
+            tags(),
             "*"
+        ),
+        header(
+            "If-Match",
+            "A list of entity tags: replace only content that has one of them. `*`: replace any content, but store nothing if \
+             there is none. Otherwise the response is 412.",
+            tags(),
+            "\"5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03\""
         ),
         header(
             "Repr-Digest",
@@ -142,6 +151,15 @@ fn form() -> Value {
                 the content type of the part are stored with the content."
         } }
     })
+}
+
+/// `*`, or a list of entity tags.
+fn tags() -> Value {
+    json!({ "type": "string", "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, (W/)?\"[!#-~]*\")*)$" })
+}
+
+fn etag() -> Value {
+    json!({ "type": "string", "pattern": "^\"[0-9a-f]{64}\"$" })
 }
 
 fn digest() -> Value {
@@ -176,8 +194,7 @@ fn created() -> Value {
         "description": "Successful operation",
         "headers": {
             "Location": header("The path of the attachment.", json!({ "type": "string", "format": "uri-reference" })),
-            "ETag": header("The SHA-256 digest of the content in hex, in quotes.",
-                json!({ "type": "string", "pattern": "^\"[0-9a-f]{64}\"$" })),
+            "ETag": header("The SHA-256 digest of the content in hex, in quotes.", etag()),
             "Repr-Digest": header("The SHA-256 digest of the content (RFC 9530).", digest()),
             "X-Request-Id": request_id()
         },
@@ -209,6 +226,14 @@ fn refusal(status: StatusCode, kinds: &[Kind]) -> Value {
     if let Some((name, header)) = own {
         headers[name] = header;
     }
+    if status == StatusCode::PRECONDITION_FAILED {
+        let stored = |name: &str, schema: Value| {
+            let description = format!("{name} of the stored content, if the attachment has any.");
+            json!({ "required": false, "description": description, "schema": schema })
+        };
+        headers["ETag"] = stored("ETag", etag());
+        headers["Repr-Digest"] = stored("Repr-Digest", digest());
+    }
     let examples: Map<String, Value> = kinds
         .iter()
         .map(|kind| {
@@ -236,7 +261,11 @@ fn description(status: StatusCode, kinds: &[Kind]) -> String {
         StatusCode::FORBIDDEN => "Access denied (insufficient permissions)".to_owned(),
         StatusCode::NOT_FOUND => "Resource not found".to_owned(),
         StatusCode::INTERNAL_SERVER_ERROR => "Internal server error".to_owned(),
-        _ => kinds.iter().map(|kind| kind.row().details).collect::<Vec<_>>().join(". "),
+        _ => {
+            let mut texts: Vec<_> = kinds.iter().map(|kind| kind.row().details).collect();
+            texts.dedup();
+            texts.join(". ")
+        }
     }
 }
 
@@ -269,7 +298,13 @@ mod tests {
             assert_eq!(content["schema"]["$ref"], format!("#/components/schemas/{schema}"), "{status}");
             assert!(responses[status]["headers"]["X-Request-Id"].is_object(), "{status}");
         }
-        for (status, header) in [("401", "WWW-Authenticate"), ("405", "Allow"), ("503", "Retry-After")] {
+        for (status, header) in [
+            ("401", "WWW-Authenticate"),
+            ("405", "Allow"),
+            ("412", "ETag"),
+            ("412", "Repr-Digest"),
+            ("503", "Retry-After"),
+        ] {
             assert!(responses[status]["headers"][header].is_object(), "{status}");
         }
     }

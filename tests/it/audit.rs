@@ -109,7 +109,7 @@ fn each_upload_over_rest_is_one_line() {
             412,
             upload().with("If-None-Match", "*"),
             json!([who, on, {"outcome": "refused", "reason": "ALREADY_EXISTS",
-                "why": "A precondition of the request does not hold: the attachment already has content"}]),
+                "why": "A precondition of the request is not met: the attachment already has content"}]),
         ),
         (
             "nonsense",

@@ -28,7 +28,8 @@ fn a_client_that_asks_whether_to_send_is_refused_without_being_asked_to() {
         (upload().with("Content-Type", "text/plain"), 400),
         (upload().with("Content-Encoding", "gzip"), 400),
         (upload().with("Repr-Digest", "nonsense"), 400),
-        (upload().with("If-Match", "*"), 400),
+        (upload().with("If-Match", "*"), 412),
+        (upload().with("If-Match", "nonsense"), 400),
     ] {
         let mut connection = server.connect();
         connection.send(&ask.with("Expect", "100-continue").head()).unwrap();

@@ -12,6 +12,7 @@ mod harness;
 
 mod audit;
 mod cli;
+mod conditions;
 mod early;
 mod ending;
 mod examples;

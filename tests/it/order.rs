@@ -67,7 +67,7 @@ fn a_request_that_breaks_two_rules_gets_the_answer_of_the_earlier_one() {
     server.assert_refused(
         &create_only,
         412,
-        "A precondition of the request does not hold: the attachment already has content",
+        "A precondition of the request is not met: the attachment already has content",
     );
     server.assert_refused(&spoiled(&token(&[1]), good), 400, INVALID);
     // The same body on its own.

@@ -63,6 +63,8 @@ struct Ask {
     content_type: Option<String>,
     sha256: Option<Vec<u8>>,
     if_absent: bool,
+    if_match: Option<String>,
+    if_none_match: Option<String>,
     bytes: Vec<u8>,
     /// Whether the request is sent to its end.
     whole: bool,
@@ -82,6 +84,8 @@ impl Ask {
             content_type: None,
             sha256: None,
             if_absent: false,
+            if_match: None,
+            if_none_match: None,
             bytes: noise(1000, 2),
             whole: true,
             storage: Storage::Fine,
@@ -120,6 +124,8 @@ impl Ask {
         let digest = self.sha256.as_ref().map(|digest| format!("sha-256=:{}:", BASE64.encode(digest)));
         headers.extend(digest.as_deref().map(|value| ("Repr-Digest", value)));
         headers.extend(self.if_absent.then_some(("If-None-Match", "*")));
+        headers.extend(self.if_match.as_deref().map(|value| ("If-Match", value)));
+        headers.extend(self.if_none_match.as_deref().map(|value| ("If-None-Match", value)));
         connection.request("POST", &path, &headers, &body)
     }
 
@@ -135,6 +141,8 @@ impl Ask {
             content_type: self.content_type.clone().unwrap_or_default(),
             sha256: self.sha256.clone().map(Into::into),
             if_absent: self.if_absent,
+            if_match: self.if_match.clone(),
+            if_none_match: self.if_none_match.clone(),
             ..header(self.client, self.attachment)
         };
         let mut messages = vec![Message::Header(header)];
@@ -193,7 +201,7 @@ impl Doors {
             self.register(client, Some(PROJECT), Some(PORTFOLIO)).await;
         }
         if self.world == World::Filled {
-            let old = Ask { bytes: noise(70_000, 1), filename: Some("old.txt".to_owned()), ..Ask::plain(client) };
+            let old = Ask { bytes: old(), filename: Some("old.txt".to_owned()), ..Ask::plain(client) };
             old.over_grpc(&mut self.grpc, "prepare").await.expect("an attachment can be filled");
         }
         self.held(client)
@@ -258,6 +266,11 @@ impl Doors {
         next.over_grpc(&mut self.grpc, "next").await.expect("the call after it");
         assert_eq!(self.server.stored(1, 1).expect("it is stored"), next.bytes);
     }
+}
+
+/// The content of a filled attachment.
+fn old() -> Vec<u8> {
+    noise(70_000, 1)
 }
 
 /// A record without what differs from one upload to the next.
@@ -336,6 +349,10 @@ async fn agree(world: World) {
                 if !matches!(case.by, By::Ids | By::Content) {
                     assert_eq!(reply.details(), refusal.message, "{name}");
                 }
+                let named = |bytes| format!("\"{}\"", hex(&sha256(bytes)));
+                let stored = before[0].bytes.as_deref().filter(|_| reply.status == 412).map(named);
+                assert_eq!(reply.headers.get("etag"), stored.as_ref(), "{name}");
+                assert_eq!(refusal.metadata.get("etag"), stored.as_ref(), "{name}");
                 let retry = reply.headers.get("retry-after").map(|value| value.parse::<u64>().expect("seconds"));
                 assert_eq!(retry, refusal.retry_after.map(|delay| delay.as_secs()), "{name}");
                 assert_eq!(retry.is_some(), reply.status == 503, "{name}");

@@ -1,5 +1,6 @@
 //! A gRPC client that sends any messages in any order.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use attachd::pb::attachment_service_client::AttachmentServiceClient;
@@ -23,6 +24,8 @@ pub struct GrpcRefusal {
     pub reason: String,
     /// The domain of the `ErrorInfo`; empty where there is none.
     pub domain: String,
+    /// The metadata of the `ErrorInfo`.
+    pub metadata: BTreeMap<String, String>,
     /// The status message.
     pub message: String,
     /// The fields that were violated.
@@ -42,7 +45,8 @@ impl From<Status> for GrpcRefusal {
         GrpcRefusal {
             code: status.code(),
             reason: info.as_ref().map(|info| info.reason.clone()).unwrap_or_default(),
-            domain: info.map(|info| info.domain).unwrap_or_default(),
+            domain: info.as_ref().map(|info| info.domain.clone()).unwrap_or_default(),
+            metadata: info.map(|info| info.metadata.into_iter().collect()).unwrap_or_default(),
             message: status.message().to_owned(),
             fields: fields.into_iter().map(|violation| violation.field).collect(),
             retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),

@@ -3,8 +3,8 @@
 use serde_json::json;
 use tonic::Code;
 
-use super::{Ask, PORTFOLIO, PROJECT, Storage, World};
-use crate::harness::{noise, sha256};
+use super::{Ask, PORTFOLIO, PROJECT, Storage, World, old};
+use crate::harness::{hex, noise, sha256};
 
 /// The largest upload of the servers that are asked, in bytes.
 pub const LIMIT: usize = 3 * MIB;
@@ -33,6 +33,7 @@ const INCOMPLETE: Outcome = outcome("INCOMPLETE_UPLOAD", Code::Aborted, 400);
 const DIGEST_MISMATCH: Outcome = outcome("DIGEST_MISMATCH", Code::InvalidArgument, 400);
 const NOT_FOUND: Outcome = outcome("NOT_FOUND", Code::NotFound, 404);
 const ALREADY_EXISTS: Outcome = outcome("ALREADY_EXISTS", Code::AlreadyExists, 412);
+const NOT_MET: Outcome = outcome("PRECONDITION_FAILED", Code::FailedPrecondition, 412);
 const TOO_LARGE: Outcome = outcome("TOO_LARGE", Code::ResourceExhausted, 413);
 const UNAVAILABLE: Outcome = outcome("STORAGE_UNAVAILABLE", Code::Unavailable, 503);
 const INTERNAL: Outcome = outcome("INTERNAL", Code::Internal, 500);
@@ -72,6 +73,21 @@ const fn stored(name: &'static str, change: fn(&mut Ask)) -> Case {
     case(name, By::Content, |_| STORED, change)
 }
 
+/// The outcome of a condition that only the content of a filled attachment meets.
+fn met_by_old(world: World) -> Outcome {
+    if world == World::Filled { STORED } else { NOT_MET }
+}
+
+/// The outcome of a condition that only the content of a filled attachment fails.
+fn failed_by_old(world: World) -> Outcome {
+    if world == World::Filled { NOT_MET } else { STORED }
+}
+
+/// The entity tag of that content.
+fn tag() -> String {
+    format!("\"{}\"", hex(&sha256(&old())))
+}
+
 fn known(world: World) -> bool {
     matches!(world, World::Registered | World::Filled)
 }
@@ -109,6 +125,30 @@ pub const CASES: &[Case] = &[
             ask.if_absent = true;
         },
     ),
+    case("if it has any content", By::Record, met_by_old, |ask| ask.if_match = Some("*".to_owned())),
+    case("if it has the version", By::Record, met_by_old, |ask| ask.if_match = Some(tag())),
+    case("if it has one of the versions", By::Record, met_by_old, |ask| {
+        ask.if_match = Some(format!("\"x\", {}", tag()))
+    }),
+    case("if it has another version", By::Record, |_| NOT_MET, |ask| ask.if_match = Some("\"x\"".to_owned())),
+    case("if it has the version, weakly", By::Record, |_| NOT_MET, |ask| ask.if_match = Some(format!("W/{}", tag()))),
+    case("unless it has the version", By::Record, failed_by_old, |ask| ask.if_none_match = Some(tag())),
+    case("unless it has the version, weakly", By::Record, failed_by_old, |ask| {
+        ask.if_none_match = Some(format!("\"x\", W/{}", tag()))
+    }),
+    stored("unless it has another version", |ask| ask.if_none_match = Some("\"x\"".to_owned())),
+    case(
+        "unless it has any content",
+        By::Record,
+        |world| if world == World::Filled { ALREADY_EXISTS } else { STORED },
+        |ask| ask.if_none_match = Some("*".to_owned()),
+    ),
+    case(
+        "if it has the version, and create-only",
+        By::Record,
+        |world| if world == World::Filled { ALREADY_EXISTS } else { NOT_MET },
+        |ask| (ask.if_match, ask.if_absent) = (Some(tag()), true),
+    ),
     // The token.
     case("no token", By::Token, |_| TOKEN_MISSING, |ask| ask.token = None),
     case("no JWT", By::Token, |_| TOKEN_INVALID, |ask| ask.token = Some("sesame".to_owned())),
@@ -132,6 +172,8 @@ pub const CASES: &[Case] = &[
     case("a negative attachment", By::Ids, |_| INVALID, |ask| ask.attachment = i64::MIN),
     case("project 0", By::Ids, |_| INVALID, |ask| ask.project = Some(0)),
     case("a negative portfolio", By::Ids, |_| INVALID, |ask| ask.portfolio = Some(-6)),
+    case("a condition without quotes", By::Ids, |_| INVALID, |ask| ask.if_match = Some("x".to_owned())),
+    case("an empty condition", By::Ids, |_| INVALID, |ask| ask.if_none_match = Some(String::new())),
     // The rights.
     case(
         "another scope",
