@@ -6,7 +6,8 @@ use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::{Uuid, Variant};
@@ -16,6 +17,14 @@ use crate::error::{Error, Result, Version};
 mod tags;
 
 pub use tags::Tags;
+
+/// Base64 as RFC 9651 s4.2.7 has it read: padding may be missing, and the bits that it hides are not looked at.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// The longest file name and the longest media type, in bytes.
 pub const NAME_BYTES: usize = 255;

@@ -13,6 +13,7 @@ use futures_util::{Stream, stream};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
 use http_body_util::BodyExt;
 
 use crate::attachment::Digest;
@@ -26,10 +27,13 @@ use crate::rpc::{self, Admitted, Attachments};
 use crate::telemetry::{Door, Method, RequestId, Trail};
 
 mod conditions;
+mod dictionary;
+mod digests;
 mod near_miss;
 pub mod openapi;
 mod target;
 
+use digests::Digests;
 use target::target;
 
 /// The name of the part that holds the content.
@@ -81,10 +85,10 @@ async fn serve(
 ) -> Result<Attachment> {
     let (parts, body) = request.into_parts();
     // The headers are slices of the buffer that they were read into, which is free for the body once they are gone.
-    let (admitted, parser, header) = admit(attachments, entry, path, parts).await?;
+    let (admitted, parser, header, digests) = admit(attachments, entry, path, parts).await?;
     let admitted = admitted.at_most(http_body::Body::size_hint(&body).upper());
     // In a box, since every future that it is handed down through would have room for all of it, twice.
-    let messages = Box::pin(transcode(body, parser, header));
+    let messages = Box::pin(transcode(body, parser, header, digests));
     let stored = attachments.upload(admitted, messages).await?;
     stored.attachment.ok_or_else(|| Error::internal("an upload was stored without an attachment"))
 }
@@ -96,7 +100,7 @@ async fn admit(
     entry: &Entry,
     path: Result<RawPathParams, RawPathParamsRejection>,
     mut parts: Parts,
-) -> Result<(Admitted, Parser, UploadHeader)> {
+) -> Result<(Admitted, Parser, UploadHeader, Digests)> {
     let trail = parts.extensions.remove::<Trail>().ok_or_else(|| Error::internal("a request without a trail"))?;
     trail.asks_for(Method::Upload);
     let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
@@ -111,10 +115,11 @@ async fn admit(
     let admitted = attachments.admit(caller, &header, trail, entry).await?;
 
     let boundary = Boundary::from_content_type(single(&parts.headers, &CONTENT_TYPE)?)?;
-    header.sha256 = repr_digest(&parts.headers)?.map(|digest| Bytes::copy_from_slice(digest.as_bytes()));
+    let digests = Digests::read(&parts.headers)?;
+    header.sha256 = digests.file().map(bytes);
     unencoded(&parts.headers)?;
     fits(&parts.headers, attachments.uploads().config().max_upload_size)?;
-    Ok((admitted, Parser::new(&boundary, Limits::default()), header))
+    Ok((admitted, Parser::new(&boundary, Limits::default()), header, digests))
 }
 
 fn created(attachment: &Attachment) -> Response {
@@ -149,27 +154,9 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u
     }
 }
 
-/// The digest of the file that the client declares: `Repr-Digest: sha-256=:…:` (RFC 9530 §3). Other algorithms beside it are
-/// ignored; alone they are refused, since the client asks for a check that will not be made.
-fn repr_digest(headers: &HeaderMap) -> Result<Option<Digest>> {
-    const FIELD: &str = "Repr-Digest";
-    let malformed = || Error::invalid_field(FIELD, "must be like sha-256=:<base64>:");
-    let mut declared = false;
-    let mut digest = None;
-    for value in headers.get_all(FIELD) {
-        for member in value.to_str().map_err(|_| malformed())?.split(',') {
-            declared = true;
-            let (algorithm, value) = member.trim_matches([' ', '\t']).split_once('=').ok_or_else(malformed)?;
-            let base64 = value.strip_prefix(':').and_then(|value| value.strip_suffix(':')).ok_or_else(malformed)?;
-            if algorithm == "sha-256" && digest.replace(Digest::from_base64(FIELD, base64)?).is_some() {
-                return Err(Error::invalid_field(FIELD, "must name sha-256 once"));
-            }
-        }
-    }
-    if declared && digest.is_none() {
-        return Err(Error::invalid_field(FIELD, "must name sha-256"));
-    }
-    Ok(digest)
+/// A digest as a message has it.
+fn bytes(digest: Digest) -> Bytes {
+    Bytes::copy_from_slice(digest.as_bytes())
 }
 
 fn unencoded(headers: &HeaderMap) -> Result<()> {
@@ -195,15 +182,21 @@ fn fits(headers: &HeaderMap, max_upload_size: u64) -> Result<()> {
 struct Transcoding {
     body: Body,
     parser: Parser,
+    digests: Digests,
     /// Until the file part has been seen, and then nothing.
     header: Option<UploadHeader>,
 }
 
 /// The messages of the upload that a multipart body is: the header when its `file` part begins, its bytes, and the finish
 /// when the closing boundary was seen and the body has ended well.
-fn transcode(body: Body, parser: Parser, header: UploadHeader) -> impl Stream<Item = Result<UploadAttachmentRequest>> {
+fn transcode(
+    body: Body,
+    parser: Parser,
+    header: UploadHeader,
+    digests: Digests,
+) -> impl Stream<Item = Result<UploadAttachmentRequest>> {
     // In a box, since the stream and each of its steps would have room for it.
-    let begun = Box::new(Transcoding { body, parser, header: Some(header) });
+    let begun = Box::new(Transcoding { body, parser, digests, header: Some(header) });
     stream::try_unfold(Some(begun), async |state| {
         let Some(mut state) = state else {
             return Ok(None);
@@ -223,11 +216,14 @@ impl Transcoding {
                 Some(Event::Data(bytes)) => return Ok(Message::Chunk(bytes)),
                 Some(Event::PartEnd | Event::Closed) => {}
                 None => match self.body.frame().await {
-                    Some(Ok(frame)) => {
-                        if let Ok(bytes) = frame.into_data() {
+                    Some(Ok(frame)) => match frame.into_data().map_err(Frame::into_trailers) {
+                        Ok(bytes) => {
+                            self.digests.data(&bytes);
                             self.parser.push(bytes);
                         }
-                    }
+                        Err(Ok(trailer)) => self.digests.trailer(&trailer)?,
+                        Err(Err(_)) => {}
+                    },
                     Some(Err(error)) => {
                         return Err(Error::new(Kind::Incomplete).detail("the body was cut short").because(error));
                     }
@@ -248,9 +244,10 @@ impl Transcoding {
     }
 
     /// The body has ended well, and the parser has seen its closing boundary.
-    fn finish(&self) -> Result<Message> {
+    fn finish(&mut self) -> Result<Message> {
+        let sha256 = self.digests.finish()?.map(bytes);
         match self.header {
-            None => Ok(Message::Finish(UploadFinish::default())),
+            None => Ok(Message::Finish(UploadFinish { size: None, sha256 })),
             Some(_) => Err(Error::invalid_field(FILE, "the form has no part of this name")),
         }
     }

@@ -130,6 +130,12 @@ fn parameters() -> Value {
             "sha-256=:WJG1tSLV3whtD/CxEPvZ0hu0/HFjrzTQgoakYgZ3vG0=:"
         ),
         header(
+            "Content-Digest",
+            "The SHA-256 digest of the body as it is sent (RFC 9530). If the body has another digest, the response is 400.",
+            digest(),
+            "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:"
+        ),
+        header(
             "X-Request-Id",
             "An id of the request for logs, returned in the response: up to 128 letters, digits and `-_.:/+=@`. If it is \
              missing or has another form, the server makes one.",

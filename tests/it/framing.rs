@@ -273,7 +273,7 @@ fn chunk_extensions_and_trailers_are_passed_over_and_bounded() {
         [ask.head(), first.into_bytes(), body.clone(), format!("\r\n0\r\n{trailer}\r\n").into_bytes()].concat()
     };
     let mut connection = server.connect();
-    connection.send(&request("a=b;c=\"d\"", "X-Trailer: x\r\nRepr-Digest: sha-256=:AAAA:\r\n")).unwrap();
+    connection.send(&request("a=b;c=\"d\"", "X-Trailer: x\r\nX-Digest: sha-256=:AAAA:\r\n")).unwrap();
     assert_eq!(connection.reply().expect("a reply").status, 201);
     connection.assert_serves();
     std::fs::remove_dir_all(server.root().join("clients/1")).unwrap();

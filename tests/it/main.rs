@@ -13,6 +13,7 @@ mod harness;
 mod audit;
 mod cli;
 mod conditions;
+mod digests;
 mod early;
 mod ending;
 mod examples;

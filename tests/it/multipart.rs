@@ -350,7 +350,6 @@ fn a_declared_digest_must_hold() {
         right.replace(":", "\""),
         right.trim_end_matches(':').to_owned(),
         right.replace("sha-256", "SHA-256"),
-        format!("{right}, {right}"),
         format!("{right}, {wrong}"),
         format!("{right},"),
     ] {

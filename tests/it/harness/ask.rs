@@ -11,6 +11,7 @@ pub struct Ask {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     chunk: Option<usize>,
+    trailers: String,
 }
 
 impl Ask {
@@ -22,6 +23,7 @@ impl Ask {
             headers: Vec::new(),
             body: form.bytes(),
             chunk: None,
+            trailers: String::new(),
         };
         ask.with("Authorization", &format!("Bearer {}", token(&[client]))).with("Content-Type", &form.content_type())
     }
@@ -87,6 +89,13 @@ impl Ask {
         self
     }
 
+    /// Adds a trailer, which is sent where the body is sent in chunks.
+    #[must_use]
+    pub fn trailer(mut self, name: &str, value: &str) -> Ask {
+        self.trailers.push_str(&format!("{name}: {value}\r\n"));
+        self
+    }
+
     /// The request line and the headers. Says how the body is framed unless a header that was set does.
     pub fn head(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nHost: attachd\r\n", self.method, self.path);
@@ -115,7 +124,7 @@ impl Ask {
             framed.extend_from_slice(chunk);
             framed.extend_from_slice(b"\r\n");
         }
-        framed.extend_from_slice(b"0\r\n\r\n");
+        framed.extend_from_slice(format!("0\r\n{}\r\n", self.trailers).as_bytes());
         framed
     }
 
