@@ -64,6 +64,16 @@ enum Flow {
     Little,
 }
 
+/// What a caller is told that sends the finish and then waits for the reply without ending its stream.
+fn left_open(error: Error) -> Error {
+    if error.kind() != Kind::ClientTooSlow {
+        return error;
+    }
+    Error::new(Kind::ClientTooSlow)
+        .detail("the finish has arrived, but the stream is still open; half-close the stream after the finish")
+        .because(error)
+}
+
 impl<'a> Upload<'a> {
     /// An upload of at most `known` bytes, where that is known. `claim` is to the memory that it keeps to its end.
     pub(super) fn begin(
@@ -105,7 +115,7 @@ impl<'a> Upload<'a> {
             match self.next(pieces.as_mut(), deadline).await? {
                 Some(Piece::Chunk(bytes)) => self.chunk(bytes).await?,
                 Some(Piece::Finish(declared)) => {
-                    return match self.next(pieces, deadline).await? {
+                    return match self.next(pieces, deadline).await.map_err(left_open)? {
                         None => Ok(declared),
                         Some(_) => Err(Error::invalid("a message came after the finish")),
                     };

@@ -4,11 +4,10 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use attachd::pb::UploadAttachmentRequest;
 use attachd::pb::upload_attachment_request::Message;
-use attachd::pb::{RegisterAttachmentRequest, UploadAttachmentRequest};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Code, Request};
 
@@ -42,35 +41,6 @@ async fn a_chunk_of_4_mib_is_taken_and_a_larger_one_refused() {
         assert_eq!(refusal.fields, fields, "{size}");
         assert_eq!(server.record(1, 1), old);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_registration_of_64_kib_is_taken_and_a_larger_one_refused_before_it_has_come_or_its_token_was_looked_at() {
-    let server = Server::start();
-    let mut connection = RawConnection::open(server.grpc).await;
-    for (attachment, length) in [(1, 65_535), (2, 65_536)] {
-        let mut stream = connection.call("RegisterAttachment", &token(&[1]), &[]).await;
-        stream.send(padded(attachment, length));
-        stream.end();
-        assert_eq!(stream.reply().await.expect("it is small enough").attachment_id, attachment);
-    }
-    let mut stream = connection.call("RegisterAttachment", "", &[]).await;
-    stream.send(padded(3, 65_537)[..100].to_vec());
-    let reply = tokio::time::timeout(Duration::from_secs(20), stream.reply()).await;
-    let refusal = reply.expect("no more of it is waited for").expect_err("it is too large");
-    assert_eq!(refusal.code, Code::OutOfRange);
-    assert_eq!(server.record(1, 3), None);
-}
-
-/// A registration that a field which is not known brings to so many bytes.
-fn padded(attachment: i64, length: usize) -> Vec<u8> {
-    let mut bytes =
-        RegisterAttachmentRequest { client_id: 1, attachment_id: attachment, ..Default::default() }.encode_to_vec();
-    bytes.extend([0xa2, 0x06]);
-    let padding = length - bytes.len() - 3;
-    prost::encode_length_delimiter(padding, &mut bytes).expect("there is room");
-    bytes.resize(length, 0);
-    [&[0][..], &u32::try_from(length).expect("it is short").to_be_bytes(), &bytes].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,6 +173,7 @@ async fn a_client_that_falls_silent_is_refused() {
         let refusal = stream.reply().await.expect_err(name);
         let expected = (Code::DeadlineExceeded, "CLIENT_TOO_SLOW");
         assert_eq!((refusal.code, refusal.reason.as_str()), expected, "{name}: {refusal:?}");
+        assert_eq!(refusal.message.contains("half-close"), name.contains("after the finish"), "{name}: {refusal:?}");
         assert_eq!(server.record(1, 1), None, "{name}");
     }
     let mut stream = connection.upload(&token(&[1]), &[]).await;
