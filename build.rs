@@ -15,12 +15,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
     let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler.include_imports(true).include_source_info(true).open_file("attachments/v2/attachments.proto")?;
+    compiler.include_imports(true).include_source_info(true);
+    // What refusals carry is not imported by the service, but clients that know it by reflection alone shall be able to read it.
+    for file in ["attachments/v2/attachments.proto", "google/rpc/error_details.proto", "google/rpc/status.proto"] {
+        compiler.open_file(file)?;
+    }
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     fs::write(out.join("route.rs"), upload_route(&compiler.descriptor_pool())?)?;
 
     let mut attachments = compiler.file_descriptor_set();
-    attachments.file.retain(|file| file.package() != "google.api");
+    attachments.file.retain(|file| !["google.api", "google.rpc"].contains(&file.package()));
     // `Bytes` decodes a chunk as a slice of the arriving frame; `Vec<u8>` would copy it.
     tonic_prost_build::configure().bytes(".").compile_fds(attachments)?;
     Ok(())
