@@ -24,6 +24,8 @@ use crate::envelope::{self, Refusal};
 use crate::error::{Error, Result};
 use crate::telemetry::{Caller, Door, Exit, Metrics, REQUEST_ID, RequestId};
 
+pub mod grpc;
+
 /// What a client expects that waits before it sends its body (RFC 9110 §10.1.1).
 const CONTINUE: &[u8] = b"100-continue";
 
@@ -58,7 +60,8 @@ async fn pass(State((config, metrics)): State<(Config, Metrics)>, mut request: R
     let mut response = match hosted(&request) {
         Ok(()) => {
             let routed = AssertUnwindSafe(next.run(drained(config, request))).catch_unwind();
-            routed.instrument(exit.span().clone()).await.unwrap_or_else(panicked)
+            let routed = routed.instrument(exit.span().clone()).await;
+            routed.unwrap_or_else(|panic| envelope::refusal(&panicked(&*panic)))
         }
         Err(error) => envelope::refusal(&error),
     };
@@ -81,9 +84,9 @@ fn hosted(request: &Request) -> Result<()> {
     Ok(())
 }
 
-fn panicked(panic: Box<dyn Any + Send>) -> Response {
+fn panicked(panic: &(dyn Any + Send)) -> Error {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    envelope::refusal(&Error::internal(format!("a panic: {}", text.unwrap_or("of unknown content"))))
+    Error::internal(format!("a panic: {}", text.unwrap_or("of unknown content")))
 }
 
 fn drained(config: Config, request: Request) -> Request {

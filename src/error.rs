@@ -53,6 +53,10 @@ pub enum Kind {
     PreconditionFailed,
     /// A configured size limit was passed.
     TooLarge,
+    /// The request is in another format than the port takes.
+    UnsupportedMediaType,
+    /// A message is compressed in a way that is not supported.
+    UnsupportedCompression,
     /// The caller sent nothing for too long, or took too long altogether.
     ClientTooSlow,
     /// The caller sends more requests than it may.
@@ -86,7 +90,7 @@ pub struct Row {
 
 impl Kind {
     /// Every kind, for tests and for the documents that list them.
-    pub const ALL: [Kind; 20] = [
+    pub const ALL: [Kind; 22] = [
         Kind::TokenMissing,
         Kind::TokenInvalid,
         Kind::TokenExpired,
@@ -101,6 +105,8 @@ impl Kind {
         Kind::AlreadyExists,
         Kind::PreconditionFailed,
         Kind::TooLarge,
+        Kind::UnsupportedMediaType,
+        Kind::UnsupportedCompression,
         Kind::ClientTooSlow,
         Kind::RateLimited,
         Kind::Overloaded,
@@ -117,6 +123,7 @@ impl Kind {
         const BUSY: &str = "Service unavailable";
         const PRECONDITION: &str = "Precondition failed";
         const NOT_MET: &str = "A precondition of the request is not met";
+        const MEDIA: &str = "Unsupported media type";
         let (code, status, reason, message, details, retriable) = match self {
             Kind::TokenMissing => {
                 (Code::Unauthenticated, Http::UNAUTHORIZED, "TOKEN_MISSING", AUTH, "JWT token not found", false)
@@ -186,6 +193,22 @@ impl Kind {
                 "TOO_LARGE",
                 "Payload too large",
                 "The upload is larger than permitted",
+                false,
+            ),
+            Kind::UnsupportedMediaType => (
+                Code::InvalidArgument,
+                Http::UNSUPPORTED_MEDIA_TYPE,
+                "UNSUPPORTED_MEDIA_TYPE",
+                MEDIA,
+                "The format of the request is not supported",
+                false,
+            ),
+            Kind::UnsupportedCompression => (
+                Code::Unimplemented,
+                Http::UNSUPPORTED_MEDIA_TYPE,
+                "UNSUPPORTED_COMPRESSION",
+                MEDIA,
+                "The compression of the request is not supported",
                 false,
             ),
             Kind::ClientTooSlow => (

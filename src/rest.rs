@@ -109,7 +109,8 @@ async fn admit(
     if let Ok(header) = &header {
         entry.asked(rpc::asked(header));
     }
-    let caller = attachments.caller(authorization, &parts.extensions, entry).await?;
+    let caller = attachments.caller(authorization, &parts.extensions).await?;
+    entry.called(&caller);
     let mut header = header?;
     conditions::read(&parts.headers, &mut header)?;
     let admitted = attachments.admit(caller, &header, trail, entry).await?;

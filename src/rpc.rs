@@ -2,20 +2,19 @@
 //! and back. Its inherent methods are the operations; the tonic trait and the REST door both call them.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::{Stream, StreamExt, stream};
 use prost_types::Timestamp;
 use time::OffsetDateTime;
-use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Tags, Target};
 use crate::audit::{Action, Asked, Entry};
-use crate::auth::{Peer, Principal, Verifier, bearer, www_authenticate};
+use crate::auth::{Peer, Principal, Verifier, bearer};
 use crate::error::{Error, Kind, Result};
 use crate::origin::Origin;
 use crate::pb::attachment_service_server::AttachmentService;
@@ -24,22 +23,26 @@ use crate::pb::{
     Attachment, RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest,
     UploadAttachmentResponse, UploadFinish, UploadHeader,
 };
-use crate::telemetry::{Caller, Door, Exit, Method, Metrics, REQUEST_ID, RequestId, SPANS, Trail};
+use crate::telemetry::{Door, Metrics, RequestId, SPANS, Trail};
 pub use crate::upload::Admitted;
 use crate::upload::{Conditions, Declared, Header, Piece, Uploads};
 
 mod deadline;
 mod frames;
+mod framing;
+mod whole;
 
-use deadline::before_deadline;
+pub use deadline::{TIMEOUT, before_deadline};
 pub use frames::Unread;
+pub use framing::Encoding;
+pub use whole::{Takes, checked};
 
 /// Where an upload is called. Its body is not for tonic to read, which would put every message together: it is to be handed over as
 /// [`Unread`], among the extensions of the request.
 pub const UPLOAD: &str = "/attachments.v2.AttachmentService/UploadAttachment";
 
-/// The metadata key of what a refused caller would have to bring (RFC 9110 §11.6.1, as HTTP has it).
-const CHALLENGE: &str = "www-authenticate";
+/// Where a registration is called.
+pub const REGISTER: &str = "/attachments.v2.AttachmentService/RegisterAttachment";
 
 /// The largest chunk, in bytes. A larger one is refused.
 pub const MAX_CHUNK: usize = 4 << 20;
@@ -80,13 +83,12 @@ impl Attachments {
         &self,
         authorization: impl Iterator<Item = &'a [u8]>,
         extensions: &Extensions,
-        entry: &Entry,
     ) -> Result<Principal> {
         let span = tracing::info_span!(target: SPANS, "authenticate", outcome = Empty);
         let caller = self.identify(authorization, extensions).instrument(span.clone()).await;
         span.record("outcome", caller.as_ref().map_or_else(|error| error.kind().row().reason, |_| "OK"));
         self.metrics.authenticated(caller.as_ref().err().map(Error::kind));
-        caller.inspect(|caller| entry.called(caller))
+        caller
     }
 
     async fn identify<'a>(
@@ -168,14 +170,41 @@ impl Attachments {
     }
 }
 
-impl Attachments {
-    fn enter<M>(&self, method: Method, request: Request<M>) -> (Exit, MetadataMap, Extensions, M) {
-        let (metadata, extensions, message) = request.into_parts();
-        let id = RequestId::accept_or_make(metadata.get(REQUEST_ID).map(|value| value.as_bytes()));
-        let caller = Caller(&|name| metadata.get(name).and_then(|value| value.to_str().ok()));
-        let exit = Exit::new(Door::Grpc, id, method.as_str(), method.as_str(), &self.metrics, &caller);
-        exit.trail().asks_for(method);
-        (exit, metadata, extensions, message)
+/// What the edge of the gRPC port has found out about a call, for the adapters. It goes along with the request.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Who is calling.
+    pub caller: Principal,
+    /// Where the request's way is written down.
+    pub trail: Trail,
+    /// The line of the audit trail. The edge writes a refusal into it.
+    pub entry: Entry,
+}
+
+/// The error that a call ended with, on its way to the edge past tonic, which keeps of it what a caller may know. It goes along
+/// with the request.
+#[derive(Clone, Debug, Default)]
+pub struct Failure(Arc<Mutex<Option<Error>>>);
+
+impl Failure {
+    /// Takes the error out, if there is one.
+    pub fn take(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Leaves an error, and returns what tonic is to answer.
+    pub fn leave(&self, error: Error) -> Status {
+        let status = error.to_status();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        status
+    }
+}
+
+impl Call {
+    fn of(extensions: &mut Extensions) -> Result<(Call, Failure), Status> {
+        let failure = extensions.remove::<Failure>().unwrap_or_default();
+        let call = extensions.remove().ok_or_else(|| Error::internal("a call that has not passed the edge"));
+        call.map(|call| (call, failure.clone())).map_err(|error| failure.leave(error))
     }
 }
 
@@ -241,22 +270,16 @@ fn timestamp(time: OffsetDateTime) -> Timestamp {
     Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().cast_signed() }
 }
 
-fn authorization(metadata: &MetadataMap) -> impl Iterator<Item = &[u8]> {
-    metadata.get_all("authorization").iter().map(|value| value.as_bytes())
-}
-
-/// The adapters: unwrap, call the operation, convert, and write the one line of the log.
+/// The adapters: unwrap, call the operation, convert.
 #[tonic::async_trait]
 impl AttachmentService for Attachments {
     async fn upload_attachment(
         &self,
         request: Request<Streaming<UploadAttachmentRequest>>,
     ) -> Result<Response<UploadAttachmentResponse>, Status> {
-        let (exit, metadata, extensions, _) = self.enter(Method::Upload, request);
-        let trail = exit.trail().clone();
-        let entry = entry(Action::Upload, Door::Grpc, exit.request_id().clone(), &extensions);
+        let (_, mut extensions, _) = request.into_parts();
+        let (Call { caller, trail, entry }, failure) = Call::of(&mut extensions)?;
         let served = async {
-            let caller = self.caller(authorization(&metadata), &extensions, &entry).await?;
             // In a box, since every future that it is handed down through would have room for all of it, twice.
             let mut messages = Box::pin(frames::messages(extensions.get::<Unread>())?);
             let header = self.header(messages.next()).await?;
@@ -265,17 +288,15 @@ impl AttachmentService for Attachments {
             let header = UploadAttachmentRequest { message: Some(Message::Header(header)) };
             self.upload(admitted, stream::iter([Ok(header)]).chain(messages)).await
         };
-        let served = before_deadline(&metadata, exit.trail(), served).instrument(exit.span().clone()).await;
-        leave(exit, &entry, served)
+        served.await.map(Response::new).map_err(|error| failure.leave(error))
     }
 
     async fn register_attachment(
         &self,
         request: Request<RegisterAttachmentRequest>,
     ) -> Result<Response<RegisterAttachmentResponse>, Status> {
-        let (exit, metadata, extensions, message) = self.enter(Method::Register, request);
-        let trail = exit.trail().clone();
-        let entry = entry(Action::Register, Door::Grpc, exit.request_id().clone(), &extensions);
+        let (_, mut extensions, message) = request.into_parts();
+        let (Call { caller, trail, entry }, failure) = Call::of(&mut extensions)?;
         let RegisterAttachmentRequest { client_id, attachment_id, project_id, portfolio_id } = message;
         entry.asked(Asked {
             client: client_id,
@@ -283,12 +304,8 @@ impl AttachmentService for Attachments {
             project: project_id,
             portfolio: portfolio_id,
         });
-        let served = async {
-            let caller = self.caller(authorization(&metadata), &extensions, &entry).await?;
-            self.register(&caller, &message, &trail, &entry).await
-        };
-        let served = before_deadline(&metadata, exit.trail(), served).instrument(exit.span().clone()).await;
-        leave(exit, &entry, served)
+        let registered = self.register(&caller, &message, &trail, &entry).await;
+        registered.map(Response::new).map_err(|error| failure.leave(error))
     }
 }
 
@@ -301,31 +318,4 @@ pub fn entry(action: Action, door: Door, id: RequestId, extensions: &Extensions)
 pub fn asked(header: &UploadHeader) -> Asked {
     let UploadHeader { client_id, attachment_id, project_id, portfolio_id, .. } = *header;
     Asked { client: client_id, attachment: attachment_id, project: project_id, portfolio: portfolio_id }
-}
-
-fn leave<M>(exit: Exit, entry: &Entry, served: Result<M>) -> Result<Response<M>, Status> {
-    let id = exit.request_id().to_ascii();
-    match served {
-        Ok(message) => {
-            exit.succeeded();
-            let mut response = Response::new(message);
-            if let Ok(id) = id.parse() {
-                response.metadata_mut().insert(REQUEST_ID, id);
-            }
-            Ok(response)
-        }
-        Err(error) => {
-            entry.refused(&error);
-            exit.failed(&error);
-            let mut status = error.to_status();
-            if let Ok(id) = id.parse() {
-                status.metadata_mut().insert(REQUEST_ID, id);
-            }
-            // The same challenge as over REST: gRPC has no way of its own to say what would be accepted.
-            if let Some(Ok(challenge)) = www_authenticate(&error).map(|challenge| challenge.parse()) {
-                status.metadata_mut().insert(CHALLENGE, challenge);
-            }
-            Err(status)
-        }
-    }
 }

@@ -203,7 +203,7 @@ impl Server {
             grpc_tls,
             Speaks::Http2,
             &config.grpc.trusted_proxies,
-            grpc::routes(attachments, &serving),
+            edge::grpc::around(grpc::routes(attachments.clone(), &serving), attachments, edge, metrics.clone()),
             None,
         );
         let grpc = tokio::spawn(door::serve(grpc, stages));
@@ -219,13 +219,13 @@ impl Server {
         health.draining.store(true, Ordering::Relaxed);
         drop(looks);
         for serving in &both {
-            serving.set(false).await;
+            serving.set(false);
         }
         // The doors listen for as long as they are open, and nobody else need be told.
         let _ = stage.send(Stage::Leaving);
         tokio::time::sleep(delay).await;
         let _ = stage.send(Stage::Closing);
-        serving.end().await;
+        serving.end();
 
         let drained = async {
             let (rest, grpc) = tokio::join!(rest, grpc);
@@ -242,7 +242,7 @@ impl Server {
             }
         };
         drop((watches, keys, presence));
-        admin_serving.end().await;
+        admin_serving.end();
         let _ = end.send(Stage::Closing);
         match done {
             Ok(Ok(())) => tracing::info!("drained"),

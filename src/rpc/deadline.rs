@@ -4,25 +4,23 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use tonic::metadata::MetadataMap;
-
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::Trail;
 
 /// The metadata key of the time that a client gives its call.
-const TIMEOUT: &str = "grpc-timeout";
+pub const TIMEOUT: &str = "grpc-timeout";
 
-/// Waits for a call until the deadline that `metadata` names. A value that is no time is ignored.
+/// Waits for a call until the deadline that `timeout`, the value of [`TIMEOUT`], names. A value that is no time is ignored.
 ///
 /// # Errors
 /// [`Kind::ClientTooSlow`] if the deadline passes before the storage is being changed, and what the call raises.
 pub async fn before_deadline<T>(
-    metadata: &MetadataMap,
+    timeout: Option<&[u8]>,
     trail: &Trail,
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let mut call = pin!(call);
-    let Some(time) = metadata.get(TIMEOUT).and_then(|value| parse(value.as_bytes())) else {
+    let Some(time) = timeout.and_then(parse) else {
         return call.await;
     };
     match tokio::time::timeout(time, &mut call).await {

@@ -5,19 +5,17 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use http_body_util::BodyExt;
 use prost::Message as _;
 use tonic::body::Body;
 
+use super::framing::{Encoding, PREFIX, cut_short, length};
 use super::{MAX_CHUNK, MAX_MESSAGE, MAX_WHOLE_MESSAGE, chunk_too_large};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::pb::UploadAttachmentRequest;
 use crate::pb::upload_attachment_request::Message;
-
-/// How many bytes stand before each message: a flag and a length.
-const PREFIX: usize = 5;
 
 /// The key of a chunk in a message: field 2, with a length.
 const CHUNK: u8 = 0x12;
@@ -25,9 +23,10 @@ const CHUNK: u8 = 0x12;
 /// The most bytes before the content of a chunk: the key, and a length of 32 bits.
 const CHUNK_HEAD: usize = 6;
 
-/// The body of a call, which tonic is not to read. It goes along with the request until it is taken.
+/// The body of a call, which tonic is not to read, and the compression that the call names. It goes along with the request until
+/// it is taken.
 #[derive(Clone)]
-pub struct Unread(Arc<Mutex<Option<Body>>>);
+pub struct Unread(Arc<Mutex<Option<Body>>>, Encoding);
 
 impl fmt::Debug for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,8 +36,8 @@ impl fmt::Debug for Unread {
 
 impl Unread {
     /// Keeps a body.
-    pub fn new(body: Body) -> Unread {
-        Unread(Arc::new(Mutex::new(Some(body))))
+    pub fn new(body: Body, encoding: Encoding) -> Unread {
+        Unread(Arc::new(Mutex::new(Some(body))), encoding)
     }
 
     /// Takes the body out, once.
@@ -49,8 +48,9 @@ impl Unread {
 
 /// The messages of a body that was kept.
 pub(super) fn messages(unread: Option<&Unread>) -> Result<impl Stream<Item = Result<UploadAttachmentRequest>> + use<>> {
-    let body = unread.and_then(Unread::take).ok_or_else(|| Error::internal("the body of a call was not kept"))?;
-    Ok(stream::try_unfold((body, Frames::default()), async |(mut body, mut frames)| {
+    let kept = unread.and_then(|unread| Some((unread.take()?, Frames::new(unread.1))));
+    let begun = kept.ok_or_else(|| Error::internal("the body of a call was not kept"))?;
+    Ok(stream::try_unfold(begun, async |(mut body, mut frames)| {
         loop {
             if let Some(message) = frames.next()? {
                 return Ok(Some((UploadAttachmentRequest { message }, (body, frames))));
@@ -69,13 +69,9 @@ pub(super) fn messages(unread: Option<&Unread>) -> Result<impl Stream<Item = Res
     }))
 }
 
-fn cut_short() -> Error {
-    Error::new(Kind::Incomplete).detail("the stream was cut short")
-}
-
 /// Takes frames apart. It is given what arrives, and asked for messages until it has none.
-#[derive(Default)]
 struct Frames {
+    encoding: Encoding,
     arrived: Bytes,
     at: At,
 }
@@ -97,6 +93,11 @@ impl Default for At {
 }
 
 impl Frames {
+    /// The frames of a call that names this compression.
+    fn new(encoding: Encoding) -> Frames {
+        Frames { encoding, arrived: Bytes::new(), at: At::default() }
+    }
+
     /// Hands over what has arrived. To be called only once [`next`](Self::next) has returned `None`.
     fn push(&mut self, arrived: Bytes) {
         self.arrived = arrived;
@@ -116,14 +117,7 @@ impl Frames {
                     if begun.len() < PREFIX {
                         return Ok(None);
                     }
-                    let flag = begun.get_u8();
-                    let length = usize::try_from(begun.get_u32()).unwrap_or(usize::MAX);
-                    if flag != 0 {
-                        return Err(undecodable().because(format!("the flag of a message is {flag}")));
-                    }
-                    if length > MAX_MESSAGE {
-                        return Err(Error::invalid(format!("a message must be at most {MAX_MESSAGE} bytes")));
-                    }
+                    let length = length(begun, self.encoding, MAX_MESSAGE)?;
                     self.at = At::Message(BytesMut::new(), length);
                 }
                 At::Message(begun, missing) => {
@@ -207,7 +201,7 @@ mod tests {
 
     /// What comes of frames, with the parts of a chunk put together.
     fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(Vec<Message>, bool)> {
-        let mut frames = Frames::default();
+        let mut frames = Frames::new(Encoding::Identity);
         let mut messages: Vec<Message> = Vec::new();
         let mut inside = false;
         for piece in pieces {
@@ -265,7 +259,7 @@ mod tests {
     #[test]
     fn a_chunk_is_not_put_together() {
         let bytes = framed(Message::Chunk(vec![7; MAX_CHUNK].into()));
-        let mut frames = Frames::default();
+        let mut frames = Frames::new(Encoding::Identity);
         for piece in bytes.chunks(16 << 10) {
             let piece = Bytes::copy_from_slice(piece);
             let place = piece.as_ptr_range();
@@ -323,7 +317,8 @@ mod tests {
         assert!(read([&[&[0][..], &length(MAX_MESSAGE)].concat()[..]]).is_ok());
         let too_large = refusal(&[&[0][..], &length(MAX_MESSAGE + 1)].concat());
         assert!(too_large.contains("a message must be at most"), "{too_large}");
-        assert!(refusal(&[1, 0, 0, 0, 0]).contains("could not be decoded"));
+        assert!(refusal(&[1, 0, 0, 0, 0]).contains("marked as compressed"));
+        assert!(refusal(&[2, 0, 0, 0, 0]).contains("must be 0 or 1, not 2"));
         assert!(refusal(&[0, 0, 0, 0, 2, 0x0a, 0xff]).contains("could not be decoded"));
         let most = framed(Message::Chunk(vec![0; MAX_CHUNK].into()));
         assert!(read([&most[..20]]).is_ok());

@@ -1,30 +1,43 @@
 //! Whether requests are to be sent here, in the words of the gRPC health protocol (grpc.health.v1): for the process as a
 //! whole, under the empty name, and for each service. It knows neither why nor what the services do.
 
+use std::pin::Pin;
+use std::sync::Arc;
+
 use axum::Router;
+use futures_util::{Stream, stream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic_health::ServingStatus;
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{Health as HealthProtocol, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::limits::{FIRST_LOOK, HEALTH_PAUSE};
 use crate::admin::Health;
+use crate::error::{Error, Kind};
 use crate::pb::attachment_service_server::AttachmentServiceServer;
-use crate::rpc::Attachments;
+use crate::rpc::{Attachments, Failure};
 
 /// The names that are asked for.
 const NAMES: [&str; 2] = ["", <AttachmentServiceServer<Attachments> as NamedService>::NAME];
 
-/// The health that one port tells of.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Serving(HealthReporter);
+/// The health that one port tells of, the same for all [`NAMES`]. None once its watchers are to go.
+#[derive(Clone, Debug)]
+pub(super) struct Serving(Arc<watch::Sender<Option<ServingStatus>>>);
+
+impl Default for Serving {
+    fn default() -> Serving {
+        Serving(Arc::new(watch::Sender::new(Some(ServingStatus::NotServing))))
+    }
+}
 
 impl Serving {
     /// The service that tells of it.
-    pub(super) fn service(&self) -> HealthServer<HealthService> {
-        HealthServer::new(HealthService::from_health_reporter(self.0.clone()))
+    pub(super) fn service(&self) -> HealthServer<Serving> {
+        HealthServer::new(self.clone())
     }
 
     /// The service alone, for a port that has routes of its own.
@@ -33,26 +46,55 @@ impl Serving {
     }
 
     /// Tells whether requests are served from now on. Watchers are told of changes.
-    pub(super) async fn set(&self, serves: bool) {
-        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in NAMES {
-            self.0.set_service_status(name, status).await;
-        }
+    pub(super) fn set(&self, serves: bool) {
+        self.0.send_replace(Some(if serves { ServingStatus::Serving } else { ServingStatus::NotServing }));
     }
 
     /// Ends the calls of those who watch, which would go on for ever.
-    pub(super) async fn end(&self) {
-        let mut reporter = self.0.clone();
-        for name in NAMES {
-            reporter.clear_service_status(name).await;
+    pub(super) fn end(&self) {
+        self.0.send_replace(None);
+    }
+}
+
+fn response(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}
+
+#[tonic::async_trait]
+impl HealthProtocol for Serving {
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        if !NAMES.contains(&request.get_ref().service.as_str()) {
+            let error = Error::new(Kind::NotFound).detail("there is no service of this name");
+            let failure = request.extensions().get::<Failure>().cloned().unwrap_or_default();
+            return Err(failure.leave(error));
         }
+        let status = (*self.0.borrow()).unwrap_or(ServingStatus::NotServing);
+        Ok(Response::new(response(status)))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    /// A name that is not known is SERVICE_UNKNOWN for as long as it is watched, since it may become known (health.proto).
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let is_known = NAMES.contains(&request.get_ref().service.as_str());
+        let told = stream::unfold((self.0.subscribe(), None), move |(mut statuses, last)| async move {
+            loop {
+                let status = *statuses.borrow_and_update();
+                let status = status.map(|status| if is_known { status } else { ServingStatus::ServiceUnknown })?;
+                if last != Some(status) {
+                    return Some((Ok(response(status)), (statuses, Some(status))));
+                }
+                statuses.changed().await.ok()?;
+            }
+        });
+        Ok(Response::new(Box::pin(told)))
     }
 }
 
 /// Looks at the storage for the first time, not for long, and tells what it saw.
 pub(super) async fn tell(ports: &[Serving; 2], health: &Health) -> bool {
     let serves = timeout(FIRST_LOOK, health.serves()).await.unwrap_or(false);
-    set(ports, serves).await;
+    set(ports, serves);
     serves
 }
 
@@ -62,14 +104,14 @@ pub(super) async fn watch(ports: [Serving; 2], health: Health, mut told: bool) {
         tokio::time::sleep(HEALTH_PAUSE).await;
         let serves = health.serves().await;
         if told != serves {
-            set(&ports, serves).await;
+            set(&ports, serves);
             told = serves;
         }
     }
 }
 
-async fn set(ports: &[Serving; 2], serves: bool) {
+fn set(ports: &[Serving; 2], serves: bool) {
     for port in ports {
-        port.set(serves).await;
+        port.set(serves);
     }
 }

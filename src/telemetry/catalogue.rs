@@ -31,8 +31,10 @@ pub struct Entry {
 
 const DOOR: (&str, &str) = ("door", "rest, grpc");
 const PORT: (&str, &str) = ("port", "rest, grpc, admin");
-const METHOD: (&str, &str) =
-    ("method", "UploadAttachment, RegisterAttachment (gRPC alone), other (REST alone: no such route)");
+const METHOD: (&str, &str) = (
+    "method",
+    "UploadAttachment, other (no such route or method); gRPC only: RegisterAttachment, Health, ServerReflection",
+);
 const OPERATION: (&str, &str) = (
     "operation",
     "stat, read, list, write, close, abort, delete; on a local file system put (of a record), commit (of a content, with its record)",

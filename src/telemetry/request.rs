@@ -69,6 +69,10 @@ label! {
         Upload = "UploadAttachment",
         /// A registration.
         Register = "RegisterAttachment",
+        /// The health of the service.
+        Health = "Health",
+        /// The descriptors of the service.
+        Reflection = "ServerReflection",
         /// What there is not.
         Other = "other",
     }
@@ -77,10 +81,8 @@ label! {
 impl Door {
     /// What can be asked for through it.
     pub fn methods(self) -> impl Iterator<Item = Method> {
-        let never = move |method: &Method| {
-            matches!((self, method), (Door::Rest, Method::Register) | (Door::Grpc, Method::Other))
-        };
-        Method::ALL.into_iter().filter(move |method| !never(method))
+        let never = |method| matches!(method, Method::Register | Method::Health | Method::Reflection);
+        Method::ALL.into_iter().filter(move |method| self == Door::Grpc || !never(*method))
     }
 }
 
@@ -326,6 +328,9 @@ impl Facts {
         }
         if end.result() == "failed" {
             line!(error);
+        } else if end == End::Served && asked == Method::Health {
+            // Load balancers ask all the time.
+            line!(debug);
         } else {
             line!(info);
         }

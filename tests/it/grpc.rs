@@ -4,13 +4,6 @@ use attachd::pb::upload_attachment_request::Message;
 use attachd::pb::{UploadAttachmentRequest, UploadFinish, UploadHeader};
 use futures_util::stream;
 use tonic::{Code, Request};
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
-use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
-use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
-use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::harness::{
     GrpcRefusal, MAX_UPLOAD, Server, authorised, chunk, finish, header, noise, request_id, sha256, token,
@@ -205,41 +198,4 @@ async fn a_request_id_comes_back_and_one_that_could_harm_a_log_is_replaced() {
             assert_eq!(server.outcome(&echoed), outcome);
         }
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_services_can_be_discovered() {
-    let server = Server::start();
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc)).expect("an address");
-    let mut client = ServerReflectionClient::new(channel.connect().await.expect("the port is open"));
-    let ask = [
-        MessageRequest::ListServices(String::new()),
-        MessageRequest::FileContainingSymbol("attachments.v2.AttachmentService.UploadAttachment".to_owned()),
-    ];
-    let ask = ask.map(|request| ServerReflectionRequest { host: String::new(), message_request: Some(request) });
-    let mut replies = client.server_reflection_info(stream::iter(ask)).await.expect("it is served").into_inner();
-    let reply = replies.message().await.expect("a reply").expect("a reply").message_response;
-    let Some(MessageResponse::ListServicesResponse(listed)) = reply else { panic!("{reply:?}") };
-    let names: Vec<_> = listed.service.into_iter().map(|service| service.name).collect();
-    for name in ["attachments.v2.AttachmentService", "grpc.health.v1.Health"] {
-        assert!(names.iter().any(|listed| listed == name), "{names:?}");
-    }
-    let reply = replies.message().await.expect("a reply").expect("a reply").message_response;
-    let Some(MessageResponse::FileDescriptorResponse(files)) = reply else { panic!("{reply:?}") };
-    let named = |file: &Vec<u8>| file.windows(14).any(|text| text == b"RegisterAttach");
-    assert!(files.file_descriptor_proto.iter().any(named));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_health_service_says_serving() {
-    let server = Server::start();
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc)).expect("an address");
-    let mut client = HealthClient::new(channel.connect().await.expect("the port is open"));
-    for service in ["", "attachments.v2.AttachmentService"] {
-        let request = HealthCheckRequest { service: service.to_owned() };
-        let status = client.check(request).await.expect("it is served").into_inner().status();
-        assert_eq!(status, ServingStatus::Serving, "{service:?}");
-    }
-    let unknown = HealthCheckRequest { service: "attachments.v1.AttachmentService".to_owned() };
-    assert_eq!(client.check(unknown).await.expect_err("there is no such service").code(), Code::NotFound);
 }

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::harness::{Connection, Server, Setup, eventually};
+use crate::harness::{Connection, GrpcRefusal, Server, Setup, eventually};
 
 /// The process as a whole, and its service.
 const NAMES: [&str; 2] = ["", "attachments.v2.AttachmentService"];
@@ -48,10 +48,41 @@ async fn each_service_is_healthy_on_the_grpc_and_the_admin_port_and_no_other_is_
         for name in NAMES {
             assert_eq!(status(&mut client, name).await, ServingStatus::Serving, "{name}");
         }
-        assert_eq!(client.check(asked("another")).await.unwrap_err().code(), Code::NotFound);
+        let refusal = GrpcRefusal::from(client.check(asked("another")).await.unwrap_err());
+        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::NotFound, "NOT_FOUND"), "{refusal:?}");
+        assert_eq!(refusal.domain, "attachd");
     }
     // The routes of the admin port are what they were.
     assert_eq!(Connection::open(server.admin).request("GET", "/nowhere", &[], b"").status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_not_known_is_watched_as_unknown_until_the_process_ends() {
+    let mut server = Server::start();
+    let mut watches = Vec::new();
+    for address in [server.grpc, server.admin] {
+        for name in ["another", "attachments.v1.AttachmentService", "attachments.v2.attachmentservice", " "] {
+            let mut watch = client(address).await.watch(asked(name)).await.unwrap().into_inner();
+            assert_eq!(told(&mut watch, ServingStatus::Unknown).await, Some(ServingStatus::ServiceUnknown), "{name}");
+            watches.push(watch);
+        }
+    }
+    // The health of the services that are known is nothing to them.
+    let mut known = client(server.grpc).await.watch(asked("")).await.unwrap().into_inner();
+    assert_eq!(told(&mut known, ServingStatus::Unknown).await, Some(ServingStatus::Serving));
+    let away = server.root().with_extension("away");
+    std::fs::rename(server.root(), &away).unwrap();
+    assert_eq!(told(&mut known, ServingStatus::Serving).await, Some(ServingStatus::NotServing));
+    std::fs::rename(&away, server.root()).unwrap();
+    for watch in &mut watches {
+        let next = watch.next().now_or_never();
+        assert!(next.is_none(), "{next:?}");
+    }
+    server.signal("TERM");
+    for watch in &mut watches {
+        assert_eq!(told(watch, ServingStatus::ServiceUnknown).await, None);
+    }
+    assert_eq!(server.wait(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

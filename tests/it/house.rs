@@ -32,7 +32,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("origin", &[]),
     ("tls", &["units"]),
     ("admin", &["auth", "budget", "store", "telemetry", "upload"]),
-    ("edge", &["envelope", "error", "telemetry"]),
+    ("edge", &["audit", "auth", "envelope", "error", "rpc", "telemetry"]),
     ("rest", &["attachment", "audit", "envelope", "error", "multipart", "pb", "rpc", "telemetry"]),
     ("envelope", &["auth", "error"]),
     ("multipart", &["error"]),
@@ -57,7 +57,7 @@ const FENCES: [(&str, &[&str]); 13] = [
     ("reqwest", &["auth", "store"]),
     ("jsonwebtoken", &["auth"]),
     ("axum", &["rest", "edge", "envelope", "admin", "server"]),
-    ("tonic", &["rpc", "server", "error", "pb", "cli/upload"]),
+    ("tonic", &["rpc", "server", "edge/grpc", "error", "pb", "cli/upload"]),
     ("hyper", &["server"]),
     ("prometheus_client", &["telemetry"]),
     ("opentelemetry", &["telemetry"]),
@@ -65,7 +65,7 @@ const FENCES: [(&str, &[&str]); 13] = [
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls", "server"]),
     ("x509_parser", &["auth", "tls"]),
-    ("http", &["rest", "edge", "envelope", "error", "server", "store/faults/wire"]),
+    ("http", &["rest", "edge", "envelope", "error", "rpc/whole", "server", "store/faults/wire"]),
 ];
 
 /// A source file: its path below `src/` without the ending, and what it says.

@@ -237,7 +237,7 @@ async fn the_documented_route_on_the_grpc_port_is_no_door() {
     tokio::spawn(connection);
     let request = upload(&token(&[1]), 2, whole(Form::file(b"content").bytes()));
     let reply = timeout(Duration::from_secs(30), client.send_request(request)).await.expect("a reply in time").unwrap();
-    // A gRPC server says no in its own words: 200 and a status of UNIMPLEMENTED.
-    assert_eq!(reply.headers().get("grpc-status").map(|status| status.as_bytes()), Some(&b"12"[..]), "{reply:?}");
+    assert_eq!(reply.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{reply:?}");
+    assert_eq!(reply.headers()["accept"], "application/grpc", "{reply:?}");
     assert!(server.objects().is_empty());
 }

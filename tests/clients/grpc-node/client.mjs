@@ -74,7 +74,10 @@ function call(client, done) {
   }
 }
 
-const client = new AttachmentService(GRPC_ADDR, grpc.credentials.createInsecure());
+const compression = MODE === 'compressed' ? grpc.compressionAlgorithms.gzip : grpc.compressionAlgorithms.identity;
+const client = new AttachmentService(GRPC_ADDR, grpc.credentials.createInsecure(), {
+  'grpc.default_compression_algorithm': compression,
+});
 call(client, (error, response) => {
   let result;
   if (error) {

@@ -51,6 +51,8 @@ def call(stub):
         options["metadata"] = [("authorization", "Bearer not.a.token")]
     if mode == "register":
         return stub.RegisterAttachment(pb.RegisterAttachmentRequest(**ids), **options).attachment
+    if mode == "compressed":
+        options["compression"] = grpc.Compression.Gzip
     return stub.UploadAttachment(messages(), **options).attachment
 
 

@@ -17,7 +17,7 @@ pub use http::{BOUNDARY, Connection, Form, Reply};
 pub use metrics::numbers;
 pub use pki::{Authority, Identity, connect_tls, grpc_over_tls};
 pub use provider::{Answer, Provider, SigningKey};
-pub use raw::{RawConnection, RawStream, framed};
+pub use raw::{RawConnection, RawReply, RawStream, framed, message_frame};
 pub use server::{Server, Setup, run};
 pub use storage::hold_all_locks;
 pub use token::{AUDIENCE, ISSUER, SECRET, claims, mint, mint_with, token};

@@ -7,7 +7,7 @@ use attachd::pb::{Attachment, UploadAttachmentRequest, UploadAttachmentResponse}
 use bytes::{Buf, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, SendStream};
-use http::Request;
+use http::{HeaderMap, Request, StatusCode};
 use prost::Message as _;
 use tokio::net::TcpStream;
 use tonic::Status;
@@ -27,11 +27,36 @@ pub struct RawStream {
     reply: ResponseFuture,
 }
 
-/// A message as it stands on the wire: no compression, its length, its bytes.
+/// A reply as it came, whatever it is.
+#[derive(Debug)]
+pub struct RawReply {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The header.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+    /// The trailers; empty where there are none.
+    pub trailers: HeaderMap,
+}
+
+impl RawReply {
+    /// The gRPC status, from the trailers or from the header of a reply that has no more than that.
+    pub fn grpc(&self) -> GrpcRefusal {
+        let headers = if self.trailers.is_empty() { &self.headers } else { &self.trailers };
+        Status::from_header_map(headers).unwrap_or_else(|| panic!("no gRPC status: {self:?}")).into()
+    }
+}
+
+/// A message of an upload as it stands on the wire.
 pub fn framed(message: Message) -> Vec<u8> {
-    let bytes = UploadAttachmentRequest { message: Some(message) }.encode_to_vec();
+    message_frame(0, &UploadAttachmentRequest { message: Some(message) }.encode_to_vec())
+}
+
+/// A message as it stands on the wire: whether it is compressed, its length, its bytes.
+pub fn message_frame(flag: u8, bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len()).expect("a message is short");
-    [&[0], &length.to_be_bytes()[..], &bytes].concat()
+    [&[flag], &length.to_be_bytes()[..], bytes].concat()
 }
 
 impl RawConnection {
@@ -77,6 +102,18 @@ impl RawConnection {
         RawStream { body, reply }
     }
 
+    /// Sends a request as it is, with its whole body, and reads all of the reply.
+    pub async fn ask(&mut self, request: Request<Vec<u8>>) -> RawReply {
+        let (head, body) = request.into_parts();
+        let mut requests = self.requests.clone().ready().await.expect("the connection is open");
+        let (reply, stream) =
+            requests.send_request(Request::from_parts(head, ()), false).expect("a stream can be opened");
+        let mut stream = RawStream { body: stream, reply };
+        stream.send(body);
+        stream.end();
+        stream.raw_reply().await
+    }
+
     /// Waits until the server has read all that was sent and that its windows permit.
     pub async fn delivered(&mut self) {
         // A ping may overtake data that is not written yet, but what was waiting when it was answered is ahead of the next.
@@ -112,6 +149,20 @@ impl RawStream {
     /// Resets the stream.
     pub fn reset(&mut self, reason: Reason) {
         self.body.send_reset(reason);
+    }
+
+    /// Waits for the reply, and reads all of it.
+    pub async fn raw_reply(self) -> RawReply {
+        let RawStream { body: _still_open, reply } = self;
+        let (head, mut body) = reply.await.expect("a reply").into_parts();
+        let mut bytes = Vec::new();
+        while let Some(data) = body.data().await {
+            let data = data.expect("a body");
+            body.flow_control().release_capacity(data.len()).expect("it was received");
+            bytes.extend_from_slice(&data);
+        }
+        let trailers = body.trailers().await.expect("a reply ends well").unwrap_or_default();
+        RawReply { status: head.status, headers: head.headers, body: bytes, trailers }
     }
 
     /// Waits for the reply.
