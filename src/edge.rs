@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,20 +15,29 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::header::{EXPECT, HOST};
+use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tracing::Instrument;
 
 use crate::envelope::{self, Refusal};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind};
 use crate::telemetry::{Caller, Door, Exit, Metrics, REQUEST_ID, RequestId};
 
 pub mod grpc;
+mod host;
 
 /// What a client expects that waits before it sends its body (RFC 9110 §10.1.1).
 const CONTINUE: &[u8] = b"100-continue";
+
+/// Up to how many bytes of a refused request's body are read so that the connection can serve the next request. If more are
+/// to come, the client is told to close the connection: many clients send a body to its end otherwise.
+const QUICK: u64 = 2 << 20;
+
+/// How long the reply waits for the end of a refused body whose length is not known, so that it can say whether the connection
+/// goes on.
+const QUICK_TIME: Duration = Duration::from_millis(200);
 
 /// How much of a refused request's body is read and thrown away.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +47,21 @@ pub struct Config {
     /// Time, at most. Past it the connection is closed.
     pub drain_time: Duration,
 }
+
+/// Stands among the extensions of a request in place of a head that could not be read. The request is answered with this, and
+/// nothing else of it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Unreadable {
+    /// The kind of failure.
+    pub kind: Kind,
+    /// What was wrong, in words for the client.
+    pub why: &'static str,
+}
+
+/// Stands among the extensions of a reply that says `Connection: close` because more of its request is to come than is read
+/// quickly.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut;
 
 /// Wraps the routes in one layer, since each has boxes of its own for every request. A request passes
 ///
@@ -57,13 +82,18 @@ async fn pass(State((config, metrics)): State<(Config, Metrics)>, mut request: R
     };
     request.extensions_mut().insert(exit.trail().clone());
     request.extensions_mut().insert(exit.request_id().clone());
-    let mut response = match hosted(&request) {
+    let version = request.version();
+    let rest = Rest::default();
+    let mut response = match readable(&request) {
         Ok(()) => {
-            let routed = AssertUnwindSafe(next.run(drained(config, request))).catch_unwind();
+            let routed = AssertUnwindSafe(next.run(rest.watch(request))).catch_unwind();
             let routed = routed.instrument(exit.span().clone()).await;
             routed.unwrap_or_else(|panic| envelope::refusal(&panicked(&*panic)))
         }
-        Err(error) => envelope::refusal(&error),
+        Err(error) => {
+            drop(rest.watch(request));
+            envelope::refusal(&error)
+        }
     };
     if let Ok(id) = HeaderValue::try_from(exit.request_id().to_ascii()) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -72,16 +102,19 @@ async fn pass(State((config, metrics)): State<(Config, Metrics)>, mut request: R
         Some(Refusal { kind, error }) => exit.failed_with(kind, error),
         None => exit.succeeded(),
     }
+    if rest.settle(config, version).await {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.extensions_mut().insert(Cut);
+    }
     response
 }
 
-/// HTTP/1.1 asks for a Host (RFC 9112 §3.2): without one, a proxy before us may have seen another request than we do.
-fn hosted(request: &Request) -> Result<()> {
-    let hosts = request.headers().get_all(HOST).iter().count();
-    if request.version() == Version::HTTP_11 && hosts != 1 {
-        return Err(Error::invalid("the header Host must be given once"));
+/// Whether the head of a request can be understood, and in one way only.
+fn readable(request: &Request) -> Result<(), Error> {
+    match request.extensions().get::<Unreadable>() {
+        Some(unreadable) => Err(Error::new(unreadable.kind).detail(unreadable.why)),
+        None => host::named(request),
     }
-    Ok(())
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {
@@ -89,23 +122,64 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
     Error::internal(format!("a panic: {}", text.unwrap_or("of unknown content")))
 }
 
-fn drained(config: Config, request: Request) -> Request {
-    // HTTP/2 has a way of its own, a reset of the stream without an error. curl before version 8 takes it for one.
-    let waits = request.headers().get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(CONTINUE));
-    request.map(|body| Body::new(Drained { body: Some(body), waits, config }))
-}
+/// What of a request's body was left unread when its reply was ready.
+#[derive(Clone, Default)]
+struct Rest(Arc<Mutex<Option<Left>>>);
 
-/// A body that, when it is dropped before its end, is read on for a while. A server that stops reading and closes makes the
-/// client's system discard the reply that has arrived already, and all that the client sees is a reset connection, or stream.
-struct Drained {
-    body: Option<Body>,
+/// A body that was dropped before its end.
+struct Left {
+    body: Body,
     /// The client waits for a `100 Continue`, which the first read sends. Until then it is not sending, and to drain would
     /// be to ask it to.
     waits: bool,
-    config: Config,
 }
 
-impl HttpBody for Drained {
+impl Rest {
+    /// The request with a body that comes here when it is dropped before its end.
+    fn watch(&self, request: Request) -> Request {
+        let waits = request.headers().get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(CONTINUE));
+        let rest = self.clone();
+        request.map(|body| Body::new(Watched { left: Some(Left { body, waits }), rest }))
+    }
+
+    /// Sees to it that the client can read its reply while it is still sending, and returns whether the connection must end
+    /// with that reply. A server that stops reading and closes makes the client's system discard the reply that has arrived
+    /// already, and all that the client sees is a reset connection, or stream.
+    async fn settle(self, config: Config, version: Version) -> bool {
+        let Some(Left { mut body, waits }) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return false;
+        };
+        let Config { drain_bytes, drain_time } = config;
+        let quick = QUICK.min(drain_bytes);
+        match body.size_hint().exact() {
+            // HTTP/2 has a way of its own, a reset of the stream without an error. curl before version 8 takes it for one.
+            _ if version == Version::HTTP_2 => {
+                if !waits {
+                    tokio::spawn(tokio::time::timeout(drain_time, async move { drain(&mut body, drain_bytes).await }));
+                }
+                false
+            }
+            _ if waits => true,
+            Some(left) if left <= quick => {
+                tokio::spawn(tokio::time::timeout(drain_time, async move { drain(&mut body, drain_bytes).await }));
+                false
+            }
+            Some(_) => true,
+            None => {
+                let drained = tokio::time::timeout(QUICK_TIME.min(drain_time), drain(&mut body, quick)).await;
+                !drained.unwrap_or(false)
+            }
+        }
+    }
+}
+
+/// A body that leaves what was not read of it.
+struct Watched {
+    left: Option<Left>,
+    rest: Rest,
+}
+
+impl HttpBody for Watched {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -113,51 +187,54 @@ impl HttpBody for Drained {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.waits = false;
-        let Some(body) = &mut self.body else {
+        let Some(left) = &mut self.left else {
             return Poll::Ready(None);
         };
-        let frame = Pin::new(body).poll_frame(context);
+        left.waits = false;
+        let frame = Pin::new(&mut left.body).poll_frame(context);
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
-            self.body = None;
+            self.left = None;
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.left.as_ref().is_none_or(|left| left.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+        self.left.as_ref().map(|left| left.body.size_hint()).unwrap_or_default()
     }
 }
 
-impl Drop for Drained {
+impl Drop for Watched {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| !self.waits && !body.is_end_stream())
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            let Config { drain_bytes, drain_time } = self.config;
-            runtime.spawn(tokio::time::timeout(drain_time, drain(body, drain_bytes)));
+        if let Some(left) = self.left.take().filter(|left| !left.body.is_end_stream()) {
+            *self.rest.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
         }
     }
 }
 
-async fn drain(mut body: Body, most: u64) {
+/// Reads a body to its end, and returns whether that came within so many bytes.
+async fn drain(body: &mut Body, most: u64) -> bool {
     let mut read = 0;
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return false;
+        };
         read += frame.data_ref().map_or(0, |data| data.len() as u64);
         if read > most {
-            return;
+            return false;
         }
     }
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::routing::post;
+    use http::header::HOST;
     use serde_json::{Value, json};
     use tower::ServiceExt;
 

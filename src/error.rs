@@ -57,6 +57,8 @@ pub enum Kind {
     UnsupportedMediaType,
     /// A message is compressed in a way that is not supported.
     UnsupportedCompression,
+    /// The request line and the headers are longer, or more, than permitted.
+    HeadTooLarge,
     /// The caller sent nothing for too long, or took too long altogether.
     ClientTooSlow,
     /// The caller sends more requests than it may.
@@ -90,7 +92,7 @@ pub struct Row {
 
 impl Kind {
     /// Every kind, for tests and for the documents that list them.
-    pub const ALL: [Kind; 22] = [
+    pub const ALL: [Kind; 23] = [
         Kind::TokenMissing,
         Kind::TokenInvalid,
         Kind::TokenExpired,
@@ -107,6 +109,7 @@ impl Kind {
         Kind::TooLarge,
         Kind::UnsupportedMediaType,
         Kind::UnsupportedCompression,
+        Kind::HeadTooLarge,
         Kind::ClientTooSlow,
         Kind::RateLimited,
         Kind::Overloaded,
@@ -209,6 +212,14 @@ impl Kind {
                 "UNSUPPORTED_COMPRESSION",
                 MEDIA,
                 "The compression of the request is not supported",
+                false,
+            ),
+            Kind::HeadTooLarge => (
+                Code::ResourceExhausted,
+                Http::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "HEAD_TOO_LARGE",
+                "Request header fields too large",
+                "The head of the request is larger than permitted",
                 false,
             ),
             Kind::ClientTooSlow => (

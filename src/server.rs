@@ -6,8 +6,10 @@ mod grpc;
 mod health;
 mod limits;
 mod reads;
+mod refused;
 mod stage;
 mod stream;
+mod turn;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -170,6 +172,7 @@ impl Server {
             handshake: config.limits.handshake_timeout,
             idle: config.limits.idle_timeout,
             window: config.http2_window(),
+            drain: config.edge(),
         };
         let (stage, stages) = Stages::begin();
         let (serving, admin_serving) = (Serving::default(), Serving::default());
@@ -190,7 +193,20 @@ impl Server {
         let door = |port, listener, tls, speaks, trusted: &[Network], routes, plain| {
             let (certificates, metrics, trusted_proxies) =
                 (Arc::clone(&certificates), metrics.clone(), trusted.to_vec());
-            Door { port, listener, tls, certificates, speaks, trusted_proxies, routes, plain, limits, metrics }
+            let explains = port == Port::Rest;
+            Door {
+                port,
+                listener,
+                tls,
+                certificates,
+                speaks,
+                trusted_proxies,
+                routes,
+                plain,
+                explains,
+                limits,
+                metrics,
+            }
         };
         let edge = config.edge();
         let routes = edge::around(rest::routes(attachments.clone()), edge, metrics.clone());

@@ -23,7 +23,7 @@ mod traces;
 
 pub use catalogue::markdown as metrics_reference;
 pub use exposition::{Exposition, KeySet, Snapshot};
-pub use metrics::{Metrics, Operation, Outcome, Port, Rejection, Timing};
+pub use metrics::{HeadFault, Metrics, Operation, Outcome, Port, Rejection, Timing};
 pub use process::memory_limit;
 pub use request::{Door, Exit, Method, REQUEST_ID, RequestId, Trail};
 pub use textfile::TextFile;

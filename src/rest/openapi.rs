@@ -22,6 +22,7 @@ const KINDS: [Kind; 18] = [
     Kind::AlreadyExists,
     Kind::PreconditionFailed,
     Kind::TooLarge,
+    Kind::HeadTooLarge,
     Kind::Incomplete,
     Kind::DigestMismatch,
     Kind::ClientTooSlow,

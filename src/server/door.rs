@@ -13,6 +13,7 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
+use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -24,15 +25,21 @@ use super::limits::{
     ACCEPT_PAUSE, HTTP1_BUFFER, HTTP1_HEADERS, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS,
 };
 use super::reads::Reads;
+use super::refused;
 use super::stage::{Stage, Stages};
 use super::stream::Stream;
+use super::turn::{Reply, Speaking, Turn};
 use crate::auth::{Certificates, Peer};
+use crate::edge::{self, Cut};
 use crate::origin::{FORWARDED_FOR, Network, Origin};
-use crate::telemetry::{Metrics, Port, Rejection};
+use crate::telemetry::{HeadFault, Metrics, Port, Rejection};
 use crate::tls::Tls;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The request that stands in for one whose head could not be read, so that the routes answer it as they do any other.
+const STAND_IN: &[u8] = b"- * HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
 
 /// The first byte of every TLS connection: a record of the handshake (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 22;
@@ -59,6 +66,8 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// The window of an HTTP/2 stream, in bytes.
     pub(super) window: u32,
+    /// How much is read of what a client sends after the last reply, and for how long.
+    pub(super) drain: edge::Config,
 }
 
 /// A port that is bound.
@@ -79,6 +88,8 @@ pub(super) struct Door {
     pub(super) routes: Router,
     /// What it serves to a client that does not speak TLS where it should; without it that client is hung up on.
     pub(super) plain: Option<Router>,
+    /// Whether the routes answer for heads that could not be read. Else the HTTP library does, without a body.
+    pub(super) explains: bool,
     /// What connections may do.
     pub(super) limits: Limits,
     /// Where they are counted.
@@ -93,6 +104,7 @@ struct Connections {
     trusted_proxies: Vec<Network>,
     routes: Router,
     plain: Option<Router>,
+    explains: bool,
     limits: Limits,
     handshakes: Semaphore,
     port: Port,
@@ -104,7 +116,8 @@ struct Connections {
 
 /// Serves a port until the stage of closing, and returns when its last connection has ended.
 pub(super) async fn serve(door: Door, stages: Stages) {
-    let Door { port, listener, tls, certificates, speaks, trusted_proxies, routes, plain, limits, metrics } = door;
+    let Door { port, listener, tls, certificates, speaks, trusted_proxies, routes, plain, explains, limits, metrics } =
+        door;
     let name = port.as_str();
     let mut http1 = http1::Builder::new();
     http1
@@ -132,6 +145,7 @@ pub(super) async fn serve(door: Door, stages: Stages) {
         trusted_proxies,
         routes,
         plain,
+        explains,
         limits,
         handshakes,
         port,
@@ -284,29 +298,80 @@ impl Connections {
         (address, peer): (SocketAddr, Peer),
         stages: Stages,
     ) {
+        let turn = Turn::default();
         let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
             let said = request.headers().get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
             let origin = Origin::of(address, said, &self.trusted_proxies);
             request.extensions_mut().insert(origin);
-            answer(routes, &peer, &stages, request)
+            let speaking = (version < Version::HTTP_2).then(|| turn.begin());
+            answer(routes, &peer, &stages, request, (&turn, speaking))
         });
-        let ended = if version == Version::HTTP_2 {
-            let connection = Box::pin(self.http2.serve_connection(TokioIo::new(stream), service));
-            to_its_end(connection, |connection| connection.graceful_shutdown(), stages.clone()).await
-        } else {
-            let connection = Box::pin(self.http1.serve_connection(TokioIo::new(stream.beside(&self.reads)), service));
-            to_its_end(connection, |connection| connection.graceful_shutdown(), stages.clone()).await
+        if version == Version::HTTP_2 {
+            // In a box, since the task would have room for the connections of all versions.
+            let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(stream), service));
+            let ended =
+                to_its_end(connection.as_mut(), |connection| connection.graceful_shutdown(), stages.clone()).await;
+            if let Err(error) = ended {
+                self.ended_badly(address, &error, refused::http2(&error));
+            }
+            return;
+        }
+        let stream = stream.beside(&self.reads);
+        let stream = if self.explains { stream.in_turn(&turn) } else { stream };
+        let (stream, begun, ended) = self.speak_http1(stream, service, stages.clone()).await;
+        let fault = ended.as_ref().err().and_then(|error| refused::http1(error, begun));
+        if let Err(error) = &ended {
+            self.ended_badly(address, error, fault);
+        }
+        if !self.explains {
+            return;
+        }
+        let stream = match fault.filter(|fault| *fault == HeadFault::Slow || turn.was_silenced()) {
+            None => stream,
+            // The library has said nothing, or not been heard.
+            Some(fault) => {
+                let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(refused::reply(fault));
+                    answer(routes, &peer, &stages, request, (&turn, Some(turn.begin())))
+                });
+                turn.cut();
+                // In a box, which few connections need.
+                Box::pin(self.speak_http1(stream.hearing(STAND_IN).in_turn(&turn), service, stages.clone())).await.0
+            }
         };
-        if let Err(error) = ended {
-            tracing::debug!(%address, %error, "a connection ended badly");
+        let edge::Config { drain_bytes, drain_time } = self.limits.drain;
+        let most = if turn.was_cut() { drain_bytes } else { 0 };
+        // A client that is gone by now wants nothing more.
+        let _ = timeout(drain_time, Box::pin(stream.part(most))).await;
+    }
+
+    /// Speaks HTTP/1 until the end, and returns the connection and whether the head of another request was begun on it.
+    async fn speak_http1<S>(&self, stream: Stream, service: S, stages: Stages) -> (Stream, bool, hyper::Result<()>)
+    where
+        S: HttpService<Incoming, ResBody = Reply, Error = Infallible>,
+    {
+        let mut connection = Box::pin(self.http1.serve_connection(TokioIo::new(stream), service));
+        let ended = to_its_end(connection.as_mut(), |connection| connection.graceful_shutdown(), stages).await;
+        let parts = Pin::into_inner(connection).into_parts();
+        (parts.io.into_inner(), !parts.read_buf.is_empty(), ended)
+    }
+
+    fn ended_badly(&self, address: SocketAddr, error: &hyper::Error, fault: Option<HeadFault>) {
+        match fault {
+            Some(fault) => {
+                self.metrics.head_refused(self.port, fault);
+                let port = self.port.as_str();
+                tracing::debug!(port, %address, cause = fault.as_str(), %error, "the head of a request was refused");
+            }
+            None => tracing::debug!(%address, %error, "a connection ended badly"),
         }
     }
 }
 
 /// Drives a connection, which is asked to end once the port closes. It comes first, so that what it has received is looked at
-/// before that. It is in a box, since the task would have room for the connections of all versions.
+/// before that.
 async fn to_its_end<C: Future>(
-    mut connection: Pin<Box<C>>,
+    mut connection: Pin<&mut C>,
     ask: impl FnOnce(Pin<&mut C>),
     mut stages: Stages,
 ) -> C::Output {
@@ -328,15 +393,21 @@ fn answer(
     peer: &Peer,
     stages: &Stages,
     mut request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
-    let stages = (request.version() < Version::HTTP_2).then(|| stages.clone());
+    (turn, speaking): (&Turn, Option<Speaking>),
+) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
+    let http1 = (request.version() < Version::HTTP_2).then(|| (stages.clone(), turn.clone()));
     request.extensions_mut().insert(peer.clone());
     let reply = routes.clone().oneshot(request.map(Body::new));
     async move {
         let mut reply = reply.await?;
-        if stages.is_some_and(|stages| stages.now() > Stage::Serving) {
-            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if let Some((stages, turn)) = http1 {
+            if reply.extensions().get::<Cut>().is_some() {
+                turn.cut();
+            }
+            if stages.now() > Stage::Serving {
+                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
         }
-        Ok(reply)
+        Ok(reply.map(|body| Reply { body, _speaking: speaking }))
     }
 }

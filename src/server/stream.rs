@@ -5,11 +5,12 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, Take};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::reads::{Reader, Reads};
+use super::turn::Turn;
 
 /// A connection to a port.
 #[derive(Debug)]
@@ -18,7 +19,12 @@ pub(super) struct Stream {
     handed_on: usize,
     transport: Take<Transport>,
     reader: Option<Reader>,
+    /// With it, bytes are sent only while the service is speaking, and the end of the connection is left to [`Stream::part`].
+    turn: Option<Turn>,
 }
+
+/// How much is read at once of what is thrown away, in bytes.
+const DISCARDED: usize = 16 << 10;
 
 #[derive(Debug)]
 enum Transport {
@@ -40,12 +46,42 @@ impl From<TlsStream<TcpStream>> for Stream {
 
 impl Stream {
     fn new(transport: Transport) -> Stream {
-        Stream { ahead: Vec::new(), handed_on: 0, transport: transport.take(u64::MAX), reader: None }
+        Stream { ahead: Vec::new(), handed_on: 0, transport: transport.take(u64::MAX), reader: None, turn: None }
     }
 
     /// Reads no more at once than it may beside others.
     pub(super) fn beside(self, others: &Reads) -> Stream {
         Stream { reader: Some(others.reader()), ..self }
+    }
+
+    /// Sends nothing but what the service says.
+    pub(super) fn in_turn(self, turn: &Turn) -> Stream {
+        Stream { turn: Some(turn.clone()), ..self }
+    }
+
+    /// Reads `words` in place of what the client has sent so far, and sends again.
+    pub(super) fn hearing(self, words: &[u8]) -> Stream {
+        Stream { ahead: words.to_vec(), handed_on: 0, turn: None, ..self }
+    }
+
+    /// Says that nothing more will be sent, and discards what the client is still sending, at most `most` bytes, until it
+    /// closes its side. A socket that is closed with unread bytes makes the client's system discard the reply.
+    pub(super) async fn part(mut self, most: u64) -> io::Result<()> {
+        let transport = self.transport.get_mut();
+        transport.shutdown().await?;
+        let mut room = vec![0; DISCARDED];
+        let mut discarded = 0;
+        while discarded < most {
+            match transport.read(&mut room).await? {
+                0 => break,
+                length => discarded += length as u64,
+            }
+        }
+        Ok(())
+    }
+
+    fn may_send(&self) -> bool {
+        self.turn.as_ref().is_none_or(Turn::may_send)
     }
 
     /// The certificate that the client sent, in DER.
@@ -77,7 +113,7 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Stream { ahead, handed_on, transport, reader } = &mut *self;
+        let Stream { ahead, handed_on, transport, reader, .. } = &mut *self;
         let again = room.remaining().min(ahead.len() - *handed_on);
         room.put_slice(&ahead[*handed_on..*handed_on + again]);
         *handed_on += again;
@@ -103,6 +139,9 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.may_send() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         Pin::new(self.transport.get_mut()).poll_write(context, bytes)
     }
 
@@ -111,6 +150,9 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if !self.may_send() {
+            return Poll::Ready(Ok(bytes.iter().map(|piece| piece.len()).sum()));
+        }
         Pin::new(self.transport.get_mut()).poll_write_vectored(context, bytes)
     }
 
@@ -119,10 +161,17 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.transport.get_mut()).poll_flush(context)
+        let flushed = Pin::new(self.transport.get_mut()).poll_flush(context);
+        if let (Poll::Ready(Ok(())), Some(turn)) = (&flushed, &self.turn) {
+            turn.sent();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.turn.is_some() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(self.transport.get_mut()).poll_shutdown(context)
     }
 }
@@ -179,7 +228,6 @@ impl AsyncWrite for Transport {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
     use super::*;

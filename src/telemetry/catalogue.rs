@@ -172,6 +172,20 @@ pub const CATALOGUE: &[Entry] = &[
         &[PORT, ("reason", "tls (the handshake failed), silent (it said nothing in time)")],
         "Connections that were closed before they had asked for anything.",
     ),
+    entry(
+        "attachd_heads_refused_total",
+        Counter,
+        &[
+            PORT,
+            (
+                "cause",
+                "method, target, version, header (a malformed line), length (Content-Length), encoding (Transfer-Encoding), \
+                 large (more than 64 KiB or 100 headers), slow (not complete within `limits.idle_timeout`), http2 (the \
+                 connection broke the protocol)",
+            ),
+        ],
+        "Request heads that could not be read. Their connections were closed.",
+    ),
     // Traces.
     entry(
         "attachd_trace_spans_total",

@@ -85,6 +85,7 @@ impl Exposition {
         register(&mut registry, "attachd_connections_accepted_total", all.accepted.clone());
         register(&mut registry, "attachd_connections_open", all.open.clone());
         register(&mut registry, "attachd_connections_refused_total", all.refused.clone());
+        register(&mut registry, "attachd_heads_refused_total", all.heads_refused.clone());
         register(&mut registry, "attachd_trace_spans_total", all.spans.clone());
         registry.register_collector(Box::new(Reading(Arc::new(read))));
         Exposition(registry)

@@ -47,6 +47,7 @@ pub(super) struct Families {
     pub accepted: Counters<1>,
     pub open: Gauges<1>,
     pub refused: Counters<2>,
+    pub heads_refused: Counters<2>,
     pub spans: Counters<1>,
 }
 
@@ -67,6 +68,7 @@ impl Default for Families {
             accepted: Family::default(),
             open: Family::default(),
             refused: Family::default(),
+            heads_refused: Family::default(),
             spans: Family::default(),
         };
         for door in Door::ALL {
@@ -101,6 +103,9 @@ impl Default for Families {
             drop(families.open.get_or_create(&[("port", port.as_str())]));
             for reason in Rejection::ALL {
                 drop(families.refused.get_or_create(&[("port", port.as_str()), ("reason", reason.as_str())]));
+            }
+            for cause in HeadFault::ALL {
+                drop(families.heads_refused.get_or_create(&[("port", port.as_str()), ("cause", cause.as_str())]));
             }
         }
         families
@@ -254,6 +259,11 @@ impl Metrics {
     pub fn refused(&self, port: Port, reason: Rejection) {
         self.0.refused.get_or_create(&[("port", port.as_str()), ("reason", reason.as_str())]).inc();
     }
+
+    /// The head of a request could not be read, and its connection was closed.
+    pub fn head_refused(&self, port: Port, cause: HeadFault) {
+        self.0.heads_refused.get_or_create(&[("port", port.as_str()), ("cause", cause.as_str())]).inc();
+    }
 }
 
 /// A storage operation that goes on. One that is dropped was abandoned.
@@ -392,6 +402,30 @@ label! {
         Grpc = "grpc",
         /// The admin port.
         Admin = "admin",
+    }
+}
+
+label! {
+    /// Why the head of a request could not be read.
+    HeadFault {
+        /// The method is no token.
+        Method = "method",
+        /// The target is no URI.
+        Target = "target",
+        /// The version is unknown.
+        Version = "version",
+        /// A header line has no colon, a space before it, or a character that is not permitted.
+        Header = "header",
+        /// Content-Length is no number, or several.
+        Length = "length",
+        /// Transfer-Encoding is not chunked, or the version does not know it.
+        Encoding = "encoding",
+        /// The head is too long, or has too many headers.
+        Large = "large",
+        /// The head was begun and not completed in time.
+        Slow = "slow",
+        /// The client broke the rules of HTTP/2.
+        Http2 = "http2",
     }
 }
 

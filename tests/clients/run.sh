@@ -112,6 +112,8 @@ for name in "${rest[@]}"; do
     client "$name" FILE="$work/huge.bin" TOKEN=bad
     answered "$name: sees the refusal while it sends 100 MB" "$(refused 401 'Authentication failed' 'JWT token invalid')"
 done
+client form-data FILE="$work/huge.bin" TOKEN=bad
+answered "form-data: sees it, and stops sending" "$(refused 401 'Authentication failed' 'JWT token invalid')"
 client curl FILE="$work/huge.bin" TOKEN=bad MODE=unexpecting
 answered "curl: sees it without Expect: 100-continue too" "$(refused 401 'Authentication failed' 'JWT token invalid')"
 for name in "${grpc[@]}"; do

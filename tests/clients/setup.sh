@@ -67,16 +67,20 @@ mkdir -p "$stubs"
 (cd "$proto_dir" && "$python" -m grpc_tools.protoc -I . --python_out="$stubs" --grpc_python_out="$stubs" \
     google/api/http.proto google/api/annotations.proto attachments/v2/attachments.proto) || fail "cannot generate the Python stubs"
 
-# Node: likewise, from the lock file.
-node=$env_dir/node
-if ! cmp -s "$here/grpc-node/package-lock.json" "$node/installed-lock.json"; then
+# Node: likewise, from the lock files.
+# node_packages CLIENT FOLDER: installs the packages of a client into a folder of tests/.env.
+node_packages() {
+    local lock=$here/$1/package-lock.json node=$env_dir/$2
+    cmp -s "$lock" "$node/installed-lock.json" && return
     rm -rf "$node"
     mkdir -p "$node"
-    cp "$here/grpc-node/package.json" "$here/grpc-node/package-lock.json" "$node/"
+    cp "$here/$1/package.json" "$lock" "$node/"
     (cd "$node" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) ||
-        fail "cannot install the Node packages of grpc-node/package-lock.json"
-    cp "$here/grpc-node/package-lock.json" "$node/installed-lock.json"
-fi
+        fail "cannot install the Node packages of $1/package-lock.json"
+    cp "$lock" "$node/installed-lock.json"
+}
+node_packages grpc-node node
+node_packages javascript form-data
 
 # Go: compiles the standard library once, so that no check pays for it.
 go build -o /dev/null "$here/go/upload.go" || fail "cannot build the Go client"

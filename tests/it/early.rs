@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Ask, Connection, Form, MAX_UPLOAD, Server, Setup, eventually, noise};
 
@@ -54,7 +54,7 @@ fn a_client_that_asks_whether_to_send_is_asked_to_and_then_served_and_may_go_on(
 }
 
 #[test]
-fn a_client_that_was_asked_to_send_and_is_refused_midway_can_read_why_and_go_on() {
+fn a_client_that_was_asked_to_send_and_is_refused_midway_can_read_why() {
     let server = with_limits("");
     let mut connection = server.connect();
     let ask = Ask::upload(1, 2, &Form::file(&noise(MAX_UPLOAD + (24 << 20), 20))).chunked(1 << 20);
@@ -62,13 +62,15 @@ fn a_client_that_was_asked_to_send_and_is_refused_midway_can_read_why_and_go_on(
     assert_eq!(connection.reply().expect("leave to send").status, 100);
     // Such a client does send, so what it sends has to be read, or it would see a reset instead of the reply.
     connection.send(&ask.framed_body()).expect("all can be sent");
-    connection.reply().expect("a reply").assert_refusal(413, "The upload is larger than permitted");
+    let reply = connection.reply().expect("a reply");
+    reply.assert_refusal(413, "The upload is larger than permitted");
+    assert_eq!(reply.header("connection"), "close");
     assert!(server.objects().is_empty());
-    connection.assert_serves();
+    assert!(connection.closed());
 }
 
 #[test]
-fn a_client_that_is_still_sending_reads_its_refusal_and_the_connection_goes_on() {
+fn a_client_that_sends_all_before_it_reads_reads_its_refusal() {
     let server = Server::start();
     let form = Form::file(&noise(100 << 20, 21));
     for (ask, status) in [
@@ -82,10 +84,106 @@ fn a_client_that_is_still_sending_reads_its_refusal_and_the_connection_goes_on()
         // Like many clients, reads nothing before it has sent all.
         connection.send(&ask.bytes()).expect("all can be sent");
         let reply = connection.reply().expect("a reply");
-        assert_eq!(reply.status, status, "{reply:?}");
+        assert_eq!((reply.status, reply.header("connection")), (status, "close"), "{reply:?}");
         assert!(server.objects().is_empty());
-        connection.assert_serves();
+        assert!(connection.closed());
     }
+    server.connect().assert_serves();
+}
+
+/// How many bytes of a refused body are read so that the connection can go on.
+const QUICK: usize = 2 << 20;
+
+#[test]
+fn up_to_2_mib_to_come_the_connection_goes_on_and_past_them_it_is_closed() {
+    let server = Server::start();
+    let overhead = Form::file(b"").bytes().len();
+    for (size, header) in [(QUICK - 1, ""), (QUICK, ""), (QUICK + 1, "close")] {
+        let mut connection = server.connect();
+        let ask = Ask::upload(1, 2, &Form::file(&noise(size - overhead, 27))).by("a.b.c");
+        connection.send(&ask.bytes()).expect("all can be sent");
+        let reply = connection.reply().expect("a reply");
+        assert_eq!((reply.status, reply.header("connection")), (401, header), "{size}: {reply:?}");
+        if header.is_empty() {
+            connection.assert_serves();
+        } else {
+            assert!(connection.closed());
+        }
+    }
+}
+
+/// Requests that are refused while more of their body is to come, each with what has been sent of it by then.
+fn refused_early(server: &Server) -> Vec<(u16, Vec<u8>)> {
+    assert_eq!(server.connect().ask(&Ask::upload(1, 3, &Form::file(b"first"))).status, 201);
+    let much = noise(50 << 20, 28);
+    let form = Form::file(&much);
+    let upload = |attachment| Ask::upload(1, attachment, &form);
+    let foreign = crate::harness::token(&[7]);
+    let unread = [
+        (401, upload(2).by("a.b.c")),
+        (401, upload(2).without("Authorization")),
+        (400, upload(2).path("?project_id=x")),
+        (400, upload(2).with("Content-Type", "text/plain")),
+        (400, upload(2).with("Host", "a b")),
+        (403, upload(2).by(&foreign)),
+        (404, upload(2).at("/nowhere")),
+        (404, upload(3).path("?project_id=5")),
+        (405, upload(2).method("PUT")),
+        (412, upload(3).with("If-None-Match", "*")),
+    ];
+    let mut begun = Vec::new();
+    for (status, ask) in unread {
+        for ask in [ask.clone(), ask.chunked(1 << 20)] {
+            begun.push((status, [&ask.head()[..], &ask.framed_body()[..1000]].concat()));
+        }
+    }
+    begun.push((413, upload(2).head()));
+    // In the middle of the body: too much of it, and a part that is not expected.
+    let past = upload(2).chunked(1 << 20);
+    begun.push((413, [past.head(), past.framed_body()[..MAX_UPLOAD + (2 << 20)].to_vec()].concat()));
+    let other = Form::default().part("Content-Disposition: form-data; name=\"other\"", &much);
+    let ask = Ask::upload(1, 2, &other).chunked(1 << 20);
+    begun.push((400, [&ask.head()[..], &ask.framed_body()[..100 << 10]].concat()));
+    // Declared as no more than may come, and malformed at its beginning.
+    let ask = Ask::upload(1, 2, &form).with("Content-Length", &(MAX_UPLOAD - 1).to_string());
+    begun.push((400, [ask.head(), vec![b'x'; 100 << 10]].concat()));
+    begun
+}
+
+#[test]
+fn a_client_that_has_much_to_send_and_stops_reads_its_refusal_and_the_end_at_once() {
+    let server = Server::start();
+    for (status, bytes) in refused_early(&server) {
+        let began = Instant::now();
+        let mut connection = server.connect();
+        connection.send(&bytes).expect("the beginning can be sent");
+        let reply = connection.reply().expect("a reply");
+        assert_eq!((reply.status, reply.header("connection")), (status, "close"), "{reply:?}");
+        // It neither sends nor closes, and sees that nothing more will come.
+        assert!(connection.closed());
+        // Far less than `limits.drain_time`.
+        assert!(began.elapsed() < Duration::from_secs(10), "{status}: {:?}", began.elapsed());
+    }
+    server.connect().assert_serves();
+}
+
+#[test]
+fn a_client_that_never_stops_sending_reads_its_refusal_and_the_end_at_once() {
+    let server = Server::start();
+    for (status, bytes) in refused_early(&server) {
+        let began = Instant::now();
+        let mut connection = server.connect();
+        connection.send(&bytes).expect("the beginning can be sent");
+        let mut writer = connection.writer();
+        let sender = std::thread::spawn(move || while writer.write_all(&[b'x'; 4096]).is_ok() {});
+        let reply = connection.reply().expect("a reply");
+        assert_eq!((reply.status, reply.header("connection")), (status, "close"), "{reply:?}");
+        assert!(connection.closed());
+        assert!(began.elapsed() < Duration::from_secs(10), "{status}: {:?}", began.elapsed());
+        connection.writer().shutdown(Shutdown::Both).unwrap();
+        sender.join().unwrap();
+    }
+    server.connect().assert_serves();
 }
 
 #[test]

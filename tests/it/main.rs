@@ -24,6 +24,7 @@ mod grpc_cut;
 mod grpc_edge;
 mod grpc_limits;
 mod grpc_wire;
+mod heads;
 mod health;
 mod house;
 mod http2;

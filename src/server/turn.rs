@@ -1,0 +1,103 @@
+//! Who is speaking on an HTTP/1 connection: the service, or nobody. The HTTP library answers a head that it cannot read by
+//! itself, with a status and nothing else. Those bytes come while nobody is speaking, which is how `stream` knows them. This
+//! module does not know what is said.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+/// No reply is under way.
+const NOBODY: u8 = 0;
+/// A request has reached the service, and its reply is not complete.
+const SERVICE: u8 = 1;
+/// The reply is complete, and may not have been sent.
+const SENDING: u8 = 2;
+
+/// Who is speaking on one connection. Clones speak of the same one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turn(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    speaker: AtomicU8,
+    cut: AtomicBool,
+    silenced: AtomicBool,
+}
+
+impl Turn {
+    /// A request has reached the service. It speaks until what is returned is dropped.
+    pub(super) fn begin(&self) -> Speaking {
+        self.0.speaker.store(SERVICE, Ordering::Relaxed);
+        Speaking(self.clone())
+    }
+
+    /// Whether bytes that are about to be sent are the service's. If they are not, that is remembered.
+    pub(super) fn may_send(&self) -> bool {
+        let may = self.0.speaker.load(Ordering::Relaxed) != NOBODY;
+        if !may {
+            self.0.silenced.store(true, Ordering::Relaxed);
+        }
+        may
+    }
+
+    /// Whether somebody else than the service wanted to send.
+    pub(super) fn was_silenced(&self) -> bool {
+        self.0.silenced.load(Ordering::Relaxed)
+    }
+
+    /// All that was said has been sent.
+    pub(super) fn sent(&self) {
+        let _ = self.0.speaker.compare_exchange(SENDING, NOBODY, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The last reply came before its request had ended, and the rest of the request is not read.
+    pub(super) fn cut(&self) {
+        self.0.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request was cut.
+    pub(super) fn was_cut(&self) -> bool {
+        self.0.cut.load(Ordering::Relaxed)
+    }
+}
+
+/// The service is speaking.
+#[derive(Debug)]
+pub(super) struct Speaking(Turn);
+
+impl Drop for Speaking {
+    fn drop(&mut self) {
+        self.0.0.speaker.store(SENDING, Ordering::Relaxed);
+    }
+}
+
+/// The body of a reply. The service speaks until the library has taken all of it.
+pub(super) struct Reply {
+    pub(super) body: Body,
+    /// None over HTTP/2, where the library takes turns by itself.
+    pub(super) _speaking: Option<Speaking>,
+}
+
+impl HttpBody for Reply {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
