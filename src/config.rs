@@ -33,8 +33,8 @@ use overrides::{Overrides, overrides, set, value};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The REST port. Default `0.0.0.0:8080`.
-    #[serde(default = "Door::rest")]
-    pub rest: Door,
+    #[serde(default)]
+    pub rest: Rest,
     /// The gRPC port. Default `0.0.0.0:50051`.
     #[serde(default = "Door::grpc")]
     pub grpc: Door,
@@ -62,7 +62,38 @@ pub struct Config {
     pub shutdown: Shutdown,
 }
 
-/// A door.
+/// The REST port.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rest {
+    /// The address to listen on. Port 0 takes a free one, which the log names.
+    pub listen: SocketAddr,
+    /// The certificate. Without it the port speaks plain text.
+    #[serde(default)]
+    pub tls: Option<tls::Config>,
+    /// The proxies whose `X-Forwarded-For` is believed, in the audit trail and nowhere else: networks or addresses. The last
+    /// address in it that is none of theirs is where a request comes from. Default none: it is the address of the connection.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+    /// Which pages may call the port from a browser.
+    #[serde(default)]
+    pub cors: edge::cors::Config,
+}
+
+impl Rest {
+    /// A port that speaks plain text, and that no page may call.
+    pub fn plain(listen: SocketAddr) -> Rest {
+        Rest { listen, tls: None, trusted_proxies: Vec::new(), cors: edge::cors::Config::default() }
+    }
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Rest::plain(SocketAddr::from(([0, 0, 0, 0], 8080)))
+    }
+}
+
+/// The gRPC port.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Door {
@@ -78,13 +109,9 @@ pub struct Door {
 }
 
 impl Door {
-    /// A door that speaks plain text.
+    /// A port that speaks plain text.
     pub fn plain(listen: SocketAddr) -> Door {
         Door { listen, tls: None, trusted_proxies: Vec::new() }
-    }
-
-    fn rest() -> Door {
-        Door::plain(SocketAddr::from(([0, 0, 0, 0], 8080)))
     }
 
     fn grpc() -> Door {

@@ -25,6 +25,7 @@ use crate::envelope::{self, Refusal};
 use crate::error::{Error, Kind};
 use crate::telemetry::{Caller, Door, Exit, Metrics, REQUEST_ID, RequestId};
 
+pub mod cors;
 pub mod grpc;
 mod host;
 
@@ -33,7 +34,7 @@ const CONTINUE: &[u8] = b"100-continue";
 
 /// Up to how many bytes of a refused request's body are read so that the connection can serve the next request. If more are
 /// to come, the client is told to close the connection: many clients send a body to its end otherwise.
-const QUICK: u64 = 2 << 20;
+const QUICK: u64 = 8 << 20;
 
 /// How long the reply waits for the end of a refused body whose length is not known, so that it can say whether the connection
 /// goes on.
@@ -65,15 +66,18 @@ pub struct Cut;
 
 /// Wraps the routes in one layer, since each has boxes of its own for every request. A request passes
 ///
-/// 1. the log line, outermost, so that it sees every reply and how long it took, and the request id, so that every reply
-///    carries it;
+/// 1. the log line, outermost, so that it sees every reply and how long it took, and the request id and the
+///    permission for pages of other origins to read the reply, so that every reply carries them;
 /// 2. the draining of bodies, outside of what may panic, so that a client can read that reply as well;
 /// 3. the catching of panics, around the routes alone.
-pub fn around(routes: Router, config: Config, metrics: Metrics) -> Router {
-    routes.layer(middleware::from_fn_with_state((config, metrics), pass))
+pub fn around(routes: Router, config: Config, cors: Arc<cors::Config>, metrics: Metrics) -> Router {
+    routes.layer(middleware::from_fn_with_state((config, cors, metrics), pass))
 }
 
-async fn pass(State((config, metrics)): State<(Config, Metrics)>, mut request: Request, next: Next) -> Response {
+/// What the layer is given.
+type Given = (Config, Arc<cors::Config>, Metrics);
+
+async fn pass(State((config, cors, metrics)): State<Given>, mut request: Request, next: Next) -> Response {
     let id = RequestId::accept_or_make(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
     let exit = {
         let headers = request.headers();
@@ -83,18 +87,25 @@ async fn pass(State((config, metrics)): State<(Config, Metrics)>, mut request: R
     request.extensions_mut().insert(exit.trail().clone());
     request.extensions_mut().insert(exit.request_id().clone());
     let version = request.version();
+    let origin = cors.allowed(request.headers());
     let rest = Rest::default();
-    let mut response = match readable(&request) {
-        Ok(()) => {
-            let routed = AssertUnwindSafe(next.run(rest.watch(request))).catch_unwind();
+    let early = match readable(&request) {
+        Ok(()) => cors.preflight(&request),
+        Err(error) => Some(envelope::refusal(&error)),
+    };
+    let request = rest.watch(request);
+    let mut response = match early {
+        Some(response) => {
+            drop(request);
+            response
+        }
+        None => {
+            let routed = AssertUnwindSafe(next.run(request)).catch_unwind();
             let routed = routed.instrument(exit.span().clone()).await;
             routed.unwrap_or_else(|panic| envelope::refusal(&panicked(&*panic)))
         }
-        Err(error) => {
-            drop(rest.watch(request));
-            envelope::refusal(&error)
-        }
     };
+    cors.open(origin, response.headers_mut());
     if let Ok(id) = HeaderValue::try_from(exit.request_id().to_ascii()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -243,8 +254,8 @@ mod tests {
         let routes = Router::new()
             .route("/panic", post(|| async { if true { panic!("secret") } else { "" } }))
             .route("/fine", post(|| async { "fine" }));
-        let service =
-            around(routes, Config { drain_bytes: 1024, drain_time: Duration::from_secs(1) }, Metrics::default());
+        let config = Config { drain_bytes: 1024, drain_time: Duration::from_secs(1) };
+        let service = around(routes, config, Arc::default(), Metrics::default());
         let ask = |path: &str| {
             let request =
                 Request::post(path).header(HOST, "attachd").header(REQUEST_ID, "mine").body(Body::empty()).unwrap();

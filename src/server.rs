@@ -209,8 +209,9 @@ impl Server {
             }
         };
         let edge = config.edge();
-        let routes = edge::around(rest::routes(attachments.clone()), edge, metrics.clone());
-        let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), edge, metrics.clone()));
+        let cors = Arc::new(config.rest.cors.clone());
+        let routes = edge::around(rest::routes(attachments.clone()), edge, Arc::clone(&cors), metrics.clone());
+        let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), edge, cors, metrics.clone()));
         let rest = door(Port::Rest, rest, rest_tls, Speaks::Both, &config.rest.trusted_proxies, routes, plain);
         let rest = tokio::spawn(door::serve(rest, stages.clone()));
         let grpc = door(

@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::Failure;
 use crate::auth::{self, Claims, IssuerConfig, Minter, Scope};
-use crate::config::{Attachments, Config, Door, Limits, Listen, OnUnknown, Shutdown};
+use crate::config::{Attachments, Config, Door, Limits, Listen, OnUnknown, Rest, Shutdown};
 use crate::server::Addresses;
 use crate::{store, telemetry};
 
@@ -64,7 +64,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let traces = telemetry::TracesConfig::default();
     let telemetry = telemetry::start(&log, &traces).map_err(Failure::running)?;
     let config = Config {
-        rest: Door::plain(rest),
+        rest: Rest::plain(rest),
         grpc: Door::plain(grpc),
         admin: Listen { listen: admin },
         storage,

@@ -33,20 +33,23 @@ impl Config {
         let mut warnings = Vec::new();
         let mut warn = |key: &str, why: String| warnings.push(Warning { key: key.to_owned(), why });
         let limits = &self.limits;
-        for (key, port) in [("rest.listen", &self.rest), ("grpc.listen", &self.grpc)] {
-            if port.tls.is_none() && !port.listen.ip().is_loopback() {
+        let (rest, grpc) = (&self.rest, &self.grpc);
+        for (key, tls, listen) in [("rest.listen", &rest.tls, rest.listen), ("grpc.listen", &grpc.tls, grpc.listen)] {
+            if tls.is_none() && !listen.ip().is_loopback() {
                 warn(
                     key,
                     format!(
                         "{} is served without TLS: tokens and files cross the network in the clear, unless what stands \
                          before attachd encrypts them",
-                        port.listen
+                        listen
                     ),
                 );
             }
         }
-        for (key, port) in [("rest.trusted_proxies", &self.rest), ("grpc.trusted_proxies", &self.grpc)] {
-            if port.trusted_proxies.iter().any(Network::holds_all) {
+        for (key, proxies) in
+            [("rest.trusted_proxies", &rest.trusted_proxies), ("grpc.trusted_proxies", &grpc.trusted_proxies)]
+        {
+            if proxies.iter().any(Network::holds_all) {
                 let why =
                     "every address is trusted, so callers write themselves where they come from in the audit trail";
                 warn(key, why.to_owned());

@@ -18,7 +18,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status};
 use tracing::Instrument;
 
-use super::{Config, drained, panicked};
+use super::{Config, Rest, panicked};
 use crate::audit::{Action, Entry};
 use crate::auth::www_authenticate;
 use crate::envelope::{self, Refusal};
@@ -67,7 +67,9 @@ async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Respons
         if request.method() == HttpMethod::HEAD {
             *response.body_mut() = Body::empty();
         }
-        drop(drained(edge.config, request));
+        let (rest, version) = (Rest::default(), request.version());
+        drop(rest.watch(request));
+        rest.settle(edge.config, version).await;
         return end(exit, response);
     }
     let id = exit.request_id().clone();

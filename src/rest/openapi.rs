@@ -11,7 +11,7 @@ use crate::error::Kind;
 use crate::pb::UPLOAD_ROUTE;
 
 /// The kinds of error that an upload over REST can end with, in the order of the checks.
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 19] = [
     Kind::MethodNotAllowed,
     Kind::TokenMissing,
     Kind::TokenInvalid,
@@ -39,8 +39,7 @@ const TAG: &str = "attachments";
 const INTRODUCTION: &str = "Takes file attachments.\n\n\
     A 201 response means that the file is stored: complete, verified and durable. After any other response nothing has \
     changed, except after a 503 for a storage that did not answer: then either the old or the new file is stored, whole.\n\n\
-    Two responses have no body: 400 for a request that is not valid HTTP, and 431 for headers over 64 KiB (HTTP/1.1) or \
-    32 KiB (HTTP/2).\n\n\
+    Over HTTP/2, a 431 for headers over 32 KiB has no body.\n\n\
     Every request needs a bearer token, a JWT with the scope `attachments:write` that names the client. Where the operator \
     has configured it, a TLS client certificate can take the place of the token.";
 
@@ -297,7 +296,7 @@ mod tests {
     #[test]
     fn every_status_is_described_with_its_envelope_and_its_headers() {
         let responses = responses();
-        let statuses = ["201", "400", "401", "403", "404", "405", "408", "412", "413", "500", "503"];
+        let statuses = ["201", "400", "401", "403", "404", "405", "408", "412", "413", "431", "500", "503"];
         assert!(responses.as_object().unwrap().keys().eq(statuses), "{responses}");
         for status in statuses {
             let schema = if status == "201" { "SuccessResponse" } else { "ErrorResponse" };

@@ -33,7 +33,7 @@ const DOOR: (&str, &str) = ("door", "rest, grpc");
 const PORT: (&str, &str) = ("port", "rest, grpc, admin");
 const METHOD: (&str, &str) = (
     "method",
-    "UploadAttachment, other (no such route or method); gRPC only: RegisterAttachment, Health, ServerReflection",
+    "UploadAttachment, other (no such route or method, or a preflight); gRPC only: RegisterAttachment, Health, ServerReflection",
 );
 const OPERATION: (&str, &str) = (
     "operation",

@@ -92,10 +92,10 @@ fn a_client_that_sends_all_before_it_reads_reads_its_refusal() {
 }
 
 /// How many bytes of a refused body are read so that the connection can go on.
-const QUICK: usize = 2 << 20;
+const QUICK: usize = 8 << 20;
 
 #[test]
-fn up_to_2_mib_to_come_the_connection_goes_on_and_past_them_it_is_closed() {
+fn up_to_8_mib_to_come_the_connection_goes_on_and_past_them_it_is_closed() {
     let server = Server::start();
     let overhead = Form::file(b"").bytes().len();
     for (size, header) in [(QUICK - 1, ""), (QUICK, ""), (QUICK + 1, "close")] {
@@ -111,6 +111,9 @@ fn up_to_2_mib_to_come_the_connection_goes_on_and_past_them_it_is_closed() {
         }
     }
 }
+
+/// The limit of the servers that refuse early, past which they have much to come.
+const LIMIT: usize = 16 << 20;
 
 /// Requests that are refused while more of their body is to come, each with what has been sent of it by then.
 fn refused_early(server: &Server) -> Vec<(u16, Vec<u8>)> {
@@ -140,19 +143,19 @@ fn refused_early(server: &Server) -> Vec<(u16, Vec<u8>)> {
     begun.push((413, upload(2).head()));
     // In the middle of the body: too much of it, and a part that is not expected.
     let past = upload(2).chunked(1 << 20);
-    begun.push((413, [past.head(), past.framed_body()[..MAX_UPLOAD + (2 << 20)].to_vec()].concat()));
+    begun.push((413, [past.head(), past.framed_body()[..LIMIT + (2 << 20)].to_vec()].concat()));
     let other = Form::default().part("Content-Disposition: form-data; name=\"other\"", &much);
     let ask = Ask::upload(1, 2, &other).chunked(1 << 20);
     begun.push((400, [&ask.head()[..], &ask.framed_body()[..100 << 10]].concat()));
     // Declared as no more than may come, and malformed at its beginning.
-    let ask = Ask::upload(1, 2, &form).with("Content-Length", &(MAX_UPLOAD - 1).to_string());
+    let ask = Ask::upload(1, 2, &form).with("Content-Length", &(LIMIT - 1).to_string());
     begun.push((400, [ask.head(), vec![b'x'; 100 << 10]].concat()));
     begun
 }
 
 #[test]
 fn a_client_that_has_much_to_send_and_stops_reads_its_refusal_and_the_end_at_once() {
-    let server = Server::start();
+    let server = Setup { limits: format!("max_upload_size = {LIMIT}"), ..Setup::default() }.start();
     for (status, bytes) in refused_early(&server) {
         let began = Instant::now();
         let mut connection = server.connect();
@@ -169,7 +172,7 @@ fn a_client_that_has_much_to_send_and_stops_reads_its_refusal_and_the_end_at_onc
 
 #[test]
 fn a_client_that_never_stops_sending_reads_its_refusal_and_the_end_at_once() {
-    let server = Server::start();
+    let server = Setup { limits: format!("max_upload_size = {LIMIT}"), ..Setup::default() }.start();
     for (status, bytes) in refused_early(&server) {
         let began = Instant::now();
         let mut connection = server.connect();

@@ -32,7 +32,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("origin", &[]),
     ("tls", &["units"]),
     ("admin", &["auth", "budget", "store", "telemetry", "upload"]),
-    ("edge", &["audit", "auth", "envelope", "error", "rpc", "telemetry"]),
+    ("edge", &["audit", "auth", "envelope", "error", "rpc", "telemetry", "units"]),
     ("rest", &["attachment", "audit", "envelope", "error", "multipart", "pb", "rpc", "telemetry"]),
     ("envelope", &["auth", "error"]),
     ("multipart", &["error"]),

@@ -13,6 +13,7 @@ mod harness;
 mod audit;
 mod cli;
 mod conditions;
+mod cors;
 mod digests;
 mod early;
 mod ending;

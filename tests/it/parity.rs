@@ -317,6 +317,10 @@ async fn agree(world: World) {
         doors.damage(first + 1, grpc.storage);
         let ids = [format!("rest-{number}"), format!("grpc-{number}")];
         let reply = rest.over_rest(&mut doors.rest, &ids[0]);
+        // What is refused with much still to come ends its connection.
+        if reply.header("connection") == "close" {
+            doors.rest = doors.server.connect();
+        }
         let called = grpc.over_grpc(&mut doors.grpc, &ids[1]).await;
         doors.mend(first, rest.storage);
         doors.mend(first + 1, grpc.storage);

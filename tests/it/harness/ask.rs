@@ -143,22 +143,27 @@ pub fn honest() -> Ask {
 const HONEST: i64 = 424_242;
 
 impl Server {
-    /// Sends a request and looks that it is refused as documented, that nothing was stored, and that the next request on
-    /// the same connection is served.
+    /// Sends a request and looks that it is refused as documented, that nothing was stored, and that the next request is
+    /// served: on the same connection, unless the reply says that it is to be closed.
     pub fn assert_refused(&self, ask: &Ask, status: u16, details: &str) {
         let mut connection = self.connect();
-        self.assert_refused_on(&mut connection, ask, status, details);
+        let reply = self.assert_refused_on(&mut connection, ask, status, details);
+        if reply.header("connection") == "close" {
+            assert!(connection.closed(), "{reply:?}");
+            connection = self.connect();
+        }
         connection.assert_serves();
     }
 
     /// Sends a request and looks that it is refused as documented and that nothing was stored.
-    pub fn assert_refused_on(&self, connection: &mut Connection, ask: &Ask, status: u16, details: &str) {
+    pub fn assert_refused_on(&self, connection: &mut Connection, ask: &Ask, status: u16, details: &str) -> Reply {
         // What an earlier upload replaced is deleted after its reply.
         eventually("nothing is going on", || self.readiness()["uploads_in_flight"] == 0);
         let before = self.objects();
         let reply = connection.ask(ask);
         reply.assert_refusal(status, details);
         assert_eq!(self.objects(), before, "something was stored by a request that was refused: {reply:?}");
+        reply
     }
 
     /// What is stored below `clients/`, but for what [`honest`] stored, with what temporary files there are.
