@@ -1,8 +1,8 @@
 //! The command line: one subcommand, one function, one exit code. 0 is success, 1 a failure while running, 2 a command or
-//! a configuration that is wrong.
+//! a configuration that is wrong, 3 a request that may succeed later.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -17,6 +17,9 @@ mod allocator;
 mod dev;
 mod gc;
 mod maintenance;
+mod out;
+mod register;
+mod remote;
 mod show;
 mod token;
 mod upload;
@@ -26,11 +29,18 @@ mod verify;
 /// may hash a batch.
 const EVENTS: u32 = 16;
 
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  failed
+  2  the command or the configuration is wrong
+  3  try again later (`register` and `upload`)
+A reader of standard output that closes its pipe is no failure, but ends `gc` and `verify` with 1.";
+
 /// Takes file attachments over REST and gRPC and streams them into the storage that is configured.
 ///
 /// Try it: `attachd dev` starts a server of your own and prints commands that upload to it.
 #[derive(Debug, Parser)]
-#[command(name = "attachd", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "attachd", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -49,7 +59,9 @@ enum Command {
     Config(ConfigCommand),
     /// Make a token, for development and tests, or explain one
     Token(Box<token::Arguments>),
-    /// Upload a file over gRPC and print the stored attachment as JSON
+    /// Register attachments over gRPC, so that they can be uploaded to, and print them as JSON
+    Register(register::Arguments),
+    /// Upload files over gRPC and print the stored attachments as JSON
     Upload(upload::Arguments),
     /// Find content that no record names, and with --delete delete it
     Gc(gc::Arguments),
@@ -90,18 +102,32 @@ struct ConfigFile {
 #[derive(Debug)]
 struct Failure {
     code: u8,
-    why: String,
+    /// What is written to standard error; `None` if nobody wants to read it.
+    why: Option<String>,
 }
 
 impl Failure {
     /// The command or the configuration is wrong.
     fn usage(why: impl ToString) -> Failure {
-        Failure { code: 2, why: why.to_string() }
+        Failure { code: 2, why: Some(why.to_string()) }
+    }
+
+    /// Reports the failure, and says how the process ends.
+    fn end(self) -> ExitCode {
+        if let Some(why) = self.why {
+            out::complain(&format!("attachd: {why}"));
+        }
+        ExitCode::from(self.code)
     }
 
     /// Something failed on the way.
     fn running(why: impl ToString) -> Failure {
-        Failure { code: 1, why: why.to_string() }
+        Failure { code: 1, why: Some(why.to_string()) }
+    }
+
+    /// The reader of standard output closed the pipe before the work was done.
+    fn unread() -> Failure {
+        Failure { code: 1, why: None }
     }
 }
 
@@ -109,7 +135,10 @@ impl Failure {
 pub fn main() -> ExitCode {
     allocator::keep_freed_memory();
     tls::install_crypto();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return explain(&error),
+    };
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let done = builder.event_interval(EVENTS).enable_all().build().map_err(Failure::running).and_then(|runtime| {
         let done = runtime.block_on(run(arguments.command));
@@ -119,11 +148,26 @@ pub fn main() -> ExitCode {
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, why }) => {
-            eprintln!("attachd: {why}");
-            ExitCode::from(code)
-        }
+        Err(failure) => failure.end(),
     }
+}
+
+/// Prints the help that was asked for, or what is wrong with the arguments.
+fn explain(error: &clap::Error) -> ExitCode {
+    let shown = error.print();
+    match shown {
+        // Of a text for standard error there is no one left to tell.
+        _ if error.use_stderr() => ExitCode::from(2),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => out::unwritable(&error).end(),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Reads a configuration for a command that does not judge it, and warns of variables that were meant for it and are ignored.
+fn load(file: &Path) -> Result<Config, Failure> {
+    let config = Config::load(file).map_err(Failure::usage)?;
+    show::ignored_variables()?;
+    Ok(config)
 }
 
 async fn run(command: Command) -> Result<(), Failure> {
@@ -132,32 +176,34 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(ConfigFile { config }) => {
             let config = Config::load(&config).map_err(Failure::usage)?;
             let telemetry = telemetry::start(&config.log, &config.traces).map_err(Failure::usage)?;
-            show::log(&config);
+            show::log(&config)?;
             serve(config, telemetry, |_| Ok(())).await
         }
         Command::Check(ConfigFile { config: file }) => {
             let config = Config::load(&file).map_err(Failure::usage)?;
-            show::print(&config);
-            server::check(&config).await.map_err(Failure::usage)?;
-            println!("{} is good and the storage works", file.display());
-            Ok(())
+            show::print(&config)?;
+            let found = server::check(&config).await;
+            for in_use in found.in_use {
+                out::complain(&format!("warning: {in_use}"));
+            }
+            match found.problems.as_slice() {
+                [] => out::print(&format!("{} is good and the storage works\n", file.display())).map(drop),
+                problems => Err(Failure::usage(problems.join("\nattachd: "))),
+            }
         }
         Command::Config(ConfigCommand::Show(file)) => show::run(&file),
         Command::Token(arguments) => token::run(&arguments).await,
+        Command::Register(arguments) => register::run(arguments).await,
         Command::Upload(arguments) => upload::run(arguments).await,
         Command::Gc(arguments) => gc::run(arguments).await,
         Command::Verify(arguments) => verify::run(arguments).await,
-        Command::Openapi => {
-            println!("{:#}", rest::openapi::document());
-            Ok(())
-        }
+        Command::Openapi => out::print(&format!("{:#}\n", rest::openapi::document())).map(drop),
         Command::Reference { subject } => {
             let text = match subject {
                 Subject::Configuration => config::reference::markdown(),
                 Subject::Metrics => telemetry::metrics_reference(),
             };
-            print!("{text}");
-            Ok(())
+            out::print(&text).map(drop)
         }
     }
 }

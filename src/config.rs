@@ -3,9 +3,8 @@
 //! which it takes as a map so that a test can supply one.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -17,16 +16,20 @@ use crate::origin::Network;
 use crate::store::Sizing;
 use crate::{auth, budget, edge, store, telemetry, tls, units, upload};
 
+mod address;
 mod overrides;
+mod problems;
 pub mod reference;
 mod show;
 #[cfg(test)]
 mod tests;
 mod warnings;
 
+pub use problems::{Error, nearest};
 pub use warnings::{GC_GRACE, Warning};
 
-use overrides::{Overrides, overrides, set, value};
+use overrides::{PREFIX, overrides, set, value};
+use problems::Problems;
 
 /// All that `attachd serve` is told.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +70,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Rest {
     /// The address to listen on. Port 0 takes a free one, which the log names.
+    #[serde(deserialize_with = "address::read")]
     pub listen: SocketAddr,
     /// The certificate. Without it the port speaks plain text.
     #[serde(default)]
@@ -98,6 +102,7 @@ impl Default for Rest {
 #[serde(deny_unknown_fields)]
 pub struct Door {
     /// The address to listen on. Port 0 takes a free one, which the log names.
+    #[serde(deserialize_with = "address::read")]
     pub listen: SocketAddr,
     /// The certificate. Without it the port speaks plain text.
     #[serde(default)]
@@ -124,6 +129,7 @@ impl Door {
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     /// The address to listen on. Port 0 takes a free one, which the log names.
+    #[serde(deserialize_with = "address::read")]
     pub listen: SocketAddr,
 }
 
@@ -299,6 +305,11 @@ impl Config {
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
+    /// The ports, each with the address that it listens on.
+    pub(crate) fn ports(&self) -> [(&'static str, SocketAddr); 3] {
+        [("rest", self.rest.listen), ("grpc", self.grpc.listen), ("admin", self.admin.listen)]
+    }
+
     /// How refused requests are drained.
     pub(crate) fn edge(&self) -> edge::Config {
         edge::Config { drain_bytes: self.limits.drain_bytes.as_u64(), drain_time: self.limits.drain_time }
@@ -306,16 +317,14 @@ impl Config {
 
     /// Reads `file` and the variables of this process.
     pub fn load(file: &Path) -> Result<Config, Error> {
-        Config::load_with(file, &std::env::vars().collect())
+        Config::load_with(file, &variables()?)
     }
 
     /// Reads `file` and the given variables.
     pub fn load_with(file: &Path, variables: &BTreeMap<String, String>) -> Result<Config, Error> {
-        let here = |why: String| Error { file: Some(file.to_owned()), key: None, why };
-        let text = std::fs::read_to_string(file).map_err(|error| here(error.to_string()))?;
-        let table: Table = toml::from_str(&text).map_err(|error| here(error.to_string()))?;
-        let mut config = Config::from_table(table, variables)
-            .map_err(|error| Error { file: error.file.or_else(|| Some(file.to_owned())), ..error })?;
+        let text = std::fs::read_to_string(file).map_err(|error| Error::new(error).within(file))?;
+        let table: Table = toml::from_str(&text).map_err(|error| Error::new(error).within(file))?;
+        let mut config = Config::from_table(table, variables).map_err(|error| error.within(file))?;
         // A key file is named as seen from the file that names it, wherever the process was started.
         let folder = file.parent().unwrap_or(Path::new(""));
         config.storage.resolve(folder);
@@ -333,57 +342,43 @@ impl Config {
 
     fn from_table(mut table: Table, variables: &BTreeMap<String, String>) -> Result<Config, Error> {
         let overrides = overrides(variables);
-        for (path, (variable, text)) in &overrides {
+        let mut problems = Problems::new(&overrides, reference::variables());
+        for (path, (_, text)) in &overrides {
             let parts: Vec<&str> = path.split('.').collect();
             // An option of a storage service is text whatever it looks like: a secret may look like a number.
             let value = if path.starts_with("storage.options.") { Value::String(text.clone()) } else { value(text) };
-            set(&mut table, &parts, value).map_err(|why| Error {
-                file: None,
-                key: Some(format!("{path} (from {variable})")),
-                why,
-            })?;
+            if let Err(why) = set(&mut table, &parts, value) {
+                problems.add(path, &why);
+            }
         }
-        let config: Config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
-            let path = error.path().to_string();
-            Error::at(&path, &overrides, &explain(&error.into_inner().to_string()))
-        })?;
-        config.validate().map_err(|(key, why)| Error::at(key, &overrides, &why))?;
-        config.storage.validate().map_err(|error| Error::at(&error.key(), &overrides, error.why()))?;
-        // Where there is little, one part is sent at once.
-        let sizing = Sizing { memory: 0, ..config.limits.sizing() };
-        let least = budget::least(config.storage.kept_by_upload(sizing));
-        if config.limits.memory_budget.as_u64() < least {
-            let parts = "for the parts that the storage takes uploads of limits.max_upload_size in";
-            let why = format!("must be at least {} {parts}", ByteSize::b(least));
-            return Err(Error::at("limits.memory_budget", &overrides, &why));
-        }
-        Ok(config)
+        let Some(config) = problems.read::<Config>(table) else {
+            return problems.check().and_then(|()| Err(Error::new("the configuration cannot be read")));
+        };
+        config.validate(&mut problems);
+        problems.check().map(|()| config)
     }
 
     /// The rules that a type cannot express.
-    fn validate(&self) -> Result<(), (&'static str, String)> {
+    fn validate(&self, problems: &mut Problems<'_>) {
         let limits = &self.limits;
         if limits.memory_budget.as_u64() < budget::LEAST {
-            return Err(("limits.memory_budget", format!("must be at least {}", ByteSize::b(budget::LEAST))));
+            problems.add("limits.memory_budget", &format!("must be at least {}", ByteSize::b(budget::LEAST)));
         }
         let window = limits.http2_window.as_u64();
         if window > 0 && !HTTP2_WINDOW.contains(&window) {
-            return Err(("limits.http2_window", "must be 0, or from 64KiB to 8MiB".to_owned()));
+            problems.add("limits.http2_window", "must be 0, or from 64KiB to 8MiB");
         }
         if !(1..=i64::MAX.cast_unsigned()).contains(&limits.max_upload_size.as_u64()) {
-            return Err(("limits.max_upload_size", "must be from 1 to 9223372036854775807 bytes".to_owned()));
+            problems.add("limits.max_upload_size", "must be from 1 to 9223372036854775807 bytes");
         }
         if limits.max_waiting_uploads == 0 {
-            return Err((
-                "limits.max_waiting_uploads",
-                "must be at least 1: with 0 every upload is refused".to_owned(),
-            ));
+            problems.add("limits.max_waiting_uploads", "must be at least 1: with 0 every upload is refused");
         }
         for (key, count) in
             [("limits.max_connections", limits.max_connections), ("limits.max_handshakes", limits.max_handshakes)]
         {
             if count == 0 {
-                return Err((key, "must be at least 1".to_owned()));
+                problems.add(key, "must be at least 1");
             }
         }
         for (key, time) in [
@@ -394,80 +389,77 @@ impl Config {
             ("limits.drain_time", limits.drain_time),
         ] {
             if time.is_zero() {
-                return Err((key, "must be more than zero".to_owned()));
+                problems.add(key, "must be more than zero");
             }
         }
-        self.traces.validate()?;
-        self.log.parse_filter().map_err(|error| ("log.filter", error.to_string()))?;
+        if let Err((key, why)) = self.traces.validate() {
+            problems.add(key, &why);
+        }
+        if let Err(why) = self.log.parse_filter() {
+            problems.add("log.filter", &why);
+        }
         for (section, tls) in [("rest.tls", &self.rest.tls), ("grpc.tls", &self.grpc.tls)] {
             if let Some(Err((key, why))) = tls.as_ref().map(tls::Config::check) {
-                return Err((section, format!("{key} {why}")));
+                problems.add(&format!("{section}.{key}"), &why);
             }
         }
         let asked = [&self.rest.tls, &self.grpc.tls].into_iter().flatten().any(|tls| tls.client_ca_file.is_some());
         if !self.auth.certificates.is_empty() && !asked {
-            return Err((
-                "auth.certificates",
-                "no port asks for a certificate: give grpc.tls.client_ca_file".to_owned(),
-            ));
+            problems.add("auth.certificates", "no port asks for a certificate: give grpc.tls.client_ca_file");
         }
-        Ok(())
-    }
-}
-
-/// What is wrong with the configuration, and where it stands.
-#[derive(Debug)]
-pub struct Error {
-    file: Option<PathBuf>,
-    key: Option<String>,
-    why: String,
-}
-
-impl Error {
-    fn at(path: &str, overrides: &Overrides, why: &str) -> Error {
-        // An entry of a list is `[0]` in a path and `0` in a variable. And a section that does not exist may have come from
-        // a variable that names a key in it.
-        let plain = path.replace('[', ".").replace(']', "");
-        let unknown = why.starts_with("unknown key");
-        let below = |rest: &str| rest.is_empty() || (unknown && rest.starts_with('.'));
-        let variable = overrides.iter().find(|(key, _)| key.strip_prefix(&plain).is_some_and(below));
-        let variable = variable.map(|(_, (variable, _))| format!(" (from {variable})")).unwrap_or_default();
-        let key = Some(format!("{path}{variable}")).filter(|_| path != ".");
-        Error { file: None, key, why: why.to_owned() }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{}: ", file.display())?;
+        if let Err(error) = self.storage.validate() {
+            problems.add(&error.key(), error.why());
         }
-        if let Some(key) = &self.key {
-            write!(f, "{key}: ")?;
+        self.validate_ports(problems);
+        // The rule compares keys, so it says nothing while one of them is in question. If there is little memory, one part is
+        // sent at once.
+        let sizing = Sizing { memory: 0, ..limits.sizing() };
+        if problems.none_at("limits") && problems.none_at("storage") {
+            let least = budget::least(self.storage.kept_by_upload(sizing));
+            if limits.memory_budget.as_u64() < least {
+                let parts = "for the parts that the storage takes uploads of limits.max_upload_size in";
+                problems.add("limits.memory_budget", &format!("must be at least {} {parts}", ByteSize::b(least)));
+            }
         }
-        f.write_str(self.why.trim_end())
+    }
+
+    /// No two ports listen on one address.
+    fn validate_ports(&self, problems: &mut Problems<'_>) {
+        let (rest, grpc, admin) = (self.rest.listen, self.grpc.listen, self.admin.listen);
+        let (rest, grpc, admin) = (("rest.listen", rest), ("grpc.listen", grpc), ("admin.listen", admin));
+        for ((first, taken), (second, wanted), free) in [(rest, grpc, 50051), (rest, admin, 9090), (grpc, admin, 9090)]
+        {
+            if address::collide(taken, wanted) && problems.none_at(first) && problems.none_at(second) {
+                let free = if free == wanted.port() { free + 1 } else { free };
+                let mend = SocketAddr::new(wanted.ip(), free);
+                let why = format!(
+                    "{wanted} cannot be listened on beside {first} = {taken}; each port needs an address of its own, such \
+                     as \"{mend}\""
+                );
+                problems.add(second, &why);
+            }
+        }
     }
 }
 
-impl std::error::Error for Error {}
-
-/// Adds the nearest known key to the message about an unknown one. What stands after the first line is where it happened,
-/// which the path says better.
-fn explain(message: &str) -> String {
-    let message = message.lines().next().unwrap_or_default();
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    match (message.starts_with("unknown field"), quoted.next()) {
-        (true, Some(unknown)) => format!("unknown key `{unknown}`; {}", nearest(unknown, quoted)),
-        _ => message.to_owned(),
-    }
+/// The variables of this process. Those that do not begin as ours do need not be UTF-8.
+fn variables() -> Result<BTreeMap<String, String>, Error> {
+    let ours = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok().filter(|name| name.to_uppercase().starts_with(PREFIX))?;
+        Some(match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(Error::new(format!("the value of the variable {name} is not UTF-8"))),
+        })
+    });
+    ours.collect()
 }
 
-/// The known name that was most likely meant, or all of them, for a message.
-pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    let best =
-        known.clone().max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
-    match best.filter(|best| strsim::jaro_winkler(unknown, best) > 0.75) {
-        Some(best) => format!("did you mean `{best}`?"),
-        None => format!("known are {}", known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
-    }
+/// The token in the environment, if there is one.
+pub fn token() -> Option<std::ffi::OsString> {
+    std::env::var_os(overrides::TOKEN).filter(|token| !token.is_empty())
+}
+
+/// Warnings of variables that look as if they were meant to override a key and do not.
+pub fn ignored_variables() -> Result<Vec<Warning>, Error> {
+    Ok(warnings::ignored(&variables()?, &reference::variables()))
 }

@@ -30,7 +30,7 @@ use crate::error::{Error, Kind};
 use crate::origin::Network;
 use crate::rpc::Attachments;
 use crate::store::{OpenError, Store};
-use crate::telemetry::{Metrics, Port};
+use crate::telemetry::{self, Metrics, Port};
 use crate::upload::Uploads;
 use crate::{auth, edge, rest, tls};
 use door::{Door, Speaks};
@@ -100,14 +100,44 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-/// Looks at all that a start would look at but the ports, and tries the storage.
-pub async fn check(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
-    Verifier::load(&config.auth)?.fetch_keys().await?;
-    Certificates::load(&config.auth.certificates)?;
-    Tls::load(config)?;
-    let store = Store::open(&config.storage, config.limits.sizing(), &Metrics::default())?;
-    store.probe().await.map_err(|error| format!("storage: {error}"))?;
-    Ok(())
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What would keep a server from starting, or its storage from working. Empty if nothing would.
+    pub problems: Vec<String>,
+    /// The ports that are in use at the moment, by this service or by another.
+    pub in_use: Vec<String>,
+}
+
+/// Looks at all that a start would look at, tries the storage, and asks the providers for their keys. The storage, which is
+/// changed by that, is left alone if something else is wrong.
+pub async fn check(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    let mut note = |problem: Option<String>| found.problems.extend(problem);
+    match Verifier::load(&config.auth) {
+        Ok(verifier) => note(verifier.fetch_keys().await.err().map(|error| error.to_string())),
+        Err(error) => note(Some(error.to_string())),
+    }
+    note(Certificates::load(&config.auth.certificates).err().map(|error| error.to_string()));
+    note(Tls::load_one("rest.tls", &config.rest.tls, tls::HTTP).err().map(|error| error.to_string()));
+    note(Tls::load_one("grpc.tls", &config.grpc.tls, tls::HTTP2).err().map(|error| error.to_string()));
+    note(telemetry::check(&config.log, &config.traces).err().map(|error| error.to_string()));
+    for (port, address) in config.ports() {
+        match bind(address) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                found.in_use.push(format!("{port}.listen: {address} is in use at the moment"));
+            }
+            Err(error) => found.problems.push(StartError::Bind { port, address, error }.to_string()),
+        }
+    }
+    if found.problems.is_empty() {
+        match Store::open(&config.storage, config.limits.sizing(), &Metrics::default()) {
+            Ok(store) => found.problems.extend(store.probe().await.err().map(|error| format!("storage: {error}"))),
+            Err(error) => found.problems.push(error.to_string()),
+        }
+    }
+    found
 }
 
 /// Refuses a storage that cannot do what an upload needs. One that is not there at the moment may come, and is asked then.
@@ -280,25 +310,31 @@ fn milliseconds(time: Duration) -> u64 {
 
 impl Tls {
     fn load(config: &Config) -> Result<Tls, tls::LoadError> {
-        let load = |section, config: &Option<tls::Config>, protocols| {
-            config.as_ref().map(|config| tls::Tls::load(section, config, protocols).map(Arc::new)).transpose()
-        };
         Ok(Tls {
-            rest: load("rest.tls", &config.rest.tls, tls::HTTP)?,
-            grpc: load("grpc.tls", &config.grpc.tls, tls::HTTP2)?,
+            rest: Tls::load_one("rest.tls", &config.rest.tls, tls::HTTP)?,
+            grpc: Tls::load_one("grpc.tls", &config.grpc.tls, tls::HTTP2)?,
         })
+    }
+
+    fn load_one(
+        section: &'static str,
+        config: &Option<tls::Config>,
+        protocols: tls::Protocols,
+    ) -> Result<Option<Arc<tls::Tls>>, tls::LoadError> {
+        config.as_ref().map(|config| tls::Tls::load(section, config, protocols).map(Arc::new)).transpose()
     }
 }
 
 fn listen(port: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let bound = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // Connections of a process that has ended keep its port for a minute otherwise.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    bound().map_err(|error| StartError::Bind { port, address, error })
+    bind(address).and_then(|socket| socket.listen(BACKLOG)).map_err(|error| StartError::Bind { port, address, error })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of a process that has ended keep its port for a minute otherwise.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 impl fmt::Display for Addresses {

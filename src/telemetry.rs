@@ -8,13 +8,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::subscriber::Interest;
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError};
+use tracing_subscriber::filter::{FilterExt, LevelFilter};
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 mod catalogue;
 mod exposition;
+mod filter;
 mod metrics;
 mod process;
 mod request;
@@ -35,7 +36,8 @@ pub use traces::{Caller, Config as TracesConfig, SPANS};
 pub struct Config {
     /// `text` for people, `json` for machines. Default `text`.
     pub format: Format,
-    /// Which events: a level, or directives such as `info,attachd=debug`. Default `info`.
+    /// Which events: `off`, `error`, `warn`, `info`, `debug` or `trace`, or levels for targets, such as `info,attachd=debug`.
+    /// The audit trail is `attachd::audit=info`. Default `info`.
     pub filter: String,
 }
 
@@ -57,8 +59,16 @@ pub enum Format {
 
 impl Config {
     /// Reads the filter.
-    pub fn parse_filter(&self) -> Result<EnvFilter, ParseError> {
-        self.filter.parse()
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for the operator.
+    pub fn parse_filter(&self) -> Result<EnvFilter, String> {
+        filter::parse(&self.filter)
+    }
+
+    /// Whether the log has the audit trail. A filter that cannot be read leaves it out.
+    pub fn shows_audit(&self) -> bool {
+        self.parse_filter().is_ok_and(filter::shows_audit)
     }
 }
 
@@ -75,7 +85,7 @@ pub struct Telemetry {
 pub enum StartError {
     /// The filter of the log is wrong.
     #[error("log.filter: {0}")]
-    Filter(#[from] ParseError),
+    Filter(String),
     /// Nothing that sends traces could be made.
     #[error("traces: {0}")]
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
@@ -88,22 +98,38 @@ pub enum StartError {
 pub fn start(log: &Config, traces: &TracesConfig) -> Result<Telemetry, StartError> {
     let metrics = Metrics::default();
     let provider = traces.provider(&metrics)?;
-    let _already = tracing_subscriber::registry().with(layers(log, provider.as_ref())?).try_init();
+    let _already =
+        tracing_subscriber::registry().with(layers(log, provider.as_ref()).map_err(StartError::Filter)?).try_init();
     Ok(Telemetry { metrics, traces: provider })
+}
+
+/// Looks at what [`start`] would read, and starts nothing. To be called within a runtime.
+pub fn check(log: &Config, traces: &TracesConfig) -> Result<(), StartError> {
+    log.parse_filter().map_err(StartError::Filter)?;
+    traces.exporter().map(drop)
+}
+
+/// Runs `speak`, and writes its events to the log whatever the filter says.
+pub fn regardless(log: &Config, speak: impl FnOnce()) {
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(lines(log)), speak);
 }
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// What listens. All of it is filtered and says which levels it never asks for: otherwise each span of the libraries, which
 /// have one for each frame of HTTP/2, is made for nobody.
-fn layers(log: &Config, provider: Option<&SdkTracerProvider>) -> Result<Vec<BoxedLayer>, ParseError> {
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let lines = match log.format {
+fn layers(log: &Config, provider: Option<&SdkTracerProvider>) -> Result<Vec<BoxedLayer>, String> {
+    let lines = lines(log).with_filter(log.parse_filter()?.and(Discretion)).boxed();
+    Ok([Some(lines), provider.map(|provider| traces::layer(provider).boxed())].into_iter().flatten().collect())
+}
+
+/// What writes lines to standard error. Nothing is said of a line that could not be written, since it would be said there too.
+fn lines(log: &Config) -> BoxedLayer {
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
+    match log.format {
         Format::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
         Format::Json => lines.json().boxed(),
-    };
-    let lines = lines.with_filter(log.parse_filter()?.and(Discretion)).boxed();
-    Ok([Some(lines), provider.map(|provider| traces::layer(provider).boxed())].into_iter().flatten().collect())
+    }
 }
 
 impl Telemetry {

@@ -1,6 +1,7 @@
 //! The certificates of the doors: files become what a handshake needs, are read again when they change, and the ones in use
 //! stay where the new ones are bad. TLS 1.2 and 1.3, no older. This module must not know what is served.
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio_rustls::TlsAcceptor;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::units;
@@ -259,6 +262,125 @@ impl Files {
         }
         Ok(validity.not_after.to_string())
     }
+}
+
+/// Why a client of ours and a server did not come to an agreement, and the mend, in words for whoever runs the client; `None`
+/// if the error is not about TLS.
+pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut link = Some(error);
+    let found = loop {
+        let Some(error) = link else {
+            // A library that passes an error on may keep nothing of it but its text.
+            return alert_in(error).map(alerted);
+        };
+        // The error within an I/O error is not among its sources.
+        let within = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
+        let within = within.and_then(|error| error.downcast_ref::<rustls::Error>());
+        if let Some(found) = within.or_else(|| error.downcast_ref::<rustls::Error>()) {
+            break found;
+        }
+        link = error.source();
+    };
+    use rustls::{CertificateError as Bad, Error as Tls};
+    let words = match found {
+        Tls::InvalidCertificate(Bad::UnknownIssuer) => {
+            "the server's certificate is signed by no certificate authority that \
+             is trusted here; name its CA bundle with --ca-file"
+                .to_owned()
+        }
+        Tls::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+            "the server's certificate is for \
+             another host name; use a name that the certificate has in --to"
+                .to_owned()
+        }
+        Tls::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
+            "the server's certificate has expired; have it renewed, and check the clock of this machine".to_owned()
+        }
+        Tls::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
+            "the server's certificate is not valid yet; check the clock of this machine".to_owned()
+        }
+        Tls::InvalidCertificate(other) => format!("the server's certificate is invalid: {other}"),
+        Tls::InvalidMessage(_) => {
+            "the port does not speak TLS; write http:// in --to if plain text is intended".to_owned()
+        }
+        Tls::AlertReceived(alert) => alerted(format!("{alert:?}")),
+        other => format!("TLS failed: {other}"),
+    };
+    Some(words)
+}
+
+/// The name of a TLS alert in the text of an error or of what it comes from.
+fn alert_in(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut link = Some(error);
+    while let Some(error) = link {
+        if let Some((_, alert)) = error.to_string().split_once("received fatal alert: ") {
+            return Some(alert.chars().take_while(|c| c.is_alphanumeric()).collect());
+        }
+        link = error.source();
+    }
+    None
+}
+
+/// What a server means by a TLS alert (RFC 8446 §6.2), by the alert's name.
+fn alerted(alert: impl AsRef<str>) -> String {
+    match alert.as_ref() {
+        "CertificateRequired" => "the server asks for a client certificate; name one with --cert-file and --key-file",
+        "BadCertificate"
+        | "UnknownCA"
+        | "CertificateUnknown"
+        | "CertificateExpired"
+        | "CertificateRevoked"
+        | "UnsupportedCertificate"
+        | "AccessDenied"
+        | "DecryptError" => "the server does not accept the client certificate of --cert-file",
+        "NoApplicationProtocol" => "the port speaks TLS and no HTTP/2, which gRPC needs; --to takes the gRPC port",
+        "ProtocolVersion" => "the server speaks neither TLS 1.2 nor TLS 1.3",
+        other => return format!("the server ended the TLS handshake: {other}"),
+    }
+    .to_owned()
+}
+
+/// What a client of TLS shows to a server, and by what it knows the server.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    /// The CA bundle in PEM. Default: the system trust store.
+    pub trusted: Option<Vec<u8>>,
+    /// The certificate and its private key, each in PEM.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Shakes hands with a server, sends nothing, and waits for what the server says to that: why it refuses the client, in words.
+/// In TLS 1.3 a client learns of that only after its handshake, and a client that is sending may see no more than the end of
+/// the connection. It waits until the server says anything: the caller bounds the time.
+pub async fn refusal(host: &str, port: u16, credentials: &Credentials) -> Option<String> {
+    let mut roots = RootCertStore::empty();
+    let trusted = match &credentials.trusted {
+        Some(pem) => certificates(pem).ok()?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    roots.add_parsable_certificates(trusted);
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let mut config = match &credentials.identity {
+        Some((certificate, key)) => config
+            .with_client_auth_cert(certificates(certificate).ok()?, PrivateKeyDer::from_pem_slice(key).ok()?)
+            .ok()?,
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = HTTP2.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).ok()?;
+    let socket = TcpStream::connect((host, port)).await.ok()?;
+    let said = async { TlsConnector::from(Arc::new(config)).connect(name, socket).await?.read_u8().await };
+    explain(&said.await.err()?)
+}
+
+/// What a client says first in TLS, to find out whether a port speaks it. It is not meant to be continued.
+pub fn hello() -> Option<Vec<u8>> {
+    let config = rustls::ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from("localhost").ok()?;
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).ok()?;
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// The certificates of a PEM file, at least one, or what is wrong with it.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, out};
 use crate::auth::{self, Claims, IssuerConfig, Minter, Scope};
 use crate::config::{Attachments, Config, Door, Limits, Listen, OnUnknown, Rest, Shutdown};
 use crate::server::Addresses;
@@ -76,7 +76,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         shutdown: Shutdown { delay: Duration::ZERO, grace: Duration::from_secs(5) },
     };
     super::serve(config, telemetry, |addresses| {
-        announce(addresses, &data, &token, &token_file).map_err(Failure::running)
+        // A server goes on without a reader: the token is in its file as well.
+        out::print(&announcement(addresses, &data, &token, &token_file).map_err(Failure::running)?).map(drop)
     })
     .await
 }
@@ -133,13 +134,12 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn announce(addresses: Addresses, data: &Path, token: &str, token_file: &Path) -> io::Result<()> {
+fn announcement(addresses: Addresses, data: &Path, token: &str, token_file: &Path) -> io::Result<String> {
     let Addresses { rest, grpc, admin } = addresses;
     let program = std::env::current_exe()?;
     let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
     let (program, token_path) = (quoted(&program), quoted(token_file));
-    writeln!(
-        io::stdout(),
+    Ok(format!(
         "attachd is ready. The files are in {data}.
 
   REST   http://{rest}
@@ -156,8 +156,8 @@ echo 'hello' | curl -sS -H 'Authorization: Bearer {token}' \\
 Upload over gRPC:
 {program} upload {program} --client 1 --attachment 2 --to http://{grpc} --token-file {token_path}
 
-Press Ctrl-C to end it.",
+Press Ctrl-C to end it.
+",
         data = data.display(),
-    )?;
-    io::stdout().flush()
+    ))
 }

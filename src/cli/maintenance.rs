@@ -1,7 +1,7 @@
 //! What the commands that walk over a whole storage have in common: which storage, how old is old, how many at once, how the
 //! walk is stopped, and how it is shown. What is looked for, it must not know.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, dev, ends};
+use super::{Failure, dev, ends, out};
 use crate::attachment::Id;
-use crate::config::{Config, Limits};
+use crate::config::Limits;
 use crate::store::{End, Finding, Store, Walk};
 use crate::telemetry::{Metrics, TextFile};
 
@@ -62,7 +62,7 @@ impl Arguments {
     fn open(&self) -> Result<Arc<Store>, Failure> {
         let (storage, limits) = match (&self.config, &self.data) {
             (Some(config), _) => {
-                let config = Config::load(config).map_err(Failure::usage)?;
+                let config = super::load(config)?;
                 (config.storage, config.limits)
             }
             // A walk over a folder that is not there would be a success that says nothing.
@@ -110,8 +110,10 @@ impl Arguments {
                 progress.inc(1);
             }
             if take(&finding) {
-                // Where nobody reads on, nothing more needs to be found: the walk ends when `findings` is dropped.
-                progress.suspend(|| writeln!(io::stdout(), "{finding}")).map_err(Failure::running)?;
+                // A walk that nobody reads need not go on: it ends when `findings` is dropped.
+                if progress.suspend(|| out::print(&format!("{finding}\n")))? == out::Reader::Gone {
+                    return Err(Failure::unread());
+                }
             }
         }
         let end = walking.await.map_err(Failure::running)?;
@@ -135,7 +137,7 @@ impl Arguments {
 
 /// Prints the totals, and turns what a walk came to into how the process ends.
 pub fn conclude(end: End, totals: &str, bad: u64, command: &str) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{totals}").map_err(Failure::running)?;
+    out::print(&format!("{totals}\n"))?;
     match end {
         End::Stopped(client) => Err(Failure::running(format!(
             "stopped before the end; `attachd {command} … --from {client}` goes on from there"

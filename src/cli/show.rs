@@ -1,9 +1,7 @@
 //! `attachd config show`, and what every command that reads a configuration says of its dangers.
 
-use std::io::{self, Write};
-
-use super::{ConfigFile, Failure};
-use crate::config::{Config, Warning};
+use super::{ConfigFile, Failure, out};
+use crate::config::{self, Config, Warning};
 use crate::telemetry;
 
 /// Prints the configuration in force to standard output, and its warnings to standard error, so that the one can be kept in
@@ -11,25 +9,41 @@ use crate::telemetry;
 pub fn run(ConfigFile { config }: &ConfigFile) -> Result<(), Failure> {
     let config = Config::load(config).map_err(Failure::usage)?;
     let shown = config.shown().map_err(Failure::running)?;
-    io::stdout().write_all(shown.as_bytes()).map_err(Failure::running)?;
-    print(&config);
-    Ok(())
+    print(&config)?;
+    out::print(&shown).map(drop)
 }
 
 /// Prints the warnings to standard error.
-pub fn print(config: &Config) {
-    for warning in warnings(config) {
-        eprintln!("warning: {warning}");
+pub fn print(config: &Config) -> Result<(), Failure> {
+    complain(warnings(config)?);
+    Ok(())
+}
+
+/// Prints warnings of variables that were meant for the configuration and are ignored.
+pub fn ignored_variables() -> Result<(), Failure> {
+    complain(config::ignored_variables().map_err(Failure::usage)?);
+    Ok(())
+}
+
+/// Writes the warnings to the log, whatever its filter says: one of them is that the filter leaves out the audit trail.
+pub fn log(config: &Config) -> Result<(), Failure> {
+    let warnings = warnings(config)?;
+    telemetry::regardless(&config.log, || {
+        for Warning { key, why } in warnings {
+            tracing::warn!(key, why, "configuration");
+        }
+    });
+    Ok(())
+}
+
+fn complain(warnings: Vec<Warning>) {
+    for warning in warnings {
+        out::complain(&format!("warning: {warning}"));
     }
 }
 
-/// Writes the warnings to the log.
-pub fn log(config: &Config) {
-    for Warning { key, why } in warnings(config) {
-        tracing::warn!(key, why, "configuration");
-    }
-}
-
-fn warnings(config: &Config) -> Vec<Warning> {
-    config.warnings(telemetry::memory_limit())
+fn warnings(config: &Config) -> Result<Vec<Warning>, Failure> {
+    let mut warnings = config.warnings(telemetry::memory_limit());
+    warnings.extend(config::ignored_variables().map_err(Failure::usage)?);
+    Ok(warnings)
 }

@@ -51,11 +51,12 @@ const HEAD: &str = "# Configuration
 `attachd serve --config FILE` reads a TOML file. Every key can be overridden by a variable of the environment, named in the
 table; `0` in it stands for the number of the entry in a list. A variable's value is TOML where it is TOML (`3`, `true`,
 `[\"a\"]`), else text. An unknown key or a bad value ends the start with exit code 2 and a message that names it, before any
-port opens.
+port opens. All keys and values in question are reported at once. A variable that begins with `ATTACHD_` and overrides no key
+is ignored with a warning, unless Kubernetes set it for a Service named `attachd`.
 
 `attachd check --config FILE` looks at a configuration as `serve` would, and tries the storage. `attachd config show
 --config FILE` prints what is in force, with defaults, overrides and masked secrets. Both warn of what is permitted and
-dangerous, and so does the log when `serve` starts.
+dangerous, and so does the log when `serve` starts, whatever `log.filter` says.
 
 A time is a number with a unit, or several: `250ms`, `30s`, `5m`, `1h 30m`, `7d`. A size is a number of bytes, or one with a
 unit: `64KiB`, `5GiB` (powers of 1024), `5GB` (powers of 1000).
@@ -64,6 +65,11 @@ unit: `64KiB`, `5GiB` (powers of 1024), `5GB` (powers of 1000).
 /// The variable that overrides the key of a path.
 fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.replace("[]", ".0").replace('.', "__").to_uppercase())
+}
+
+/// The variables of all keys. `0` in one stands for the number of an entry in a list, and `*` at the end for any name.
+pub(super) fn variables() -> Vec<String> {
+    sections().into_iter().flat_map(|section| section.keys).map(|key| variable(&key.path)).collect()
 }
 
 fn sections() -> Vec<Section> {

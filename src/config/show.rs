@@ -11,15 +11,14 @@ const MASK: &str = "***";
 impl Config {
     /// The configuration in force, in TOML, with secrets masked.
     pub fn shown(&self) -> Result<String, Error> {
-        let unwritable = |error: &dyn std::fmt::Display| Error { file: None, key: None, why: error.to_string() };
-        let mut table = Table::try_from(self).map_err(|error| unwritable(&error))?;
+        let mut table = Table::try_from(self).map_err(Error::new)?;
         if let Some(Value::Table(options)) = table.get_mut("storage").and_then(|storage| storage.get_mut("options")) {
             for (_, value) in options.iter_mut().filter(|(option, _)| !self.storage.may_show(option)) {
                 *value = Value::String(MASK.to_owned());
             }
         }
         table.iter_mut().for_each(|(_, value)| mask_addresses(value));
-        toml::to_string(&table).map_err(|error| unwritable(&error))
+        toml::to_string(&table).map_err(Error::new)
     }
 }
 

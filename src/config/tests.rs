@@ -69,7 +69,7 @@ fn a_bad_value_is_refused_with_its_key_and_its_variable() {
     assert!(message.contains("rest.listen: "), "{message}");
     let message = refusal(LEAST, &[("ATTACHD_LIMITS__IDLE_TIMEOUT", "soon")]);
     assert!(message.contains("limits.idle_timeout (from ATTACHD_LIMITS__IDLE_TIMEOUT): "), "{message}");
-    assert!(refusal("[storage]\nservice = \"memory\"", &[]).contains("missing field `auth`"));
+    assert!(refusal("[storage]\nservice = \"memory\"", &[]).contains("auth: is missing, and has no default"));
     assert!(refusal("x = [", &[]).contains("TOML parse error"));
     let message = refusal(LEAST, &[("ATTACHD_AUTH__ISSUERS__2__ISSUER", "x")]);
     assert!(

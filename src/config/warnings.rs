@@ -1,10 +1,11 @@
 //! What a configuration permits and an operator should know of: combinations that are right somewhere and dangerous
 //! elsewhere. Each names the key and what follows from it. Nothing here keeps a server from starting.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Config, OnUnknown};
+use super::{Config, OnUnknown, overrides};
 use crate::origin::Network;
 use crate::units;
 
@@ -108,6 +109,15 @@ impl Config {
                 ),
             );
         }
+        if !self.log.shows_audit() {
+            let filter = &self.log.filter;
+            warn(
+                "log.filter",
+                format!(
+                    "the audit trail is off: `{filter}` leaves it out; write `{filter},attachd::audit=info` to keep it"
+                ),
+            );
+        }
         if ["debug", "trace"].iter().any(|level| self.log.filter.split(',').any(|directive| directive.trim() == *level))
         {
             warn(
@@ -121,6 +131,18 @@ impl Config {
         }
         warnings
     }
+}
+
+/// What is said of variables that begin as ours do and override no key.
+pub(super) fn ignored(variables: &BTreeMap<String, String>, known: &[String]) -> Vec<Warning> {
+    let warning = |(key, meant): (String, Option<String>)| {
+        let why = match meant {
+            Some(meant) => format!("this variable is ignored; did you mean {meant}?"),
+            None => "this variable is ignored: it is the variable of no key".to_owned(),
+        };
+        Warning { key, why }
+    };
+    overrides::ignored(variables, known).into_iter().map(warning).collect()
 }
 
 /// Whether the host of an address is this machine.

@@ -123,7 +123,7 @@ impl Config {
     }
 
     /// What sends spans, if they are to be sent. It must be made within a runtime, which sends for it.
-    pub(super) fn provider(&self, metrics: &Metrics) -> Result<Option<SdkTracerProvider>, StartError> {
+    pub(super) fn exporter(&self) -> Result<Option<opentelemetry_otlp::SpanExporter>, StartError> {
         let Some(endpoint) = &self.endpoint else {
             return Ok(None);
         };
@@ -140,7 +140,14 @@ impl Config {
                 }
             });
         }
-        let exporter = builder.build()?;
+        Ok(Some(builder.build()?))
+    }
+
+    /// What makes and sends spans, likewise.
+    pub(super) fn provider(&self, metrics: &Metrics) -> Result<Option<SdkTracerProvider>, StartError> {
+        let Some(exporter) = self.exporter()? else {
+            return Ok(None);
+        };
         let exporter = Counted { exporter, metrics: metrics.clone(), fails: AtomicBool::new(false) };
         let batches = BatchConfigBuilder::default()
             .with_scheduled_delay(self.interval)

@@ -10,6 +10,13 @@ use std::process::{Child, Command, Stdio};
 use crate::harness::{Form, Server, Setup, eventually};
 
 mod dev;
+mod output;
+mod proxy;
+mod register;
+mod remote;
+mod retry;
+mod settings;
+mod source;
 mod upload;
 
 /// How a run ended.
@@ -81,13 +88,32 @@ fn assert_refused(folder: &Path, variables: &[(&str, &str)], words: &[&str]) {
 #[test]
 fn every_command_explains_itself_and_names_its_options() {
     let here = tempfile::tempdir().unwrap();
-    let all: [(&[&str], &[&str]); 6] = [
-        (&[], &["serve", "dev", "check", "token", "upload", "--help", "--version"]),
+    let all: [(&[&str], &[&str]); 7] = [
+        (&[], &["serve", "dev", "check", "token", "register", "upload", "--help", "--version", "Exit codes"]),
         (&["serve"], &["--config", "ATTACHD_LIMITS__MAX_UPLOAD_SIZE"]),
         (&["check"], &["--config"]),
         (&["dev"], &["--data", "--rest", "--grpc", "--admin", "--token-file", "[default: attachd-data]"]),
         (&["token"], &["--config", "--data", "--client", "--project", "--portfolio", "--scope", "--ttl", "--key"]),
-        (&["upload"], &["<FILE>", "--client", "--attachment", "--to", "--token-file", "--if-absent", "--content-type"]),
+        (
+            &["upload"],
+            &[
+                "<FILE>",
+                "--client",
+                "--attachment",
+                "--to",
+                "--token-file",
+                "--if-absent",
+                "--content-type",
+                "--filename",
+                "--retry",
+                "ATTACHD_TOKEN",
+                "try again later",
+            ],
+        ),
+        (
+            &["register"],
+            &["--client", "--attachment", "--to", "--token-file", "--retry", "ATTACHD_TOKEN", "Exit codes"],
+        ),
     ];
     for (command, words) in all {
         let help = attachd(here.path(), &[command, &["--help"]].concat(), &[]);

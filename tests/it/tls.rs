@@ -551,9 +551,9 @@ fn a_bad_certificate_or_table_ends_the_start_with_the_key_that_is_wrong() {
         ("[rest.tls]\ncert_file = \"missing.pem\"\nkey_file = \"server.key\"\n".to_owned(), None, "rest.tls.cert_file"),
         ("[rest.tls]\ncert_file = \"server.pem\"\n".to_owned(), None, "rest.tls"),
         (format!("[grpc.tls]\n{files}client_ca_file = \"server.key\"\n"), None, "grpc.tls.client_ca_file"),
-        (format!("[grpc.tls]\n{files}client_auth = \"optional\"\n"), None, "grpc.tls: client_auth"),
-        (format!("[grpc.tls]\n{files}reload_interval = \"99ms\"\n"), None, "grpc.tls: reload_interval"),
-        (format!("[grpc.tls]\n{files}reload_interval = \"3601s\"\n"), None, "grpc.tls: reload_interval"),
+        (format!("[grpc.tls]\n{files}client_auth = \"optional\"\n"), None, "grpc.tls.client_auth"),
+        (format!("[grpc.tls]\n{files}reload_interval = \"99ms\"\n"), None, "grpc.tls.reload_interval"),
+        (format!("[grpc.tls]\n{files}reload_interval = \"3601s\"\n"), None, "grpc.tls.reload_interval"),
         ("[[auth.certificates]]\nidentity = \"a\"\n".to_owned(), None, "auth.certificates"),
         (
             format!("[grpc.tls]\n{files}client_ca_file = \"server.pem\"\n[[auth.certificates]]\nidentity = \"\"\n"),

@@ -1,14 +1,14 @@
 //! `attachd token inspect`: says what a server would make of a token, and why.
 
-use std::io::{self, Read, Write};
+use std::fmt::Write;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::Args;
 
-use super::super::{Failure, dev};
+use super::super::{Failure, dev, out};
 use crate::auth::{self, Report, Verdict, Verifier};
-use crate::config::Config;
 
 /// The most that is read, in bytes. What is longer than a token may be is refused for that.
 const MOST: u64 = 64 * 1024;
@@ -29,14 +29,14 @@ pub struct Arguments {
 
 pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = match (&arguments.config, &arguments.data) {
-        (Some(config), _) => Config::load(config).map_err(Failure::usage)?.auth,
+        (Some(config), _) => super::super::load(config)?.auth,
         (None, Some(data)) => auth::Config { issuers: vec![dev::issuer(data)], ..auth::Config::default() },
         (None, None) => return Err(Failure::usage("--config or --data is needed")),
     };
     let verifier = Verifier::load(&config).map_err(Failure::usage)?;
     let token = arguments.token()?;
     let report = verifier.inspect(&token, SystemTime::now()).await.map_err(Failure::running)?;
-    print(&report).map_err(Failure::running)?;
+    out::print(&shown(&report))?;
     match report.refused {
         None => Ok(()),
         Some(reason) => Err(Failure::running(format!("the token is refused: {reason}"))),
@@ -61,24 +61,25 @@ impl Arguments {
     }
 }
 
-fn print(report: &Report) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+/// The report as it is printed. Writing to a `String` cannot fail.
+fn shown(report: &Report) -> String {
+    let mut text = String::new();
     for finding in &report.findings {
         let mark = match finding.verdict {
             Verdict::Passed => "ok",
             Verdict::Failed => "FAILED",
             Verdict::NotReached => "-",
         };
-        writeln!(out, "{:10} {mark:7} {}", finding.check, finding.seen)?;
+        let _ = writeln!(text, "{:10} {mark:7} {}", finding.check, finding.seen);
         if let Some(why) = &finding.why {
-            writeln!(out, "{:10} {:7} {why}", "", "")?;
+            let _ = writeln!(text, "{:10} {:7} {why}", "", "");
         }
     }
     for (name, what) in &report.rights {
-        writeln!(out, "{name:10} {:7} {what}", "")?;
+        let _ = writeln!(text, "{name:10} {:7} {what}", "");
     }
     if report.refused.is_none() {
-        writeln!(out, "the token is accepted")?;
+        text.push_str("the token is accepted\n");
     }
-    out.flush()
+    text
 }

@@ -5,10 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use super::super::{Failure, dev};
+use super::super::{Failure, dev, out};
 use crate::attachment::Id;
 use crate::auth::{Claims, Ids, Minter, Scope};
-use crate::config::Config;
 
 #[derive(Debug, Args)]
 // The commands' own arguments have the name of their group.
@@ -49,7 +48,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let issuer = match (&arguments.config, &arguments.data) {
         (Some(config), _) => {
-            let issuers = Config::load(config).map_err(Failure::usage)?.auth.issuers;
+            let issuers = super::super::load(config)?.auth.issuers;
             let wanted = |name: &str| arguments.issuer.as_deref().is_none_or(|wanted| wanted == name);
             let found = issuers.into_iter().find(|issuer| wanted(&issuer.issuer));
             found.ok_or_else(|| Failure::usage("--issuer: the configuration has no such issuer"))?
@@ -67,8 +66,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         now: SystemTime::now(),
     };
     let minter = Minter::from_issuer(&issuer, arguments.key.as_deref()).map_err(Failure::usage)?;
-    println!("{}", minter.mint(&claims).map_err(Failure::usage)?);
-    Ok(())
+    let token = minter.mint(&claims).map_err(Failure::usage)?;
+    out::print(&format!("{token}\n")).map(drop)
 }
 
 fn scope(name: &str) -> Result<Scope, String> {

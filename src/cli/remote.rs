@@ -1,0 +1,270 @@
+//! What the commands that talk to a server have in common: which attachment of which client, where the server is, who asks,
+//! and how often a request is tried. What is asked for, it must not know.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::Failure;
+use crate::attachment::Digest;
+use crate::config;
+use crate::pb::Attachment;
+use crate::pb::attachment_service_client::AttachmentServiceClient;
+use crate::tls::{self, Credentials};
+
+mod failed;
+mod retry;
+
+pub use failed::Failed;
+pub use retry::Tries;
+
+/// How long the address of a server may take to answer.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
+
+/// The exit codes, and the token, for the help of each command.
+pub const EXIT_CODES: &str = "The token: the file of --token-file, else the variable ATTACHD_TOKEN, else none is sent.
+
+Exit codes:
+  0  done
+  1  refused or failed; the same command will fail again
+  2  the command is wrong; nothing was sent
+  3  try again later: the server or the way to it is unavailable, or a rate limit was exceeded
+If several requests fail, the code is 1 unless all of them can be tried again.";
+
+/// The client for all operations of a server.
+pub type Client = AttachmentServiceClient<Channel>;
+
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct Arguments {
+    /// The client that the attachment belongs to
+    #[arg(long, value_name = "N")]
+    pub client: i64,
+    /// The attachment's id; several are separated by commas
+    #[arg(long, value_name = "N", value_delimiter = ',', required = true)]
+    pub attachment: Vec<i64>,
+    /// The project that the attachment belongs to
+    #[arg(long, value_name = "N")]
+    pub project: Option<i64>,
+    /// The portfolio that the attachment belongs to
+    #[arg(long, value_name = "N")]
+    pub portfolio: Option<i64>,
+    /// The gRPC port, such as https://127.0.0.1:50051, or http:// if it has no TLS
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// A file with the token. Default: the variable ATTACHD_TOKEN
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// CA bundle in PEM, used to verify the server. Default: the system trust store
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// A client certificate in PEM, with those between it and the root after it
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    cert_file: Option<PathBuf>,
+    /// Its private key in PEM
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    key_file: Option<PathBuf>,
+    /// Try again if the server or the way to it is unavailable, or a rate limit was exceeded: up to N times, each time
+    /// after a longer pause, and after the one that the server asks for [default: 0, or 5 without N]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_value_t = 0, default_missing_value = "5", hide_default_value = true)]
+    retry: u32,
+}
+
+/// A server, and who asks it.
+pub struct Remote {
+    to: String,
+    endpoint: Endpoint,
+    credentials: Credentials,
+    authorization: Option<MetadataValue<Ascii>>,
+    retry: u32,
+    /// The connection, while it is good.
+    client: Option<Client>,
+    /// Whether the server has answered anything.
+    answered: bool,
+}
+
+impl Arguments {
+    /// Checks the arguments that say where the server is and who asks. Nothing is sent.
+    pub fn remote(&self) -> Result<Remote, Failure> {
+        let mut attachments = self.attachment.clone();
+        attachments.sort_unstable();
+        if let Some(twice) = attachments.windows(2).find(|two| two[0] == two[1]) {
+            return Err(Failure::usage(format!("--attachment: {} is given twice", twice[0])));
+        }
+        let (to, (endpoint, credentials)) = (self.to.clone(), self.endpoint()?);
+        Ok(Remote {
+            to,
+            endpoint,
+            credentials,
+            authorization: self.authorization()?,
+            retry: self.retry,
+            client: None,
+            answered: false,
+        })
+    }
+
+    /// The token as it is sent.
+    fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, Failure> {
+        let (from, text) = match (&self.token_file, config::token()) {
+            (Some(path), _) => {
+                let text = std::fs::read_to_string(path).map_err(|error| named(path, &error))?;
+                (format!("--token-file: {}", path.display()), text)
+            }
+            (None, Some(token)) => ("ATTACHD_TOKEN".to_owned(), token.to_string_lossy().into_owned()),
+            (None, None) => return Ok(None),
+        };
+        let text = text.trim();
+        let bare = match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
+            _ => text,
+        };
+        if bare.is_empty() {
+            return Err(Failure::usage(format!("{from}: is empty; a token is needed")));
+        }
+        let wrong = || Failure::usage(format!("{from}: the token has characters that no token has"));
+        if !bare.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong());
+        }
+        let mut value: MetadataValue<Ascii> = format!("Bearer {bare}").parse().map_err(|_| wrong())?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    /// Where to send, and by which certificates to know each other.
+    fn endpoint(&self) -> Result<(Endpoint, Credentials), Failure> {
+        let to = &self.to;
+        let wrong = |why: &str| Failure::usage(format!("--to: {to:?} {why}"));
+        let usual = "write the scheme, the host and the gRPC port, such as https://127.0.0.1:50051";
+        let Some((scheme, rest)) = to.split_once("://") else {
+            return Err(wrong(&format!("has no scheme; write https://{to}, or http://{to} if the port has no TLS")));
+        };
+        let endpoint = Endpoint::from_shared(to.clone()).map_err(|_| wrong(&format!("is not a URL; {usual}")))?;
+        let endpoint = endpoint.connect_timeout(CONNECTED_WITHIN);
+        if rest.is_empty() || rest.starts_with(['/', ':']) {
+            return Err(wrong(&format!("has no host; {usual}")));
+        }
+        let Arguments { ca_file, cert_file, key_file, .. } = self;
+        match scheme {
+            "https" => {}
+            "http" => {
+                let given =
+                    [("--ca-file", ca_file), ("--cert-file", cert_file)].into_iter().find(|(_, file)| file.is_some());
+                return match given {
+                    Some((flag, _)) => {
+                        Err(Failure::usage(format!("{flag} goes with an address that begins with https://")))
+                    }
+                    None => Ok((endpoint, Credentials::default())),
+                };
+            }
+            _ => return Err(wrong("must begin with https:// or http://")),
+        }
+        let read = |path: &Path| std::fs::read(path).map_err(|error| named(path, &error));
+        let certificates = |flag: &str, path: &Path| {
+            let pem = read(path)?;
+            let wrong = |what: String| Failure::usage(format!("{flag}: {}: {what}", path.display()));
+            tls::certificates(&pem).map_err(wrong).map(|_| pem)
+        };
+        let mut credentials = Credentials::default();
+        let known = match ca_file {
+            Some(path) => {
+                let pem = credentials.trusted.insert(certificates("--ca-file", path)?);
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+            }
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        let endpoint = match (cert_file, key_file) {
+            (Some(certificate), Some(path)) => {
+                let pair = (certificates("--cert-file", certificate)?, read(path)?);
+                let (certificate, key) = credentials.identity.insert(pair);
+                let wrong =
+                    |error| Failure::usage(format!("--key-file: {}: {}", path.display(), failed::with_causes(&error)));
+                endpoint.tls_config(known.identity(Identity::from_pem(certificate, key))).map_err(wrong)?
+            }
+            _ => endpoint
+                .tls_config(known)
+                .map_err(|error| Failure::usage(format!("--to: {}", failed::with_causes(&error))))?,
+        };
+        Ok((endpoint, credentials))
+    }
+}
+
+impl Remote {
+    /// A connection to the server: the one in use, or a new one.
+    pub async fn client(&mut self) -> Result<Client, Failed> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        match self.endpoint.connect().await {
+            Ok(channel) => Ok(self.client.insert(AttachmentServiceClient::new(channel)).clone()),
+            Err(error) => Err(Failed::to_connect(&self.to, &error).await),
+        }
+    }
+
+    /// A request of who asks.
+    pub fn request<M>(&self, message: M) -> Request<M> {
+        let mut request = Request::new(message);
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        request
+    }
+
+    /// Why a request failed. If the connection did, the next request makes a new one.
+    pub async fn failed(&mut self, status: tonic::Status) -> Failed {
+        let failed = Failed::from_status(&self.to, status, !self.answered, &self.credentials).await;
+        self.answered |= !failed.is_lost();
+        if failed.is_lost() {
+            self.client = None;
+        }
+        failed
+    }
+
+    /// Takes note that the server has answered.
+    pub fn answered(&mut self) {
+        self.answered = true;
+    }
+
+    /// The tries that one request has.
+    pub fn tries(&self) -> Tries {
+        Tries::new(self.retry)
+    }
+}
+
+/// The failure of reading a file.
+pub fn named(path: &Path, error: &io::Error) -> Failure {
+    Failure::running(format!("{}: {error}", path.display()))
+}
+
+/// How a run over several requests ends: by the worst of its failures, of which each was reported already.
+pub fn conclude(codes: &[u8]) -> Result<(), Failure> {
+    let failed = codes.iter().filter(|code| **code != 0).count();
+    let code = if codes.contains(&1) { 1 } else { 3 };
+    match failed {
+        0 => Ok(()),
+        _ if codes.len() == 1 => Err(Failure { code, why: None }),
+        _ => Err(Failure { code, why: Some(format!("{failed} of {} failed", codes.len())) }),
+    }
+}
+
+/// An attachment as it is printed.
+pub fn as_json(attachment: &Attachment) -> Value {
+    let sha256 = attachment.sha256.as_deref().and_then(|bytes| Digest::new("sha256", bytes).ok());
+    json!({
+        "client_id": attachment.client_id,
+        "attachment_id": attachment.attachment_id,
+        "project_id": attachment.project_id,
+        "portfolio_id": attachment.portfolio_id,
+        "filename": attachment.filename,
+        "content_type": attachment.content_type,
+        "size": attachment.size,
+        "sha256": sha256.map(|digest| digest.to_string()),
+        "created_at": attachment.created_at.map(|time| time.to_string()),
+        "uploaded_by": attachment.uploaded_by,
+    })
+}
