@@ -147,13 +147,15 @@ impl fmt::Display for UploadId {
 pub struct Filename(String);
 
 impl Filename {
-    /// Takes a name as a caller sent it. What stands before the last slash or backslash is dropped: some browsers send the
-    /// whole path, and no later reader should be tempted by it (RFC 7578 §4.2). `""`, `.` and `..` become the empty name.
+    /// Takes a name as a caller sent it. Of a path the last component is kept: some browsers send the whole path, and no later
+    /// reader should be tempted by it (RFC 7578 §4.2). Slash and backslash both separate components, and are dropped at the
+    /// end. `""`, `.` and `..` become the empty name.
     pub fn new(sent: &str) -> Result<Filename> {
         if sent.chars().any(char::is_control) {
             return Err(Error::invalid_field("filename", "must not hold control characters"));
         }
-        let name = sent.rsplit(['/', '\\']).next().unwrap_or_default();
+        let separators = ['/', '\\'];
+        let name = sent.trim_end_matches(separators).rsplit(separators).next().unwrap_or_default();
         if name.len() > NAME_BYTES {
             return Err(Error::invalid_field("filename", format!("must be at most {NAME_BYTES} bytes")));
         }
@@ -415,7 +417,12 @@ mod tests {
             ("../../etc/passwd", "passwd"),
             (r"C:\dir\x.doc", "x.doc"),
             ("..", ""),
-            ("a/", ""),
+            ("a/", "a"),
+            (r"trailing\", "trailing"),
+            (r"C:\dir\", "dir"),
+            (r"a\/\", "a"),
+            ("../", ""),
+            ("/", ""),
             ("", ""),
             ("résumé 📎.pdf", "résumé 📎.pdf"),
             ("a\u{202e}fdp.exe", "a\u{202e}fdp.exe"),

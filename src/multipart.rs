@@ -4,71 +4,38 @@
 //! A delimiter is CRLF, two dashes and the boundary, so a CR can only be its first byte. That carries the whole design:
 //! where a frame ends inside what may become a delimiter, a *count* of its bytes is all there is to remember, and where
 //! it turns out to be data, those bytes are a slice of the delimiter itself. Everything else is a slice of its frame.
+//! What follows a boundary is a delimiter line, or a longer token, which is data. A delimiter line that breaks a rule is
+//! refused: another parser between the client and the storage might read it as one.
 
+mod boundary;
+mod delimiter;
+mod disposition;
 mod header;
+mod params;
+mod preamble;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::mem;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use memchr::memmem::Finder;
 use memchr::{memchr, memrchr};
 
 use crate::error::{Error, Kind, Result};
+pub use boundary::Boundary;
+use boundary::MAX_BOUNDARY;
+use delimiter::{Line, MAX_TAIL};
+use header::Fields;
 pub use header::PartHead;
-use header::{Fields, Params, Value};
+use preamble::Preamble;
 
-/// The most spaces and tabs that may stand between a boundary and the end of its line (RFC 2046 s5.1.1 calls it
-/// transport padding and sets no limit), in bytes.
-const MAX_PADDING: usize = 64;
-/// The longest rest of a delimiter's line: two dashes, padding, CRLF.
-const MAX_TAIL: usize = 2 + MAX_PADDING + 2;
 /// How long the line break is that begins a delimiter. The end of a header block and the start of the body are one too.
 const LINE_BREAK: usize = 2;
 
-/// The boundary of a form: 1 to 70 characters as RFC 2046 s5.1.1 permits them. Kept as the delimiter it makes.
-#[derive(Clone, Debug)]
-pub struct Boundary(Bytes);
-
-impl Boundary {
-    /// Reads the boundary from the value of a `Content-Type` header, `None` being no such header. Other parameters
-    /// (`charset`) are ignored.
-    ///
-    /// # Errors
-    /// `Invalid` where the type is missing or not `multipart/form-data`, where a parameter is malformed, where there is
-    /// not exactly one boundary, and where RFC 2046 does not permit it.
-    pub fn from_content_type(value: Option<&[u8]>) -> Result<Self> {
-        let value =
-            value.ok_or_else(|| Error::invalid("the content type is missing, multipart/form-data is needed"))?;
-        let (media_type, mut params) = Params::split(value);
-        if !media_type.eq_ignore_ascii_case(b"multipart/form-data") {
-            return Err(Error::invalid("the content type is not multipart/form-data"));
-        }
-        let mut boundary = None;
-        while let Some((name, value)) = params.next()? {
-            if name.eq_ignore_ascii_case(b"boundary") && boundary.replace(value).is_some() {
-                return Err(Error::invalid("the content type has more than one boundary"));
-            }
-        }
-        match &boundary {
-            None => Err(Error::invalid("the content type has no boundary")),
-            Some(Value::Bare(text)) => Self::new(text),
-            Some(Value::Quoted(text)) => Self::new(text),
-        }
-    }
-
-    fn new(text: &[u8]) -> Result<Self> {
-        let permitted = |byte: &u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(byte);
-        if !(1..=70).contains(&text.len()) || !text.iter().all(permitted) || text.ends_with(b" ") {
-            return Err(Error::invalid("the boundary is not 1 to 70 characters that RFC 2046 permits"));
-        }
-        let mut delimiter = BytesMut::from(&b"\r\n--"[..]);
-        delimiter.extend_from_slice(text);
-        Ok(Boundary(delimiter.freeze()))
-    }
-}
+/// As long as the longest closing delimiter line without padding: its line end, and the one before it.
+const LAST_BYTES: usize = LINE_BREAK + 2 + MAX_BOUNDARY + 2 + LINE_BREAK;
 
 /// What a form may cost beside the data of the parts that are taken. Each limit is inclusive.
 #[derive(Clone, Copy, Debug)]
@@ -109,42 +76,14 @@ enum Section {
     Preamble,
     Head,
     Taken,
+    /// A part whose data is reported and charged.
+    Charged,
     Skipped,
     Epilogue,
 }
 
-/// What the bytes after a boundary make of it.
-#[derive(Clone, Copy)]
-enum Line {
-    /// Too few to tell.
-    Open,
-    /// A part begins after so many bytes.
-    Part(usize),
-    /// The form is closed; the epilogue begins after so many bytes.
-    Close(usize),
-    /// It was no delimiter.
-    Data,
-}
-
-impl Line {
-    fn of(tail: &[u8]) -> Self {
-        let (closing, rest) = match tail {
-            [b'-'] => return Line::Open,
-            [b'-', b'-', rest @ ..] => (true, rest),
-            _ => (false, tail),
-        };
-        let padding = rest.iter().take(MAX_PADDING).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        match &rest[padding..] {
-            [] | [b'\r'] => Line::Open,
-            [b'\r', b'\n', after @ ..] if closing => Line::Close(tail.len() - after.len()),
-            [b'\r', b'\n', after @ ..] => Line::Part(tail.len() - after.len()),
-            _ => Line::Data,
-        }
-    }
-}
-
-/// The parser. It holds one frame, one header line, and at most 68 bytes of a delimiter's line; it looks at
-/// each byte a fixed number of times, however the body is cut into frames.
+/// The parser. It holds one frame, one header line, the preamble within its limit, and at most 69 bytes of a delimiter
+/// line; it looks at each byte a fixed number of times, however the body is cut into frames.
 ///
 /// [`push`](Self::push) a frame, take events from [`next`](Self::next) until it returns `None`, and so on;
 /// [`finish`](Self::finish) when the body has ended. After an error every call fails with the same kind of error.
@@ -168,9 +107,13 @@ pub struct Parser {
     fields: Fields,
     header_bytes: usize,
     headers: usize,
+    /// How many parts have begun.
+    parts: usize,
     /// What the current part is charged if it is skipped, its data aside.
     part_overhead: usize,
-    preamble: usize,
+    preamble: Preamble,
+    /// The last bytes that were pushed: enough for a closing delimiter line.
+    last: Vec<u8>,
     overhead: usize,
     failed: Option<Kind>,
 }
@@ -192,8 +135,10 @@ impl Parser {
             fields: Fields::default(),
             header_bytes: 0,
             headers: 0,
+            parts: 0,
             part_overhead: 0,
-            preamble: 0,
+            preamble: Preamble::default(),
+            last: Vec::with_capacity(LAST_BYTES),
             overhead: 0,
             failed: None,
         }
@@ -203,16 +148,28 @@ impl Parser {
     /// `None`: a frame pushed on top of another fails the parser as `Internal`, for bytes would be lost.
     pub fn push(&mut self, frame: Bytes) {
         if self.input.is_empty() {
+            self.remember(&frame);
             self.input = frame;
         } else if self.check().is_ok() {
             self.failed = Some(Kind::Internal);
         }
     }
 
+    fn remember(&mut self, frame: &[u8]) {
+        if let Some(last) = frame.last_chunk::<LAST_BYTES>() {
+            self.last.clear();
+            self.last.extend_from_slice(last);
+        } else {
+            let surplus = (self.last.len() + frame.len()).saturating_sub(LAST_BYTES);
+            self.last.drain(..surplus);
+            self.last.extend_from_slice(frame);
+        }
+    }
+
     /// The next event, or `None` where another frame is needed.
     ///
     /// # Errors
-    /// `Invalid` where a limit is passed or a part's header breaks a rule.
+    /// `Invalid` where a limit is passed, or where a delimiter line or a part's header breaks a rule.
     #[expect(
         clippy::should_implement_trait,
         reason = "it can fail, and there is more after None once a frame is pushed"
@@ -228,29 +185,48 @@ impl Parser {
                 self.input = Bytes::new();
                 return Ok(None);
             }
-            match self.section {
-                Section::Head => self.read_head().inspect_err(|error| self.failed = Some(error.kind()))?,
-                Section::Epilogue => self.overhead += mem::take(&mut self.input).len(),
-                Section::Preamble | Section::Taken | Section::Skipped => self.read_data(),
-            }
+            let read = match self.section {
+                Section::Head => self.read_head(),
+                Section::Epilogue => {
+                    self.overhead += mem::take(&mut self.input).len();
+                    Ok(())
+                }
+                Section::Preamble | Section::Taken | Section::Charged | Section::Skipped => self.read_data(),
+            };
+            read.inspect_err(|error| self.failed = Some(error.kind()))?;
         }
     }
 
     /// Skips the part whose [`Event::Part`] was just returned: its data is not reported, and all of it is charged to
     /// [`Limits::overhead_bytes`]. Does nothing outside a part.
     pub fn skip_part(&mut self) {
+        self.charge(Section::Skipped);
+    }
+
+    /// Takes the part whose [`Event::Part`] was just returned, and charges it as [`skip_part`](Self::skip_part) does: its data
+    /// is reported, and there cannot be much of it. Does nothing outside a part.
+    pub fn charge_part(&mut self) {
+        self.charge(Section::Charged);
+    }
+
+    fn charge(&mut self, to: Section) {
         if self.section == Section::Taken {
-            self.section = Section::Skipped;
+            self.section = to;
             self.overhead += self.part_overhead;
         }
     }
 
+    /// Whether the form has failed for passing [`Limits::overhead_bytes`].
+    pub fn is_overrun(&self) -> bool {
+        self.overhead > self.limits.overhead_bytes
+    }
+
     /// Says that the body has ended. After `Ok`, [`next`](Self::next) returns the events that only the end could prove:
-    /// a form may end in `--boundary--` without a line end, which is data if anything else follows.
+    /// a form may end in `--boundary--` without a line end.
     ///
     /// # Errors
-    /// `Incomplete` unless the closing delimiter, its two dashes included, has arrived; `Internal` where a pushed frame
-    /// was not used up before.
+    /// `Incomplete` unless the closing delimiter, its two dashes included, has arrived; `Invalid` where no delimiter at all
+    /// has, or where the closing one does not follow CRLF; `Internal` where a pushed frame was not used up before.
     pub fn finish(&mut self) -> Result<()> {
         self.check()?;
         if self.section == Section::Epilogue {
@@ -258,44 +234,73 @@ impl Parser {
         }
         if !self.input.is_empty() {
             self.failed = Some(Kind::Internal);
-        } else if self.tail.starts_with(b"--") {
-            self.end_section(Section::Epilogue);
-        } else {
-            self.failed = Some(Kind::Incomplete);
+            return self.check();
         }
-        self.check()
+        let ended =
+            if self.tail.starts_with(b"--") { self.end_section(Section::Epilogue) } else { Err(self.unclosed()) };
+        ended.inspect_err(|error| self.failed = Some(error.kind()))
+    }
+
+    /// What a body lacks that has ended before its closing delimiter.
+    fn unclosed(&self) -> Error {
+        // Two dashes and one character of the boundary: the end of a raw body does not look like this.
+        let in_a_delimiter = self.matched > LINE_BREAK + 2;
+        match self.section {
+            Section::Preamble if !in_a_delimiter => self.preamble.refusal(self.opening(), "in the body"),
+            Section::Taken | Section::Charged | Section::Skipped if self.ends_as_if_closed() => {
+                Error::invalid("CRLF does not precede the closing delimiter line; lines must end in CRLF")
+            }
+            _ => incomplete(),
+        }
+    }
+
+    /// Whether the body ends in what would be the closing delimiter line, were it at the beginning of a line.
+    fn ends_as_if_closed(&self) -> bool {
+        let line = self.last.trim_ascii_end().strip_suffix(b"--");
+        line.is_some_and(|line| line.ends_with(self.opening()))
+    }
+
+    /// Two dashes and the boundary.
+    fn opening(&self) -> &[u8] {
+        &self.delimiter[LINE_BREAK..]
     }
 
     /// Fails if the form has failed before or has passed a limit in what is discarded.
     fn check(&self) -> Result<()> {
-        let Limits { preamble_bytes, overhead_bytes, .. } = self.limits;
+        let overhead_bytes = self.limits.overhead_bytes;
         match self.failed {
             Some(Kind::Internal) => {
                 return Err(Error::internal("a frame was not used up before the next one or the end"));
             }
-            Some(Kind::Incomplete) => {
-                return Err(Error::new(Kind::Incomplete).detail("the body ends before the closing boundary"));
-            }
+            Some(Kind::Incomplete) => return Err(incomplete()),
             Some(kind) => return Err(Error::new(kind).detail("the form was refused earlier")),
             None => {}
         }
-        if self.preamble > preamble_bytes {
-            return Err(Error::invalid(format!("more than {preamble_bytes} bytes before the first boundary")));
-        }
         if self.overhead > overhead_bytes {
-            return Err(Error::invalid(format!("more than {overhead_bytes} bytes outside the expected parts")));
+            return Err(Error::invalid(format!(
+                "more than {overhead_bytes} bytes are in parts that are skipped and after the closing delimiter line"
+            )));
+        }
+        self.check_preamble()
+    }
+
+    fn check_preamble(&self) -> Result<()> {
+        let preamble_bytes = self.limits.preamble_bytes;
+        if self.preamble.bytes > preamble_bytes {
+            let place = format!("in the first {preamble_bytes} bytes of the body");
+            return Err(self.preamble.refusal(self.opening(), &place));
         }
         Ok(())
     }
 
     /// Reads on to the next delimiter, or to the end of the frame.
-    fn read_data(&mut self) {
+    fn read_data(&mut self) -> Result<()> {
         let frame = mem::take(&mut self.input);
         let mut from = 0;
         if self.matched > 0 {
-            match self.resume(&frame) {
+            match self.resume(&frame)? {
                 Some(used) => from = used,
-                None => return,
+                None => return Ok(()),
             }
         }
         // `frame[..from]` is known to be data, and yet to be delivered.
@@ -305,7 +310,8 @@ impl Parser {
                 let cr = memrchr(b'\r', &frame[window..]).map(|at| window + at);
                 let end = cr.filter(|&at| self.delimiter.starts_with(&frame[at..])).unwrap_or(frame.len());
                 self.matched = frame.len() - end;
-                return self.deliver(frame.slice(..end));
+                self.deliver(frame.slice(..end));
+                return Ok(());
             };
             let end = start + self.delimiter.len();
             let line = Line::of(&frame[end..]);
@@ -314,24 +320,25 @@ impl Parser {
                 continue;
             }
             self.deliver(frame.slice(..start));
-            match line {
+            return match line {
                 Line::Part(length) => self.begin_head(frame.slice(end + length..), length),
                 Line::Close(length) => {
-                    self.end_section(Section::Epilogue);
                     self.input = frame.slice(end + length..);
+                    self.end_section(Section::Epilogue)
                 }
+                Line::Broken(flaw) => Err(flaw.refusal()),
                 Line::Open | Line::Data => {
                     self.matched = self.delimiter.len();
                     self.tail.extend_from_slice(&frame[end..]);
+                    Ok(())
                 }
-            }
-            return;
+            };
         }
     }
 
     /// Goes on with a delimiter that began before `frame`. If it was none, delivers what was held back, and returns how
     /// much of `frame` has been seen to be data.
-    fn resume(&mut self, frame: &Bytes) -> Option<usize> {
+    fn resume(&mut self, frame: &Bytes) -> Result<Option<usize>> {
         let missing = &self.delimiter[self.matched..];
         let used = missing.iter().zip(frame).take_while(|(a, b)| a == b).count();
         let held = self.tail.len();
@@ -342,27 +349,28 @@ impl Parser {
                 Line::Data => self.tail.truncate(held),
                 Line::Open => {
                     self.matched = self.delimiter.len();
-                    return None;
+                    return Ok(None);
                 }
                 Line::Part(length) => {
-                    self.begin_head(frame.slice(used + length - held..), length);
-                    return None;
+                    self.begin_head(frame.slice(used + length - held..), length)?;
+                    return Ok(None);
                 }
                 Line::Close(length) => {
-                    self.end_section(Section::Epilogue);
                     self.input = frame.slice(used + length - held..);
-                    return None;
+                    self.end_section(Section::Epilogue)?;
+                    return Ok(None);
                 }
+                Line::Broken(flaw) => return Err(flaw.refusal()),
             }
         } else if used == frame.len() {
             self.matched += used;
-            return None;
+            return Ok(None);
         }
         let tail = Bytes::copy_from_slice(&self.tail);
         self.deliver(self.delimiter.slice(self.assumed..self.matched));
         self.deliver(tail);
         self.forget();
-        Some(used)
+        Ok(Some(used))
     }
 
     /// Gives bytes that are no delimiter to where the section wants them.
@@ -370,7 +378,14 @@ impl Parser {
         match self.section {
             Section::Taken if !data.is_empty() => self.ready.push_back(Event::Data(data)),
             Section::Taken => {}
-            Section::Preamble => self.preamble += data.len(),
+            Section::Charged => {
+                self.overhead += data.len();
+                if !data.is_empty() {
+                    self.ready.push_back(Event::Data(data));
+                }
+            }
+            // More than the limit, so that a delimiter that begins within it is seen whole.
+            Section::Preamble => self.preamble.add(&data, self.limits.preamble_bytes + self.delimiter.len() + MAX_TAIL),
             Section::Skipped | Section::Head | Section::Epilogue => self.overhead += data.len(),
         }
     }
@@ -383,24 +398,40 @@ impl Parser {
     }
 
     /// A delimiter was seen, and `next` follows it.
-    fn end_section(&mut self, next: Section) {
-        if matches!(self.section, Section::Taken | Section::Skipped) {
-            self.ready.push_back(Event::PartEnd);
+    fn end_section(&mut self, next: Section) -> Result<()> {
+        match self.section {
+            Section::Taken | Section::Charged | Section::Skipped => self.ready.push_back(Event::PartEnd),
+            Section::Preamble if self.preamble.bytes > 0 => self.end_preamble(next)?,
+            Section::Preamble | Section::Head | Section::Epilogue => {}
         }
         if next == Section::Epilogue {
             self.ready.push_back(Event::Closed);
         }
         self.section = next;
         self.forget();
+        Ok(())
+    }
+
+    /// The first delimiter was seen after a preamble: looks that it is the first indeed.
+    fn end_preamble(&mut self, next: Section) -> Result<()> {
+        self.check_preamble()?;
+        let preamble = mem::take(&mut self.preamble);
+        match preamble.misplaced(self.opening()) {
+            Some(error) => Err(error),
+            None if next == Section::Epilogue => Err(preamble.refusal(self.opening(), "before the closing one")),
+            None => Ok(()),
+        }
     }
 
     /// A delimiter was seen, with `tail` bytes after the boundary, and a part's header block begins with `input`.
-    fn begin_head(&mut self, input: Bytes, tail: usize) {
-        self.end_section(Section::Head);
+    fn begin_head(&mut self, input: Bytes, tail: usize) -> Result<()> {
+        self.end_section(Section::Head)?;
         self.input = input;
+        self.parts += 1;
         self.part_overhead = self.delimiter.len() + tail;
         self.header_bytes = 0;
         self.headers = 0;
+        Ok(())
     }
 
     /// Reads header lines up to the blank one, or to the end of the frame.
@@ -417,7 +448,7 @@ impl Parser {
             if self.line == b"\r\n" {
                 self.line.clear();
                 self.part_overhead += self.header_bytes;
-                self.ready.push_back(Event::Part(mem::take(&mut self.fields).into_head()?));
+                self.ready.push_back(Event::Part(mem::take(&mut self.fields).into_head(self.parts)?));
                 self.section = Section::Taken;
                 self.matched = LINE_BREAK;
                 self.assumed = LINE_BREAK;
@@ -434,4 +465,8 @@ impl Parser {
         }
         Ok(())
     }
+}
+
+fn incomplete() -> Error {
+    Error::new(Kind::Incomplete).detail("the body ends before the closing delimiter line")
 }

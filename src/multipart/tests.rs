@@ -110,4 +110,6 @@ mod cost;
 mod frame;
 mod headers;
 mod limits;
+mod names;
+mod preamble;
 mod splits;

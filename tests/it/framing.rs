@@ -12,11 +12,10 @@ fn upload() -> Ask {
 fn near_misses() -> Vec<u8> {
     let short = &BOUNDARY[..BOUNDARY.len() - 1];
     format!(
-        "--{BOUNDARY}\r\n\r\n--{short}\r\n--{BOUNDARY}x\r\n-\r\n-{BOUNDARY}\n--{BOUNDARY}--\n\r--{BOUNDARY}\r\r\n\
-         --{BOUNDARY}-\r\n--{BOUNDARY} -\r\n\r\n--{BOUNDARY}\r\r\n--{BOUNDARY}--x\r\n--{short}--\r\n--"
+        "--{BOUNDARY}x\r\n\r\n--{short}\r\n--{BOUNDARY}x\r\n-\r\n-{BOUNDARY}\n--{BOUNDARY}--\n\r--{BOUNDARY}\r\r\n\
+         --{BOUNDARY}-\r\n--{BOUNDARY}- \r\n\r\n--{BOUNDARY}_\r\r\n--{BOUNDARY}-x--\r\n--{short}--\r\n--"
     )
     .into_bytes()
-    .split_off(BOUNDARY.len() + 4)
 }
 
 #[test]
@@ -39,6 +38,79 @@ fn near_misses_of_the_boundary_are_data_wherever_the_body_is_cut_in_two() {
         let reply = connection.reply().expect("a reply");
         assert_eq!(reply.status, 201, "cut at {cut}: {reply:?}");
         assert_eq!(server.stored(1, 2).unwrap(), bytes, "cut at {cut}");
+    }
+}
+
+/// What follows a boundary in a delimiter line that breaks a rule.
+const BROKEN: [&str; 22] = [
+    "\n",
+    "\r",
+    "\rx",
+    "\r\r\n",
+    " \n",
+    "\t\n",
+    " \r",
+    " x\r\n",
+    "\tx\r\n",
+    " --\r\n",
+    "                                                                 \r\n",
+    "--\n",
+    "-- \n",
+    "--\t\n",
+    "--\rx",
+    "--garbage",
+    "--garbage\r\n",
+    "--x",
+    "---",
+    "----\r\n",
+    "-- x\r\n",
+    "--\0\r\n",
+];
+
+#[test]
+fn a_broken_delimiter_line_is_never_content_wherever_the_body_is_cut() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    assert_eq!(connection.ask(&upload()).status, 201);
+    let head = "Content-Disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\n\r\n";
+    let after = format!("\r\n{head}\r\nmore\r\n--{BOUNDARY}--\r\n");
+    for tail in BROKEN {
+        for before in ["", "\r\n", &format!("--{BOUNDARY}\r\n{head}"), &format!("--{BOUNDARY}\r\n{head}content\r\n")] {
+            let body = format!("{before}--{BOUNDARY}{tail}{after}");
+            for ask in [upload().body(body.as_bytes()), upload().body(body.as_bytes()).chunked(1)] {
+                server.assert_refused_on(&mut connection, &ask, 400, INVALID);
+                let reply = connection.ask(&ask);
+                assert!(reply.details().contains("malformed delimiter line"), "{body:?}: {reply:?}");
+            }
+        }
+    }
+    let body = format!("--{BOUNDARY}\r\n{head}content\r\n--{BOUNDARY}--garbage{after}");
+    for cut in 1..body.len() {
+        let mut request = upload().with("Transfer-Encoding", "chunked").head();
+        for piece in [&body[..cut], &body[cut..]] {
+            request.extend_from_slice(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes());
+        }
+        request.extend_from_slice(b"0\r\n\r\n");
+        connection.send(&request).unwrap();
+        let reply = connection.reply().expect("a reply");
+        reply.assert_refusal(400, INVALID);
+        assert!(reply.details().contains("malformed delimiter line"), "cut at {cut}: {reply:?}");
+    }
+    assert_eq!(server.stored(1, 2).unwrap(), b"content", "the stored file is as it was");
+}
+
+#[test]
+fn a_delimiter_line_with_padding_is_a_delimiter() {
+    let server = Server::start();
+    let head = "Content-Disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\n\r\n";
+    for padding in ["", " ", "\t", " \t ", &" ".repeat(63), &" ".repeat(64)] {
+        for end in ["", "\r\n", "\r\nepilogue\n"] {
+            let body = format!("--{BOUNDARY}{padding}\r\n{head}content\r\n--{BOUNDARY}--{padding}{end}");
+            for ask in [upload().body(body.as_bytes()), upload().body(body.as_bytes()).chunked(1)] {
+                assert_eq!(server.connect().ask(&ask).status, 201, "{body:?}");
+                assert_eq!(server.stored(1, 2).unwrap(), b"content");
+            }
+        }
     }
 }
 

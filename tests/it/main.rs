@@ -15,6 +15,7 @@ mod cli;
 mod conditions;
 mod cors;
 mod digests;
+mod clients;
 mod early;
 mod ending;
 mod examples;

@@ -107,7 +107,8 @@ impl Ask {
         let path = format!("/api/v2/clients/{}/attachments/{}?{query}", self.client, self.attachment);
         let mut part = "Content-Disposition: form-data; name=\"file\"".to_owned();
         if let Some(filename) = &self.filename {
-            part.push_str(&format!("; filename=\"{filename}\""));
+            // As browsers write it.
+            part.push_str(&format!("; filename=\"{}\"", filename.replace('"', "%22")));
         }
         if let Some(content_type) = &self.content_type {
             part.push_str(&format!("\r\nContent-Type: {content_type}"));

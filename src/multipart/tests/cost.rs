@@ -11,7 +11,7 @@ fn address(bytes: &Bytes) -> Range<usize> {
 
 #[test]
 fn data_is_a_slice_of_the_frame_or_of_the_delimiter() {
-    let text = "x\r\n--b\r\rdata\r\n--bX\r\n\r\n--more\r\r\n-".repeat(20);
+    let text = "x\r\n--b-\rdata\r\n--bX\r\n\r\n--more\r\r\n-".repeat(20);
     let body = Bytes::from(file(&text));
     for size in 1..100 {
         let mut parser = Parser::new(&boundary("b"), Limits::default());
@@ -25,7 +25,7 @@ fn data_is_a_slice_of_the_frame_or_of_the_delimiter() {
                 let at = address(&data);
                 let within = |whole: &Range<usize>| whole.start <= at.start && at.end <= whole.end;
                 // The one thing that is ever copied: the rest of a delimiter's line, cut by a frame, that was none.
-                assert!(within(&place) || within(&delimiter) || data == "\r" || data == "-", "{data:?}");
+                assert!(within(&place) || within(&delimiter) || data == "-", "{data:?}");
             }
         }
     }
@@ -33,9 +33,7 @@ fn data_is_a_slice_of_the_frame_or_of_the_delimiter() {
 
 #[test]
 fn a_hostile_body_makes_no_more_events_than_it_has_frames() {
-    for pattern in
-        ["\r", "-", "\r\n", "\r\n-", "\r\n--", "\r\n--bX", "\r\n--b-", "\r\n--b--X", "\r\n--b\r", "--b", "\n"]
-    {
+    for pattern in ["\r", "-", "\r\n", "\r\n-", "\r\n--", "\r\n--bX", "\r\n--b-X", "\r\n--b-", "--b", "\n"] {
         let length = if pattern.len() == 1 { 16 << 20 } else { 1 << 20 };
         for size in [64 << 10, length] {
             let text = Bytes::from(pattern.repeat(length / pattern.len()));

@@ -106,6 +106,7 @@ pub const CASES: &[Case] = &[
     stored("content like a boundary", |ask| ask.bytes = b"\r\n--a-boundary-of-the-test\r\n--".repeat(50)),
     stored("no filename", |ask| ask.filename = None),
     stored("a filename in other letters", |ask| ask.filename = Some("résumé 📎.pdf".to_owned())),
+    stored("a filename with quotes", |ask| ask.filename = Some("say \"hi\", 100%.pdf".to_owned())),
     stored("the longest filename", |ask| ask.filename = Some("n".repeat(255))),
     stored("a content type", |ask| ask.content_type = Some("text/html; charset=utf-8".to_owned())),
     stored("the longest content type", |ask| ask.content_type = Some(format!("a/{}", "b".repeat(253)))),
