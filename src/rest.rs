@@ -3,29 +3,26 @@
 //! reply becomes the documented envelope. What an upload means is decided in `rpc` and `upload`, not here.
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
-use futures_util::{Stream, stream};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use http_body::Frame;
-use http_body_util::BodyExt;
 
 use crate::attachment::Digest;
 use crate::audit::{Action, Entry};
 use crate::envelope;
 use crate::error::{Error, Kind, Result};
-use crate::multipart::{Boundary, Event, Limits, Parser, PartHead};
-use crate::pb::upload_attachment_request::Message;
-use crate::pb::{Attachment, UPLOAD_ROUTE, UploadAttachmentRequest, UploadFinish, UploadHeader};
+use crate::multipart::{Boundary, Limits, Parser};
+use crate::pb::{Attachment, UPLOAD_ROUTE, UploadHeader};
 use crate::rpc::{self, Admitted, Attachments};
 use crate::telemetry::{Door, Method, RequestId, Trail};
 
+mod body;
+mod chunks;
 mod conditions;
 mod dictionary;
 mod digests;
@@ -33,11 +30,10 @@ mod near_miss;
 pub mod openapi;
 mod target;
 
+use body::Form;
+use chunks::Chunks;
 use digests::Digests;
 use target::target;
-
-/// The name of the part that holds the content.
-const FILE: &str = "file";
 
 /// What a multipart body may have beyond the content, in bytes: enough for all that the parser's limits permit. A declared
 /// length past the largest upload and this is refused before the body is read.
@@ -85,10 +81,10 @@ async fn serve(
 ) -> Result<Attachment> {
     let (parts, body) = request.into_parts();
     // The headers are slices of the buffer that they were read into, which is free for the body once they are gone.
-    let (admitted, parser, header, digests) = admit(attachments, entry, path, parts).await?;
+    let (admitted, form, header) = admit(attachments, entry, path, parts).await?;
     let admitted = admitted.at_most(http_body::Body::size_hint(&body).upper());
     // In a box, since every future that it is handed down through would have room for all of it, twice.
-    let messages = Box::pin(transcode(body, parser, header, digests));
+    let messages = Box::pin(body::transcode(body, form, header));
     let stored = attachments.upload(admitted, messages).await?;
     stored.attachment.ok_or_else(|| Error::internal("an upload was stored without an attachment"))
 }
@@ -100,7 +96,7 @@ async fn admit(
     entry: &Entry,
     path: Result<RawPathParams, RawPathParamsRejection>,
     mut parts: Parts,
-) -> Result<(Admitted, Parser, UploadHeader, Digests)> {
+) -> Result<(Admitted, Form, UploadHeader)> {
     let trail = parts.extensions.remove::<Trail>().ok_or_else(|| Error::internal("a request without a trail"))?;
     trail.asks_for(Method::Upload);
     let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
@@ -120,7 +116,8 @@ async fn admit(
     header.sha256 = digests.file().map(bytes);
     unencoded(&parts.headers)?;
     fits(&parts.headers, attachments.uploads().config().max_upload_size)?;
-    Ok((admitted, Parser::new(&boundary, Limits::default()), header, digests))
+    let chunks = Chunks::announced(&parts.headers, parts.uri.query().unwrap_or_default())?;
+    Ok((admitted, Form { parser: Parser::new(&boundary, Limits::default()), chunks, digests }, header))
 }
 
 fn created(attachment: &Attachment) -> Response {
@@ -176,80 +173,5 @@ fn fits(headers: &HeaderMap, max_upload_size: u64) -> Result<()> {
             Err(Error::new(Kind::TooLarge).detail(format!("at most {max_upload_size} bytes are permitted")))
         }
         _ => Ok(()),
-    }
-}
-
-/// A multipart body on its way to becoming messages.
-struct Transcoding {
-    body: Body,
-    parser: Parser,
-    digests: Digests,
-    /// Until the file part has been seen, and then nothing.
-    header: Option<UploadHeader>,
-}
-
-/// The messages of the upload that a multipart body is: the header when its `file` part begins, its bytes, and the finish
-/// when the closing boundary was seen and the body has ended well.
-fn transcode(
-    body: Body,
-    parser: Parser,
-    header: UploadHeader,
-    digests: Digests,
-) -> impl Stream<Item = Result<UploadAttachmentRequest>> {
-    // In a box, since the stream and each of its steps would have room for it.
-    let begun = Box::new(Transcoding { body, parser, digests, header: Some(header) });
-    stream::try_unfold(Some(begun), async |state| {
-        let Some(mut state) = state else {
-            return Ok(None);
-        };
-        let message = state.next().await?;
-        let next = (!matches!(message, Message::Finish(_))).then_some(state);
-        Ok(Some((UploadAttachmentRequest { message: Some(message) }, next)))
-    })
-}
-
-impl Transcoding {
-    async fn next(&mut self) -> Result<Message> {
-        loop {
-            match self.parser.next()? {
-                Some(Event::Part(part)) if part.name == FILE => return self.file(part).map(Message::Header),
-                Some(Event::Part(_)) => self.parser.skip_part(),
-                Some(Event::Data(bytes)) => return Ok(Message::Chunk(bytes)),
-                Some(Event::PartEnd | Event::Closed) => {}
-                None => match self.body.frame().await {
-                    Some(Ok(frame)) => match frame.into_data().map_err(Frame::into_trailers) {
-                        Ok(bytes) => {
-                            self.digests.data(&bytes);
-                            self.parser.push(bytes);
-                        }
-                        Err(Ok(trailer)) => self.digests.trailer(&trailer)?,
-                        Err(Err(_)) => {}
-                    },
-                    Some(Err(error)) => {
-                        return Err(Error::new(Kind::Incomplete).detail("the body was cut short").because(error));
-                    }
-                    None => {
-                        self.parser.finish()?;
-                        return self.finish();
-                    }
-                },
-            }
-        }
-    }
-
-    fn file(&mut self, part: PartHead) -> Result<UploadHeader> {
-        let mut header = self.header.take().ok_or_else(|| Error::invalid_field(FILE, "must be given once"))?;
-        header.filename = part.filename.unwrap_or_default();
-        header.content_type = part.content_type.unwrap_or_default();
-        Ok(header)
-    }
-
-    /// The body has ended well, and the parser has seen its closing boundary.
-    fn finish(&mut self) -> Result<Message> {
-        let sha256 = self.digests.finish()?.map(bytes);
-        match self.header {
-            None => Ok(Message::Finish(UploadFinish { size: None, sha256 })),
-            Some(_) => Err(Error::invalid_field(FILE, "the form has no part of this name")),
-        }
     }
 }

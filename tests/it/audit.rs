@@ -115,7 +115,7 @@ fn each_upload_over_rest_is_one_line() {
             "nonsense",
             400,
             upload().body(b"nonsense"),
-            json!([who, on, {"outcome": "refused", "reason": "INCOMPLETE_UPLOAD", "why": null}]),
+            json!([who, on, {"outcome": "refused", "reason": "INVALID_REQUEST", "why": null}]),
         ),
     ] {
         let mut connection = server.connect();

@@ -11,11 +11,13 @@
 mod harness;
 
 mod audit;
+mod chunks;
 mod cli;
+mod clients;
 mod conditions;
 mod cors;
+mod culprit;
 mod digests;
-mod clients;
 mod early;
 mod ending;
 mod examples;
