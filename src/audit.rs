@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::auth::Principal;
+use crate::auth::{Caller, Principal, Refused};
 use crate::error::{Error, Kind};
 use crate::origin::Origin;
 use crate::telemetry::{Door, RequestId};
@@ -57,7 +57,7 @@ struct Line {
 
 #[derive(Default)]
 struct About {
-    caller: Option<Principal>,
+    caller: Option<Caller>,
     asked: Option<Asked>,
     written: bool,
 }
@@ -94,7 +94,8 @@ impl Entry {
 
     /// The request comes from this caller.
     pub fn called(&self, caller: &Principal) {
-        self.0.about().caller = Some(caller.clone());
+        let (issuer, subject) = (caller.issuer().to_owned(), Some(caller.subject().to_owned()));
+        self.0.about().caller = Some(Caller { issuer, subject });
     }
 
     /// What was asked for has happened.
@@ -118,6 +119,10 @@ impl Entry {
         };
         // The caller is told less of a token than we know. The cause of any other failure belongs into the log.
         let of_token = matches!(error.kind(), Kind::TokenMissing | Kind::TokenInvalid | Kind::TokenExpired);
+        // An operator can ask whoever sent a token that is signed and all the same refused.
+        if let Some(caller) = Refused::caller(error) {
+            self.0.about().caller = Some(caller.clone());
+        }
         let why = error.log_source().filter(|_| of_token).unwrap_or_else(|| error.public_details().into_owned());
         self.0.write_once(&End { outcome, reason: row.reason, why: Some(&why), late: false });
     }
@@ -145,8 +150,8 @@ impl Line {
             outcome = end.outcome,
             reason = end.reason,
             why = end.why,
-            issuer = caller.map(Principal::issuer),
-            subject = caller.map(Principal::subject),
+            issuer = caller.map(|caller| caller.issuer.as_str()),
+            subject = caller.and_then(|caller| caller.subject.as_deref()),
             client_id = asked.map(|asked| asked.client),
             attachment_id = asked.map(|asked| asked.attachment),
             project_id = asked.and_then(|asked| asked.project),

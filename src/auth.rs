@@ -11,23 +11,26 @@ mod check;
 mod claims;
 mod config;
 mod fetch;
+mod grants;
 mod inspect;
 mod issuer;
 mod json;
 mod keyring;
 mod keys;
 mod mint;
+mod misses;
 mod principal;
 mod seen;
 mod times;
 mod token;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future;
 
 pub use certificate::{Certificates, Peer};
+pub use check::{Caller, Refused};
 pub use config::{Config, IssuerConfig, LoadError};
 pub use inspect::{Report, Verdict};
 pub use keyring::{Freshness, KeysState};
@@ -149,12 +152,12 @@ impl Verifier {
         let fingerprint = Fingerprint::of(token);
         if let Some(found) = self.seen.get(&fingerprint).filter(|found| self.stands(found)) {
             self.remembered.fetch_add(1, Ordering::Relaxed);
-            found.window.check(now, self.limits)?;
+            found.check(now, self.limits)?;
             return Ok(found.principal);
         }
         self.verified.fetch_add(1, Ordering::Relaxed);
         let found = self.judge(token).await.map_err(Error::from)?;
-        found.window.check(now, self.limits)?;
+        found.check(now, self.limits)?;
         self.seen.insert(fingerprint, found.clone());
         Ok(found.principal)
     }
@@ -172,7 +175,7 @@ impl Verifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Refusal::new(Check::Form, TOO_LONG).into());
         }
-        let parts = Parts::of(token).ok_or_else(|| Refusal::new(Check::Form, "the token does not have three parts"))?;
+        let parts = Parts::of(token).ok_or_else(|| Refusal::new(Check::Form, token::other_form(token)))?;
         let of = |part: &'static str| {
             move |fault: Fault| Refusal::new(Check::Form, format!("the token's {part} {}", fault.as_str()))
         };
@@ -188,30 +191,49 @@ impl Verifier {
         let (index, issuer) = index.and_then(|index| Some((index, self.issuers.get(index)?))).ok_or(unknown)?;
         issuer.check_header(&header)?;
         let generation = self.signed(issuer, &header, &parts).await?;
-        let principal = issuer.read(&claims)?;
-        Ok(Found { principal, window: Window::of(&claims)?, issuer: index, generation })
+        let read = || Ok((issuer.read(&claims)?, Window::of(&claims)?));
+        let (principal, window) =
+            read().map_err(|refusal: Refusal| refusal.of(&issuer.name, issuer.subject(&claims)))?;
+        Ok(Found { principal, window, issuer: index, generation })
     }
 
     /// Looks for a key under which the signature holds, among those that are known, and then among newer ones.
     async fn signed(&self, issuer: &Issuer, header: &Members, parts: &Parts<'_>) -> Result<u64, Unjudged> {
         let ring = &issuer.ring;
-        let mark = ring.mark();
+        let (mark, kid) = (ring.mark(), header.string("kid"));
         let mut held = ring.held();
         loop {
             let checked = issuer.check_signature(&held, header, parts);
             let is_usable = ring.is_usable(&held);
-            let refusal = match checked {
+            let (refusal, is_known) = match checked {
                 Ok(()) if is_usable => return Ok(held.generation),
                 Err(Unsigned::Refused(refusal)) => return Err(refusal.into()),
-                Ok(()) => None,
-                Err(Unsigned::Unknown(refusal)) => Some(refusal),
+                Ok(()) => (None, false),
+                Err(Unsigned::Unknown(refusal)) => (Some(refusal), false),
+                Err(Unsigned::Replaced(refusal)) => (Some(refusal), true),
             };
+            if let Some(refusal) = refusal.clone().filter(|_| is_usable && ring.has_missed(kid)) {
+                return Err(refusal.into());
+            }
             match (ring.newer(&held, mark).await, refusal) {
                 (Ok(newer), _) => held = newer,
-                (Err(NoneNewer::Told), Some(refusal)) if is_usable => return Err(refusal.into()),
+                (Err(NoneNewer::Told), Some(refusal)) if is_usable => {
+                    ring.missed(kid, is_known || refusal.check == Check::Signature);
+                    return Err(refusal.into());
+                }
+                // The key that it names is there and does not verify it. That it was replaced just now is the rare case.
+                (Err(NoneNewer::Untold), Some(refusal)) if is_usable && is_known => return Err(refusal.into()),
                 (Err(_), _) => return Err(Unjudged::WithoutKeys(issuer.name.clone())),
             }
         }
+    }
+}
+
+impl Found {
+    /// Checks the token as of `now`.
+    fn check(&self, now: Duration, limits: Limits) -> Result<(), Refusal> {
+        let of = |refusal: Refusal| refusal.of(self.principal.issuer(), Some(self.principal.subject()));
+        self.window.check(now, limits).map_err(of)
     }
 }
 

@@ -1,5 +1,5 @@
 //! The command line: one subcommand, one function, one exit code. 0 is success, 1 a failure while running, 2 a command or
-//! a configuration that is wrong, 3 a request that may succeed later.
+//! a configuration that is wrong, 3 a request that may succeed later, 4 a token that is accepted and grants nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,7 @@ const EXIT_CODES: &str = "Exit codes:
   1  failed
   2  the command or the configuration is wrong
   3  try again later (`register` and `upload`)
+  4  the token is accepted and grants nothing (`token inspect`)
 A reader of standard output that closes its pipe is no failure, but ends `gc` and `verify` with 1.";
 
 /// Takes file attachments over REST and gRPC and streams them into the storage that is configured.

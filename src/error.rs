@@ -354,6 +354,11 @@ impl Error {
         self.0.unsettled
     }
 
+    /// The cause, if it is of this type.
+    pub fn source_as<T: StdError + 'static>(&self) -> Option<&T> {
+        self.0.source.as_deref()?.downcast_ref()
+    }
+
     /// What kind of failure this is.
     pub fn kind(&self) -> Kind {
         self.0.kind

@@ -75,22 +75,62 @@ pub(super) struct Refusal {
     /// The first check that failed.
     pub(super) check: Check,
     pub(super) why: Cow<'static, str>,
+    /// Who sent the token, if its signature is valid.
+    pub(super) caller: Option<Caller>,
 }
+
+/// Who sent a token whose signature is valid and which is refused all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The configured issuer.
+    pub issuer: String,
+    /// The subject, if the token has one.
+    pub subject: Option<String>,
+}
+
+/// The source of the error that a refused token becomes: why it is refused, for the log, and by whom it was sent.
+#[derive(Debug)]
+pub struct Refused {
+    why: Cow<'static, str>,
+    caller: Option<Caller>,
+}
+
+impl Refused {
+    /// Who sent the token, if `error` is about one whose signature is valid.
+    pub fn caller(error: &Error) -> Option<&Caller> {
+        error.source_as::<Refused>()?.caller.as_ref()
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 impl Refusal {
     /// The token fails a check.
     pub(super) fn new(check: Check, why: impl Into<Cow<'static, str>>) -> Refusal {
-        Refusal { kind: Kind::TokenInvalid, check, why: why.into() }
+        Refusal { kind: Kind::TokenInvalid, check, why: why.into(), caller: None }
+    }
+
+    /// The same, of a token that this caller sent.
+    pub(super) fn of(self, issuer: &str, subject: Option<&str>) -> Refusal {
+        let caller = Caller { issuer: issuer.to_owned(), subject: subject.map(str::to_owned) };
+        Refusal { caller: Some(caller), ..self }
     }
 
     /// The token was good once.
     pub(super) fn expired() -> Refusal {
-        Refusal { kind: Kind::TokenExpired, check: Check::Expiry, why: "the token has expired".into() }
+        Refusal { kind: Kind::TokenExpired, check: Check::Expiry, why: "the token has expired".into(), caller: None }
     }
 }
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
-        Error::new(refusal.kind).because(refusal.why.into_owned())
+        let Refusal { kind, why, caller, .. } = refusal;
+        Error::new(kind).because(Refused { why, caller })
     }
 }

@@ -1,6 +1,8 @@
 //! Claims become rights: where an issuer writes what attachd reads, and which shapes are understood. A claim that is absent
-//! grants nothing; one of another shape is an error, so that a mistake in the issuer is seen. This file must not know how
+//! or `null` grants nothing; one of another shape is an error, so that a mistake in the issuer is seen. This file must not know how
 //! claims were verified.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -15,16 +17,23 @@ const RESERVED: [&str; 5] = ["iss", "aud", "exp", "nbf", "iat"];
 /// any other is the name of a member of the claims, whatever characters it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Path {
+    /// As it is configured.
+    name: String,
     first: String,
     rest: Vec<String>,
 }
 
 impl Path {
-    fn parse(name: &str) -> Result<Path, String> {
-        let Some(pointer) = name.strip_prefix('/') else {
-            return match name {
+    /// Reads a configured name.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence.
+    pub(super) fn parse(configured: &str) -> Result<Path, String> {
+        let name = configured.to_owned();
+        let Some(pointer) = configured.strip_prefix('/') else {
+            return match configured {
                 "" => Err("must not be empty".to_owned()),
-                name => Ok(Path { first: name.to_owned(), rest: Vec::new() }),
+                first => Ok(Path { name, first: first.to_owned(), rest: Vec::new() }),
             };
         };
         let mut names = pointer.split('/').map(|name| {
@@ -36,19 +45,20 @@ impl Path {
         });
         let first = names.next().transpose()?.filter(|first| !first.is_empty());
         let first = first.ok_or_else(|| "must not be empty".to_owned())?;
-        Ok(Path { first, rest: names.collect::<Result<_, _>>()? })
+        Ok(Path { name, first, rest: names.collect::<Result<_, _>>()? })
     }
 
-    /// The claim, if the token has it.
-    fn find<'a>(&self, claims: &'a Members) -> Option<&'a Value> {
-        self.rest.iter().try_fold(claims.get(&self.first)?, |value, name| match value {
+    /// The claim, if the token has it. `null` is how some issuers write that there is none.
+    pub(super) fn find<'a>(&self, claims: &'a Members) -> Option<&'a Value> {
+        let found = self.rest.iter().try_fold(claims.get(&self.first)?, |value, name| match value {
             Value::Object(members) => members.get(name),
             // RFC 6901 §4: digits without leading zeros.
             Value::Array(items) if name == "0" || !name.starts_with(['0', '+']) => {
                 items.get(name.parse::<usize>().ok()?)
             }
             _ => None,
-        })
+        });
+        found.filter(|value| !value.is_null())
     }
 
     /// Writes a claim, and the objects around it.
@@ -59,6 +69,20 @@ impl Path {
             .rev()
             .fold(value, |value, name| Value::Object([(name.clone(), value)].into_iter().collect()));
         merge(claims, self.first.clone(), value);
+    }
+
+    /// Whether the claim is this text, or a list with this text in it.
+    pub(super) fn has(&self, claims: &Members, value: &str) -> bool {
+        match self.find(claims) {
+            Some(Value::String(text)) => text == value,
+            Some(Value::Array(items)) => items.iter().any(|item| item.as_str() == Some(value)),
+            _ => false,
+        }
+    }
+
+    /// The name as it is configured.
+    pub(super) fn as_str(&self) -> &str {
+        &self.name
     }
 
     /// Whether one of two claims stands within the other, or where the other stands.
@@ -117,18 +141,24 @@ impl Paths {
         })
     }
 
+    /// The claims that grant rights, each with the right and its configured name.
+    pub(super) fn granting(&self) -> [(&'static str, &Path); 4] {
+        let Paths { scopes, clients, projects, portfolios, .. } = self;
+        [("scopes", scopes), ("clients", clients), ("projects", projects), ("portfolios", portfolios)]
+    }
+
     /// Who the caller is, if the claims say so in a way that can stand in records and logs.
     pub(super) fn subject<'a>(&self, claims: &'a Members) -> Option<&'a str> {
         self.subject.find(claims)?.as_str().filter(|subject| is_subject(subject))
     }
 
-    /// What the claims grant.
+    /// What the claims grant. `names` are further names of scopes.
     ///
     /// # Errors
     /// Which claim is malformed, in words for the log.
-    pub(super) fn rights(&self, claims: &Members) -> Result<Rights, &'static str> {
+    pub(super) fn rights(&self, claims: &Members, names: &BTreeMap<String, Scope>) -> Result<Rights, &'static str> {
         Ok(Rights {
-            scopes: scopes(self.scopes.find(claims)).ok_or("the token's scopes claim is malformed")?,
+            scopes: scopes(self.scopes.find(claims), names).ok_or("the token's scopes claim is malformed")?,
             clients: ids(self.clients.find(claims)).ok_or("the token's clients claim is malformed")?,
             projects: ids(self.projects.find(claims)).ok_or("the token's projects claim is malformed")?,
             portfolios: ids(self.portfolios.find(claims)).ok_or("the token's portfolios claim is malformed")?,
@@ -138,20 +168,21 @@ impl Paths {
 
 /// Reads a scopes claim: names between spaces, or an array of names. Names that attachd does not know are skipped, for
 /// the same token may serve other services. An absent claim allows nothing; any other shape is `None`.
-fn scopes(claim: Option<&Value>) -> Option<Vec<Scope>> {
+fn scopes(claim: Option<&Value>, names: &BTreeMap<String, Scope>) -> Option<Vec<Scope>> {
+    let scope = |name: &str| names.get(name).copied().or_else(|| Scope::from_name(name));
     match claim {
         None => Some(Vec::new()),
-        Some(Value::String(names)) => Some(names.split(' ').filter_map(Scope::from_name).collect()),
+        Some(Value::String(names)) => Some(names.split(' ').filter_map(scope).collect()),
         Some(Value::Array(names)) => {
             let names = names.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?;
-            Some(names.into_iter().filter_map(Scope::from_name).collect())
+            Some(names.into_iter().filter_map(scope).collect())
         }
         Some(_) => None,
     }
 }
 
-/// Reads a claim of ids: one, or an array of them; or `"*"`, or `["*"]`. An absent claim grants nothing; any other shape,
-/// `null` included, is `None`.
+/// Reads a claim of ids: one, or an array of them; or `"*"`, or `["*"]`. An absent claim grants nothing; any other shape
+/// is `None`.
 fn ids(claim: Option<&Value>) -> Option<Ids> {
     let is_star = |value: &Value| value.as_str() == Some("*");
     match claim {

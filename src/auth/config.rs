@@ -1,6 +1,7 @@
 //! What users write about tokens, and what is wrong with it in plain words. This file must not know what a key source
 //! holds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::units;
 
 use super::certificate::CertificateConfig;
-use super::claims::Paths;
+use super::claims::{Path as ClaimPath, Paths};
 use super::fetch::Provider;
+use super::grants::Grant;
 use super::keys::{self, Form};
-use super::principal::{Ids, Rights, Scope, is_subject};
+use super::principal::Scope;
 
 /// The largest clock difference that is forgiven, and the default.
 const MAX_LEEWAY: Duration = Duration::from_secs(60);
@@ -82,8 +84,9 @@ pub struct KeysConfig {
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub timeout: Duration,
-    /// How soon a provider is asked again when a token names a key that is not known, from `100ms` to `60s`. Such requests
-    /// wait for the answer, up to 256 of them for an issuer. Default `1s`.
+    /// How soon a provider is asked again when no known key verifies a token, from `100ms` to `60s`. Such requests wait for
+    /// the answer, up to 256 of them for an issuer. A key that the provider does not have is asked for ever more rarely, at
+    /// last each `refresh`, and the requests between are refused at once. Default `1s`.
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub cooldown: Duration,
@@ -98,6 +101,11 @@ pub struct IssuerConfig {
     pub issuer: String,
     /// The names by which a token's `aud` may address this service (RFC 7519 §4.1.3). At least one, none empty.
     pub audience: Vec<String>,
+    /// The claim whose value must be one of `audience`: a name or a JSON pointer, as in `[auth.issuers.claims]`. For an issuer
+    /// whose tokens have no `aud`, such as Amazon Cognito's access tokens with `client_id`. Then whoever is given such a
+    /// token for another service can use it here. Default `aud`.
+    #[serde(default)]
+    pub audience_claim: Option<String>,
     /// The accepted `alg` values, case-sensitive: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256,
     /// ES384, EdDSA. At least one. `Ed25519` (RFC 9864) means the same as `EdDSA`, here and in a token. HS* go with `hmac_secret_file` and only with it.
     pub algorithms: Vec<String>,
@@ -140,30 +148,14 @@ pub struct IssuerConfig {
     /// Under which names the issuer writes what attachd reads.
     #[serde(default)]
     pub claims: ClaimNames,
-    /// Rights of single subjects, for tokens that cannot carry them. Default none.
+    /// What the issuer calls the scopes, where it cannot use their names: a name of the issuer on the left, the scope that it
+    /// stands for on the right, such as `"attachd/attachments.write" = "attachments:write"`. The scopes' own names are
+    /// accepted as well. Default none.
+    #[serde(default)]
+    pub scope_names: BTreeMap<String, Scope>,
+    /// Rights by subject, group or role, for tokens that cannot carry them. Default none.
     #[serde(default)]
     pub grants: Vec<Grant>,
-}
-
-/// One `[[auth.issuers.grants]]` table: what one subject may do. It stands in place of the claims that grant rights, which
-/// are not looked at in the tokens of this subject.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Grant {
-    /// The subject, compared byte by byte: 1 to 255 bytes without control characters. Each at most once for an issuer.
-    pub subject: String,
-    /// What it may do. Default nothing.
-    #[serde(default)]
-    pub scopes: Vec<Scope>,
-    /// For which clients: a list of ids, or `"*"` for all. Default none.
-    #[serde(default)]
-    pub clients: Ids,
-    /// For which projects, likewise.
-    #[serde(default)]
-    pub projects: Ids,
-    /// For which portfolios, likewise.
-    #[serde(default)]
-    pub portfolios: Ids,
 }
 
 /// The `[auth.issuers.claims]` table: where the claims stand. Each is the name of a claim, or, where it begins with `/`, a
@@ -350,9 +342,19 @@ impl IssuerConfig {
             return wrong("types", "must not name an empty type");
         }
         Paths::parse(&self.claims, &format!("{at}.claims"))?;
+        self.audience_path(at)?;
+        if self.scope_names.keys().any(String::is_empty) {
+            return wrong("scope_names", "must not have an empty name");
+        }
         Grant::check(&self.grants, &format!("{at}.grants"))?;
         let source = self.source(at)?;
         Ok((source, self.parsed_algorithms(at)?))
+    }
+
+    /// Where a token says whom it is for.
+    pub(super) fn audience_path(&self, at: &str) -> Result<ClaimPath, LoadError> {
+        let name = self.audience_claim.as_deref().unwrap_or("aud");
+        ClaimPath::parse(name).map_err(|what| LoadError::new(format!("{at}.audience_claim"), what))
     }
 
     /// The paths of all files that the table names.
@@ -402,7 +404,10 @@ impl IssuerConfig {
         let mut algorithms = Vec::new();
         for name in &self.algorithms {
             let Some(algorithm) = keys::algorithm(name) else {
-                return wrong(format!("`{name}` is not one of {ALGORITHMS}"));
+                return wrong(match keys::unsupported(name) {
+                    Some(why) => why.to_owned(),
+                    None => format!("`{name}` is not one of {ALGORITHMS}"),
+                });
             };
             let is_hmac = algorithm.family() == AlgorithmFamily::Hmac;
             if is_hmac && self.hmac_secret_file.is_none() {
@@ -429,26 +434,4 @@ impl IssuerConfig {
 /// A file as a source of keys, with the key of the configuration that names it.
 fn in_file<'a>(key: &'static str, form: Form, path: Option<&'a Path>) -> Option<(&'static str, Source<'a>)> {
     path.map(|path| (key, Source::File { path, form, key }))
-}
-
-impl Grant {
-    /// What it grants.
-    pub(super) fn rights(&self) -> Rights {
-        let Grant { scopes, clients, projects, portfolios, .. } = self.clone();
-        Rights { scopes, clients, projects, portfolios }
-    }
-
-    /// Looks at the grants of one issuer; `at` is the configuration key of their list.
-    fn check(grants: &[Grant], at: &str) -> Result<(), LoadError> {
-        for (index, grant) in grants.iter().enumerate() {
-            let wrong = |what: String| Err(LoadError::new(format!("{at}[{index}].subject"), what));
-            if !is_subject(&grant.subject) {
-                return wrong("must have 1 to 255 bytes and no control characters".to_owned());
-            }
-            if let Some(first) = grants.iter().take(index).position(|other| other.subject == grant.subject) {
-                return wrong(format!("`{}` is the subject of {at}[{first}] already", grant.subject));
-            }
-        }
-        Ok(())
-    }
 }

@@ -9,10 +9,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::check::Check;
+use super::claims::Path;
 use super::issuer::Issuer;
 use super::keyring::Held;
 use super::keys::shown;
-use super::principal::{Principal, Scope};
+use super::principal::{Ids, Principal, Scope};
 use super::times::{self, Window};
 use super::token::{Members, Parts};
 use super::{Unjudged, Verifier};
@@ -20,6 +21,22 @@ use crate::error::{Error, Result};
 
 /// The longest value of a token that is shown whole, in characters.
 const SHOWN: usize = 200;
+
+/// Under which other names providers write what a right is read from, with the right.
+const OTHER_NAMES: [(&str, &str); 12] = [
+    ("scopes", "scope"),
+    ("scopes", "scp"),
+    ("scopes", "scopes"),
+    ("scopes", "roles"),
+    ("scopes", "permissions"),
+    ("scopes", "groups"),
+    ("scopes", "realm_access"),
+    ("scopes", "resource_access"),
+    ("clients", "client_ids"),
+    ("clients", "clients"),
+    ("projects", "projects"),
+    ("portfolios", "portfolios"),
+];
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +69,10 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What the token grants, where it is accepted.
     pub rights: Vec<(&'static str, String)>,
+    /// What it does not grant, and where that was looked for.
+    pub missing: Vec<String>,
+    /// Whether it permits no operation at all.
+    pub grants_nothing: bool,
     /// The reason of the error table with which a request would be refused.
     pub refused: Option<&'static str>,
 }
@@ -66,7 +87,7 @@ impl Verifier {
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_err(|_| Error::internal("the clock of this machine is before 1970"))?;
         let judged = match self.judge(token).await {
-            Ok(found) => found.window.check(now, self.limits).map(|()| found.principal).map_err(Unjudged::from),
+            Ok(found) => found.check(now, self.limits).map(|()| found.principal).map_err(Unjudged::from),
             Err(unjudged) => Err(unjudged),
         };
         let failed = match &judged {
@@ -84,8 +105,13 @@ impl Verifier {
             Finding { check: check.to_string(), verdict, seen: view.seen(check), why }
         });
         let rights = judged.as_ref().map(rights).unwrap_or_default();
+        let missing = if judged.is_ok() { view.missing() } else { Vec::new() };
+        let grants_nothing = judged.as_ref().is_ok_and(|principal| {
+            let rights = principal.rights();
+            rights.scopes.is_empty() || rights.clients == Ids::default()
+        });
         let refused = judged.err().map(|unjudged| Error::from(unjudged).kind().row().reason);
-        Ok(Report { findings: findings.into(), rights, refused })
+        Ok(Report { findings: findings.into(), rights, missing, grants_nothing, refused })
     }
 }
 
@@ -160,19 +186,27 @@ impl<'a> View<'a> {
             Check::Signature => "(not shown)".to_owned(),
             Check::Audience => {
                 let ours = self.issuer.map(|(_, issuer)| format!("; ours is {}", issuer.audience.join(" or ")));
-                format!("aud {}{}", self.claim("aud"), ours.unwrap_or_default())
+                let theirs = self.read(|issuer, claims| {
+                    let path = &issuer.audience_claim;
+                    Some(format!("{} {}", path.as_str(), show(path.find(claims))))
+                });
+                format!("{}{}", theirs.unwrap_or_else(|| "aud".to_owned()), ours.unwrap_or_default())
             }
-            Check::Subject => match self.read(|issuer, claims| issuer.subject(claims).map(str::to_owned)) {
-                Some(subject) => format!("{subject:?}"),
-                None => "none that can be used".to_owned(),
-            },
+            Check::Subject => {
+                let seen = self.read(|issuer, claims| {
+                    let path = &issuer.paths.subject;
+                    let usable = if issuer.subject(claims).is_some() { "" } else { ": none that can be used" };
+                    Some(format!("{} {}{usable}", path.as_str(), show(path.find(claims))))
+                });
+                seen.unwrap_or_else(|| "none that can be used".to_owned())
+            }
             Check::Claims => {
                 let granted = self.read(|issuer, claims| {
-                    Some(issuer.subject(claims).is_some_and(|subject| issuer.has_grant(subject)))
+                    Some(issuer.subject(claims).is_some_and(|subject| issuer.has_grant(subject, claims)))
                 });
                 match granted {
                     Some(true) => "a grant of the configuration stands in their place".to_owned(),
-                    _ => "scopes, clients, projects, portfolios".to_owned(),
+                    _ => self.granting(),
                 }
             }
             Check::Times => {
@@ -189,6 +223,44 @@ impl<'a> View<'a> {
     fn read<T>(&self, read: impl Fn(&Issuer, &Members) -> Option<T>) -> Option<T> {
         let ((_, issuer), claims) = self.issuer.zip(self.claims.as_ref())?;
         read(issuer, claims)
+    }
+
+    /// The claims that grant rights: the configured name of each, and the value that was found.
+    fn granting(&self) -> String {
+        let claims = self.read(|issuer, claims| {
+            let seen =
+                |(right, path): (&str, &Path)| format!("{right} from {}: {}", path.as_str(), show(path.find(claims)));
+            Some(issuer.paths.granting().map(seen).join("; "))
+        });
+        claims.unwrap_or_else(|| "scopes, clients, projects, portfolios".to_owned())
+    }
+
+    /// The rights that an accepted token does not have because their claims are not there.
+    fn missing(&self) -> Vec<String> {
+        let missing = self.read(|issuer, claims| {
+            if issuer.subject(claims).is_some_and(|subject| issuer.has_grant(subject, claims)) {
+                return None;
+            }
+            let absent = issuer.paths.granting().into_iter().filter(|(_, path)| path.find(claims).is_none());
+            Some(
+                absent
+                    .map(|(right, path)| {
+                        let name = path.as_str();
+                        let others: Vec<_> = OTHER_NAMES
+                            .iter()
+                            .filter(|(of, other)| *of == right && *other != name && claims.get(other).is_some())
+                            .map(|(_, other)| format!("{other} {}", show(claims.get(other))))
+                            .collect();
+                        let hint = match others.is_empty() {
+                            true => String::new(),
+                            false => format!("; the token has {}: set auth.issuers.claims.{right}", others.join(", ")),
+                        };
+                        format!("{right}: the token has no claim {name}{hint}")
+                    })
+                    .collect(),
+            )
+        });
+        missing.unwrap_or_default()
     }
 
     /// A time as people write it, where it is one.
@@ -213,7 +285,10 @@ impl<'a> View<'a> {
 
 /// The keys of an issuer, as far as they help to see which one is missing.
 fn keys(issuer: &Issuer) -> String {
-    let held: &Held = &issuer.ring.held();
+    let (held, origin): (&Held, _) = (&issuer.ring.held(), issuer.ring.origin());
+    if issuer.ring.is_unasked() {
+        return format!("; {origin} was not asked for keys");
+    }
     let state = issuer.ring.state();
     let names: Vec<_> = held
         .keys
@@ -227,7 +302,8 @@ fn keys(issuer: &Issuer) -> String {
     let failure = held.failure.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let unusable = held.why_unusable(None).map(|why| format!("; not usable: {why}")).unwrap_or_default();
-    format!("; the keys at {} are {names}, {}{failure}{unusable}", issuer.ring.origin(), state.freshness.as_str())
+    let fetched = if state.is_fetched { ", fetched just now" } else { "" };
+    format!("; the keys at {origin}{fetched} are {names}, {}{failure}{unusable}", state.freshness.as_str())
 }
 
 /// A value of a token, on one line, without what a terminal would act on.

@@ -1,16 +1,18 @@
 //! One trusted issuer: its keys, which are never tried on a token that names another, and what its claims mean. This file
 //! must not know the clock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::check::{Check, Refusal};
-use super::claims::Paths;
-use super::config::{ALGORITHMS, Grant, IssuerConfig, KeysConfig, LoadError};
+use super::claims::{Path, Paths};
+use super::config::{ALGORITHMS, IssuerConfig, KeysConfig, LoadError};
+use super::grants::Holder;
 use super::keyring::{Held, Keyring};
 use super::keys::{self, Key};
-use super::principal::{Principal, Rights};
+use super::principal::{Principal, Rights, Scope};
 use super::token::{Members, Parts};
 
 /// What a media type begins with that a token's `typ` may leave out (RFC 7515 §4.1.9).
@@ -22,8 +24,10 @@ pub(super) struct Issuer {
     pub(super) name: String,
     pub(super) audience: Vec<String>,
     pub(super) types: Vec<String>,
-    paths: Paths,
-    grants: Vec<Grant>,
+    pub(super) paths: Paths,
+    pub(super) audience_claim: Path,
+    scope_names: BTreeMap<String, Scope>,
+    grants: Vec<(Holder, Rights)>,
     /// Whether `kid` selects among the keys: true of a JWKS, where keys have names.
     named: bool,
     pub(super) ring: Arc<Keyring>,
@@ -34,20 +38,27 @@ pub(super) struct Issuer {
 pub(super) enum Unsigned {
     /// No key of this issuer could make it hold.
     Refused(Refusal),
-    /// None of the keys that are known. It may have been signed with a newer one.
+    /// No key that is known. It may have been signed with a newer one.
     Unknown(Refusal),
+    /// Not the key that has the token's `kid`. That key may have been replaced under the same `kid`.
+    Replaced(Refusal),
 }
 
 impl Issuer {
     /// Reads the keys of one issuer, where they are in a file; `at` is the configuration key of its table.
     pub(super) fn load(config: &IssuerConfig, keys: KeysConfig, at: &str) -> Result<Issuer, LoadError> {
         let (source, algorithms) = config.check(at)?;
+        let grants = config.grants.iter().enumerate();
+        let grants = grants.map(|(index, grant)| Ok((grant.holder(&format!("{at}.grants[{index}]"))?, grant.rights())));
+        let grants = grants.collect::<Result<Vec<_>, LoadError>>()?;
         Ok(Issuer {
             name: config.issuer.clone(),
             audience: config.audience.clone(),
             types: config.types.iter().map(|name| plain_type(name).to_ascii_lowercase()).collect(),
             paths: Paths::parse(&config.claims, &format!("{at}.claims"))?,
-            grants: config.grants.clone(),
+            audience_claim: config.audience_path(at)?,
+            scope_names: config.scope_names.clone(),
+            grants,
             named: source.form().has_key_ids(),
             ring: Keyring::load(&config.issuer, &source, algorithms, keys, at)?,
         })
@@ -71,11 +82,15 @@ impl Issuer {
     pub(super) fn check_signature(&self, held: &Held, header: &Members, parts: &Parts<'_>) -> Result<(), Unsigned> {
         let refused = |why: String| Err(Unsigned::Refused(Refusal::new(Check::Key, why)));
         // `none`, in any spelling, is no `Algorithm` at all.
-        let algorithm = match header.string("alg") {
-            Some(name) => keys::algorithm(name),
-            None => return refused("the token's alg is missing or not text".to_owned()),
+        let Some(name) = header.string("alg") else {
+            return refused("the token's alg is missing or not text".to_owned());
         };
-        let Some(algorithm) = algorithm else { return refused(format!("the token's alg is not one of {ALGORITHMS}")) };
+        let Some(algorithm) = keys::algorithm(name) else {
+            return refused(match keys::unsupported(name) {
+                Some(why) => format!("the token's alg {why}"),
+                None => format!("the token's alg is not one of {ALGORITHMS}"),
+            });
+        };
         let configured = self.ring.algorithms();
         if !configured.contains(&algorithm) {
             let configured: Vec<_> = configured.iter().map(|algorithm| format!("{algorithm:?}")).collect();
@@ -102,15 +117,13 @@ impl Issuer {
                 Refusal::new(check, format!("{why}; the issuer's key set has a key that cannot be used: {unusable}"))
             }
         };
+        let unsigned = if is_own { Unsigned::Replaced } else { Unsigned::Unknown };
         if named.is_empty() {
             return Err(Unsigned::Unknown(refusal(Check::Key, "no key of the issuer has the token's kid")));
         }
         let keys: Vec<_> = named.into_iter().filter(|key| key.algorithms.contains(&algorithm)).collect();
         if keys.is_empty() {
-            return Err(Unsigned::Refused(refusal(
-                Check::Key,
-                "no key of the issuer with the token's kid is for its alg",
-            )));
+            return Err(unsigned(refusal(Check::Key, "no key of the issuer with the token's kid is for its alg")));
         }
         // `jsonwebtoken::decode` would read header, claims and clock a second time, by rules laxer than ours, and put
         // what it read into its errors. Only the primitive is used; its errors mean no more than "does not hold".
@@ -122,13 +135,14 @@ impl Issuer {
             return Ok(());
         }
         let refusal = refusal(Check::Signature, "the token's signature is invalid under the issuer's keys");
-        Err(if is_own { Unsigned::Refused(refusal) } else { Unsigned::Unknown(refusal) })
+        Err(unsigned(refusal))
     }
 
     /// Reads the claims of a token whose signature held, but for its times.
     pub(super) fn read(&self, claims: &Members) -> Result<Principal, Refusal> {
-        if !self.is_addressed_by(claims.get("aud")) {
-            return Err(Refusal::new(Check::Audience, "the token's aud is missing, malformed or not ours"));
+        if !self.is_addressed_by(self.audience_claim.find(claims)) {
+            let name = self.audience_claim.as_str();
+            return Err(Refusal::new(Check::Audience, format!("the token's {name} is missing, malformed or not ours")));
         }
         let subject = self.subject(claims);
         let subject = subject.ok_or(Refusal::new(Check::Subject, "the token's subject is missing or malformed"))?;
@@ -140,20 +154,29 @@ impl Issuer {
         self.paths.subject(claims)
     }
 
-    /// Whether the configuration says what this subject may do.
-    pub(super) fn has_grant(&self, subject: &str) -> bool {
-        self.grants.iter().any(|grant| grant.subject == subject)
+    /// Whether the configuration says what this caller may do.
+    pub(super) fn has_grant(&self, subject: &str, claims: &Members) -> bool {
+        self.granted(subject, claims).next().is_some()
     }
 
-    /// What the configuration grants to this subject by name, or else what the claims grant.
+    /// What the grants of the configuration permit this caller.
+    fn granted<'a>(&'a self, subject: &'a str, claims: &'a Members) -> impl Iterator<Item = &'a Rights> {
+        let is_held = move |holder: &Holder| match holder {
+            Holder::Subject(name) => name == subject,
+            Holder::Value(path, value) => path.has(claims, value),
+        };
+        self.grants.iter().filter(move |(holder, _)| is_held(holder)).map(|(_, rights)| rights)
+    }
+
+    /// What the configuration grants to this caller, or else what the claims grant.
     fn rights(&self, subject: &str, claims: &Members) -> Result<Rights, Refusal> {
-        match self.grants.iter().find(|grant| grant.subject == subject) {
-            Some(grant) => Ok(grant.rights()),
-            None => self.paths.rights(claims).map_err(|why| Refusal::new(Check::Claims, why)),
+        match self.granted(subject, claims).cloned().reduce(Rights::and) {
+            Some(rights) => Ok(rights),
+            None => self.paths.rights(claims, &self.scope_names).map_err(|why| Refusal::new(Check::Claims, why)),
         }
     }
 
-    /// Whether an `aud` claim (a string or an array of nothing but strings, RFC 7519 §4.1.3) names one of our
+    /// Whether an `aud` claim, or the one in its place (a string or an array of nothing but strings, RFC 7519 §4.1.3) names one of our
     /// audiences.
     fn is_addressed_by(&self, audience: Option<&Value>) -> bool {
         let ours = |name: &str| self.audience.iter().any(|audience| audience == name);

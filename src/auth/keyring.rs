@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, Semaphore};
 use super::config::{KeysConfig, LoadError, Source};
 use super::fetch::Fetcher;
 use super::keys::{self, Form, Key, Unusable};
+use super::misses::Misses;
 
 /// How often a file is looked at.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
@@ -37,6 +38,7 @@ pub(super) struct Keyring {
     /// Held by whoever asks the origin, so that it is asked once for all who wait.
     turn: Arc<Mutex<()>>,
     waiting: Semaphore,
+    misses: Misses,
     /// How many times the origin has been asked, the time that is under way included.
     begun: AtomicU64,
     failed: AtomicU64,
@@ -163,6 +165,7 @@ impl Keyring {
             held: ArcSwap::from_pointee(held),
             turn: Arc::new(Mutex::new(())),
             waiting: Semaphore::new(MAX_WAITING),
+            misses: Misses::default(),
             begun: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }))
@@ -186,6 +189,22 @@ impl Keyring {
     /// Whether what is `held` may be used: the origin has said so, and not too long ago.
     pub(super) fn is_usable(&self, held: &Held) -> bool {
         held.confirmed.is_some_and(|(at, _)| at.elapsed() <= self.config.max_age)
+    }
+
+    /// Whether the provider was asked for the key of this `kid` so lately that it is not to be asked for it again.
+    pub(super) fn has_missed(&self, kid: Option<&str>) -> bool {
+        self.misses.has(kid)
+    }
+
+    /// The provider was asked for the key of this `kid`, and does not have it; or has another one than the token's, which
+    /// `is_known` says. A key that nobody knows is asked for ever more rarely. One that is known is asked for after each
+    /// cooldown, so that forged tokens do not keep a key that was replaced under its `kid` from being found.
+    pub(super) fn missed(&self, kid: Option<&str>, is_known: bool) {
+        let KeysConfig { cooldown, refresh, .. } = self.config;
+        // A file is read whenever a token asks for it, since that costs nobody else anything.
+        if let Origin::Provider(_) = self.origin {
+            self.misses.insert(kid, cooldown, if is_known { cooldown } else { refresh });
+        }
     }
 
     /// What is known beyond `held`, which did not suffice for a token that arrived at `mark`. Asks the origin, unless it was
@@ -281,6 +300,11 @@ impl Keyring {
             Origin::File { path, .. } => path.display().to_string(),
             Origin::Provider(fetcher) => fetcher.address().to_owned(),
         }
+    }
+
+    /// Whether the keys are a provider's, and it was not asked for them yet.
+    pub(super) fn is_unasked(&self) -> bool {
+        matches!(self.origin, Origin::Provider(_)) && self.begun.load(Ordering::Relaxed) == 0
     }
 
     /// One attempt. Only ever called by who has the turn.

@@ -53,6 +53,14 @@ pub(super) struct Found {
     pub(super) unusable: Vec<Unusable>,
 }
 
+/// Why this algorithm is none of those that can be configured, if there is more to say than that.
+pub(super) fn unsupported(name: &str) -> Option<&'static str> {
+    match name {
+        "ES512" => Some("ES512 is not supported: have the issuer sign with ES256, ES384, EdDSA or an RSA algorithm"),
+        _ => None,
+    }
+}
+
 /// The algorithm of this name: RFC 7518 §3.1, RFC 8037, and RFC 9864, whose `Ed25519` is `EdDSA` with the one kind of key that
 /// is supported for it.
 pub(super) fn algorithm(name: &str) -> Option<Algorithm> {

@@ -109,6 +109,14 @@ impl Ids {
         }
     }
 
+    /// The ids of both sets.
+    fn and(self, other: Ids) -> Ids {
+        match (self, other) {
+            (Ids::Only(mine), Ids::Only(others)) => Ids::Only([mine, others].concat()),
+            _ => Ids::All,
+        }
+    }
+
     /// The bytes that the set takes on the heap.
     fn weight(&self) -> usize {
         match self {
@@ -194,6 +202,18 @@ pub(super) struct Rights {
     pub(super) clients: Ids,
     pub(super) projects: Ids,
     pub(super) portfolios: Ids,
+}
+
+impl Rights {
+    /// These rights and others together.
+    pub(super) fn and(self, other: Rights) -> Rights {
+        Rights {
+            scopes: [self.scopes, other.scopes].concat(),
+            clients: self.clients.and(other.clients),
+            projects: self.projects.and(other.projects),
+            portfolios: self.portfolios.and(other.portfolios),
+        }
+    }
 }
 
 /// Whoever was authenticated: proof of it, since only `auth` makes one. Cheap to clone.

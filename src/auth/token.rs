@@ -30,6 +30,15 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// Why a text that does not have three parts is no token that can be checked.
+pub(super) fn other_form(token: &str) -> &'static str {
+    match token.matches('.').count() {
+        0 => "the token is opaque, not a JWT: have the provider issue JWT access tokens",
+        4 => "the token is encrypted (JWE): have the provider issue access tokens that are signed JWTs",
+        _ => "the token does not have three parts",
+    }
+}
+
 /// The members of a token's header or claims.
 #[derive(Debug)]
 pub(super) struct Members(Map<String, Value>);

@@ -21,7 +21,7 @@ pub struct Arguments {
 enum Command {
     /// Make a token where a secret or private key is at hand, as `attachd token` without a command does
     Mint(mint::Arguments),
-    /// Explain a token: whose it is, which check it fails, which rights it grants. Exit code 1 where it would be refused
+    /// Explain a token: whose it is, which check it fails, which rights it grants. Exit code 1 if it would be refused, 4 if it grants nothing
     Inspect(inspect::Arguments),
 }
 

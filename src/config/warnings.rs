@@ -61,6 +61,20 @@ impl Config {
                        access tokens rarely reach";
             warn("auth.max_token_lifetime", why.to_owned());
         }
+        for (index, issuer) in self.auth.issuers.iter().enumerate() {
+            if let Some(claim) = issuer.audience_claim.as_deref().filter(|claim| !["aud", "/aud"].contains(claim)) {
+                let why = format!(
+                    "tokens are accepted by `{claim}` in place of `aud`: a token that was issued for another service is \
+                     accepted too, if its `{claim}` is one of `audience`"
+                );
+                warn(&format!("auth.issuers[{index}].audience_claim"), why);
+            }
+            if issuer.audience.iter().any(|name| name == "account") {
+                let why = "`account` is in every token of a Keycloak realm, so every token of the realm is accepted: give \
+                           attachd a client of its own and its tokens an audience mapper";
+                warn(&format!("auth.issuers[{index}].audience"), why.to_owned());
+            }
+        }
         if self.attachments.on_unknown == OnUnknown::Create {
             warn(
                 "attachments.on_unknown",
@@ -196,6 +210,9 @@ mod tests {
             (&[("ATTACHD_GRPC__LISTEN", "192.0.2.1:0")], "grpc.listen"),
             (&[("ATTACHD_REST__TRUSTED_PROXIES", r#"["10.0.0.0/8", "0.0.0.0/0"]"#)], "rest.trusted_proxies"),
             (&[("ATTACHD_GRPC__TRUSTED_PROXIES", r#"["::/0"]"#)], "grpc.trusted_proxies"),
+            (&[("ATTACHD_AUTH__ISSUERS__0__AUDIENCE", r#"["account"]"#)], "auth.issuers[0].audience"),
+            (&[("ATTACHD_AUTH__ISSUERS__0__AUDIENCE", r#"["attachd", "account"]"#)], "auth.issuers[0].audience"),
+            (&[("ATTACHD_AUTH__ISSUERS__0__AUDIENCE_CLAIM", "client_id")], "auth.issuers[0].audience_claim"),
             (&[("ATTACHD_ATTACHMENTS__ON_UNKNOWN", "create")], "attachments.on_unknown"),
             (&[("ATTACHD_STORAGE__SERVICE", "memory")], "storage.service"),
             (&[("ATTACHD_LIMITS__MAX_UPLOAD_TIME", "24h")], "limits.max_upload_time"),
@@ -209,6 +226,8 @@ mod tests {
         for changes in [
             &[("ATTACHD_LIMITS__MAX_UPLOAD_TIME", "23h 59m 59s")][..],
             &[("ATTACHD_LIMITS__IDLE_TIMEOUT", "6h")],
+            &[("ATTACHD_AUTH__ISSUERS__0__AUDIENCE", r#"["accounts", "my-account"]"#)],
+            &[("ATTACHD_AUTH__ISSUERS__0__AUDIENCE_CLAIM", "aud")],
             &[("ATTACHD_REST__TRUSTED_PROXIES", r#"["0.0.0.0/1", "192.0.2.1"]"#)],
             &[("ATTACHD_STORAGE__TIMEOUT", "6h")],
             &[("ATTACHD_LOG__FILTER", "info,attachd=debug")],

@@ -74,7 +74,35 @@ fn each_upload_over_rest_is_one_line() {
             "expired",
             401,
             upload().by(&mint(&expired)),
-            json!([on, {"outcome": "refused", "reason": "TOKEN_EXPIRED", "why": "the token has expired"}]),
+            json!([who, on, {"outcome": "refused", "reason": "TOKEN_EXPIRED", "why": "the token has expired"}]),
+        ),
+        (
+            "foreign-audience",
+            401,
+            upload().by(&limited("aud", json!("other"))),
+            json!([who, on, {"outcome": "refused", "reason": "TOKEN_INVALID",
+                "why": "the token's aud is missing, malformed or not ours"}]),
+        ),
+        (
+            "bad-claims",
+            401,
+            upload().by(&limited("client_ids", json!({}))),
+            json!([who, on, {"outcome": "refused", "reason": "TOKEN_INVALID",
+                "why": "the token's clients claim is malformed"}]),
+        ),
+        (
+            "no-subject",
+            401,
+            upload().by(&limited("sub", json!(7))),
+            json!([{"issuer": ISSUER}, on, {"outcome": "refused", "reason": "TOKEN_INVALID",
+                "why": "the token's subject is missing or malformed"}]),
+        ),
+        (
+            "forged",
+            401,
+            upload().by(&format!("{}AA", &token(&[1])[..token(&[1]).rfind('.').unwrap() + 1])),
+            json!([on, {"outcome": "refused", "reason": "TOKEN_INVALID",
+                "why": "the token's signature is invalid under the issuer's keys"}]),
         ),
         (
             "no-id",
@@ -133,7 +161,7 @@ fn each_upload_over_rest_is_one_line() {
         let from = line["from"].as_str().expect("an address");
         assert!(from.starts_with("127.0.0.1:"), "{line}");
     }
-    assert_eq!(trail(&server).len(), 11);
+    assert_eq!(trail(&server).len(), 15);
 }
 
 #[test]

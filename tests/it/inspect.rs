@@ -66,6 +66,7 @@ fn the_check_that_fails_is_named_with_what_it_saw_and_the_rest_is_left_open() {
     let hs384 = mint_with(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS384), &claims(&[1]), SECRET);
     for (token, check, seen, reason) in [
         ("a.b".to_owned(), "form", "2 parts", "TOKEN_INVALID"),
+        ("a.b.c.d.e".to_owned(), "form", "5 parts", "TOKEN_INVALID"),
         (String::new(), "form", "0 bytes", "TOKEN_INVALID"),
         ("x".repeat(20_000), "form", "20000 bytes", "TOKEN_INVALID"),
         (with("iss", json!("https://other.example")), "issuer", "configured are https://id.example", "TOKEN_INVALID"),
@@ -111,6 +112,8 @@ fn the_reason_is_the_one_that_the_log_of_a_server_gives() {
         (format!("{head}.{body}==.{signature}"), "the token's claims set is base64url with padding (`=`)"),
         (format!("{head}.{body}.{signature}="), "the token's signature is base64url with padding (`=`)"),
         (twice, "the token's claims set has a duplicate member"),
+        ("ory_at_opaque".to_owned(), "the token is opaque, not a JWT: have the provider issue JWT access tokens"),
+        ("a.b.c.d.e".to_owned(), "the token is encrypted (JWE): have the provider issue access tokens that are signed"),
         (with("exp", json!(4_000_000_000_000_u64)), "the token's exp is in milliseconds: it must be in seconds"),
         (with("nbf", json!("soon")), "the token's nbf is not a number of seconds since 1970"),
     ] {
@@ -127,6 +130,69 @@ fn the_reason_is_the_one_that_the_log_of_a_server_gives() {
     let output = inspect(Some(limited), &good);
     assert!(line(&output, "times").ends_with("auth.max_token_lifetime is 30m"), "{output:?}");
     assert_eq!(why(&output), "the token's exp is further away than auth.max_token_lifetime (30m)");
+}
+
+#[test]
+fn each_claim_is_shown_by_its_configured_name_with_the_value_that_was_found() {
+    let output = inspect(None, &token(&[1, 7]));
+    let line = line(&output, "claims");
+    for seen in [
+        "scopes from scope: \"attachments:write ",
+        "clients from client_ids: [1,7]",
+        "projects from project_ids: \"*\"",
+    ] {
+        assert!(line.contains(seen), "{line}");
+    }
+    assert!(said(&output).contains("sub \"tester\""));
+    assert!(!said(&output).contains("missing"));
+}
+
+#[test]
+fn a_token_that_is_accepted_and_grants_nothing_says_what_is_missing_and_ends_with_4() {
+    let changed = |changes: &[(&str, Option<Value>)]| {
+        let mut claims = claims(&[1]);
+        for (name, value) in changes {
+            match value {
+                Some(value) => claims[*name] = value.clone(),
+                None => drop(claims.as_object_mut().unwrap().remove(*name)),
+            }
+        }
+        mint(&claims)
+    };
+    let write = || Some(json!(["attachments:write"]));
+    for (token, code, words) in [
+        (changed(&[("scope", None), ("scp", write())]), 4, "scopes: the token has no claim scope; the token has scp ["),
+        (changed(&[("scope", None), ("roles", write())]), 4, "set auth.issuers.claims.scopes"),
+        (changed(&[("scope", Some(json!(null)))]), 4, "scopes: the token has no claim scope\n"),
+        (changed(&[("scope", Some(json!("openid")))]), 4, "the token is accepted, grants nothing"),
+        (
+            changed(&[("client_ids", None), ("clients", Some(json!([1])))]),
+            4,
+            "clients: the token has no claim client_ids; the token has clients [1]",
+        ),
+        (changed(&[("client_ids", Some(json!([])))]), 4, "the token is accepted, grants nothing"),
+        (changed(&[("project_ids", None)]), 0, "projects: the token has no claim project_ids\n"),
+    ] {
+        let output = inspect(None, &token);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(said(&output).contains(words), "{words}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_provider_that_was_not_asked_for_keys_is_said_not_to_have_been() {
+    let (provider, key) = (Provider::start(), SigningKey::new("key-1"));
+    provider.publish(&[&key]);
+    let auth = || Some(provider.auth("timeout = \"1s\"", "discovery = true"));
+    let mut claims = claims(&[1]);
+    claims["iss"] = provider.url().into();
+    let output = inspect(auth(), &mint(&claims));
+    assert!(line(&output, "key").ends_with("was not asked for keys"), "{output:?}");
+    assert_eq!(why(&output), "the token's alg is HS256, and the issuer's algorithms are ES256");
+    assert!(provider.requests("/jwks").is_empty());
+    assert!(
+        line(&inspect(auth(), &provider.token(&key)), "key").contains(", fetched just now are \"key-1\" for ES256")
+    );
 }
 
 #[test]

@@ -200,7 +200,7 @@ async fn ed25519_is_eddsa_in_a_token_in_the_configuration_and_in_a_key() {
                 assert_refused(&server, &token, "no key of the issuer with the token's kid is for its alg").await;
             }
             assert_accepted(&server, &other.sign(&claims(&[1])), "the other key is as it was").await;
-            for alg in ["ed25519", "ED25519", "Ed448", "ES512", "none"] {
+            for alg in ["ed25519", "ED25519", "Ed448", "ES521", "none"] {
                 let header = json!({"alg": alg, "kid": "e"}).to_string();
                 let token = signed_with(&header, &claims(&[1]).to_string(), &key, Algorithm::EdDSA);
                 assert_refused(&server, &token, "the token's alg is not one of HS256,").await;
@@ -368,4 +368,105 @@ async fn a_token_with_an_id_is_tried_with_the_keys_that_have_none() {
     // An id that a key has selects that key alone.
     let header = jsonwebtoken::Header { kid: Some("a".to_owned()), ..jsonwebtoken::Header::new(Algorithm::ES256) };
     assert_refused(&server, &nameless.sign_with(&header, &claims(&[1])), "the token's signature is invalid").await;
+}
+
+/// A server whose issuer is the one of the harness, with these lines more in its table.
+fn with_issuer(lines: &str) -> Server {
+    let auth = format!(
+        "[[auth.issuers]]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\nalgorithms = [\"HS256\"]\n\
+         hmac_secret_file = \"secret\"\n{lines}\n"
+    );
+    Setup { auth: Some(auth), ..Setup::default() }.start()
+}
+
+/// A token with these claims in place of the harness's; `null` takes a claim away.
+fn changed(changes: &Value) -> String {
+    let mut all = claims(&[1]);
+    let members = all.as_object_mut().unwrap();
+    for (name, value) in changes.as_object().unwrap() {
+        members.insert(name.clone(), value.clone());
+    }
+    members.retain(|_, value| !value.is_null());
+    mint(&all)
+}
+
+/// The statuses of an upload for client 1, for client 2, and for client 1 under project 5.
+fn statuses(server: &Server, token: &str) -> [u16; 3] {
+    [(1, 9, ""), (2, 9, ""), (1, 10, "?project_id=5")].map(|(client, attachment, query)| {
+        let ask = Ask::upload(client, attachment, &Form::file(b"content")).path(query).by(token);
+        server.connect().ask(&ask).status
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_may_have_names_of_its_own_for_the_scopes() {
+    let server = with_issuer(
+        "[auth.issuers.scope_names]\n\"attachd/attachments:write\" = \"attachments:write\"\nuploader = \"attachments:write\"\n\
+         \"attachments.read\" = \"attachments:read\"",
+    );
+    for scope in [
+        json!("openid attachd/attachments:write"),
+        json!(["uploader", "x"]),
+        json!("attachments:write"),
+        json!(["attachd/attachments:write", "attachments.read"]),
+    ] {
+        let token = changed(&json!({ "scope": scope }));
+        assert_accepted(&server, &token, &scope.to_string()).await;
+    }
+    for scope in [json!("attachments.read"), json!("uploaders"), json!("attachd/"), json!("Uploader")] {
+        assert_eq!(statuses(&server, &changed(&json!({ "scope": scope }))), [403, 403, 403], "{scope}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_is_by_subject_or_by_a_value_of_a_claim_and_several_add_up() {
+    let server = with_issuer(
+        "[[auth.issuers.grants]]\nclaim = \"groups\"\nvalue = \"writers\"\nscopes = [\"attachments:write\"]\nclients = [1]\n\
+         [[auth.issuers.grants]]\nclaim = \"/realm/groups\"\nvalue = \"/org/team a\"\nscopes = [\"attachments:write\"]\nclients = [2]\n\
+         [[auth.issuers.grants]]\nclaim = \"projects\"\nvalue = \"five\"\nprojects = [5]\n\
+         [[auth.issuers.grants]]\nsubject = \"robot\"\nscopes = [\"attachments:write\"]\nclients = \"*\"",
+    );
+    let nothing = json!({"scope": null, "client_ids": null, "project_ids": null, "portfolio_ids": null});
+    let with = |changes: Value| {
+        let mut all = nothing.clone();
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        changed(&all)
+    };
+    for (changes, expected) in [
+        (json!({"groups": ["other", "writers"]}), [201, 403, 403]),
+        (json!({"groups": "writers"}), [201, 403, 403]),
+        (json!({"realm": {"groups": ["/org/team a"]}}), [403, 201, 403]),
+        (json!({"groups": ["writers"], "realm": {"groups": ["/org/team a"]}}), [201, 201, 403]),
+        (json!({"groups": ["writers"], "projects": "five"}), [201, 403, 201]),
+        (json!({"groups": ["writers"], "sub": "robot"}), [201, 201, 403]),
+        (json!({"sub": "robot"}), [201, 201, 403]),
+        (json!({"groups": ["Writers", "writers ", "writer"]}), [403, 403, 403]),
+        (json!({"groups": [["writers"]]}), [403, 403, 403]),
+        (json!({"groups": {"writers": true}}), [403, 403, 403]),
+        (json!({"/realm/groups": ["/org/team a"]}), [403, 403, 403]),
+        (json!({}), [403, 403, 403]),
+    ] {
+        assert_eq!(statuses(&server, &with(changes.clone())), expected, "{changes}");
+    }
+    // A grant stands in place of the claims, and without one the claims count.
+    assert_eq!(statuses(&server, &changed(&json!({"groups": ["writers"], "client_ids": [2]}))), [201, 403, 403]);
+    assert_eq!(statuses(&server, &changed(&json!({"client_ids": [2]}))), [403, 201, 403]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_claim_can_stand_in_place_of_aud() {
+    let server = with_issuer("audience_claim = \"client_id\"");
+    assert_accepted(&server, &changed(&json!({"aud": null, "client_id": AUDIENCE})), "no aud").await;
+    assert_accepted(&server, &changed(&json!({"aud": "other", "client_id": ["x", AUDIENCE]})), "another aud").await;
+    let words = "the token's client_id is missing, malformed or not ours";
+    for wrong in [json!(null), json!("other"), json!([]), json!(1), json!([1, AUDIENCE])] {
+        assert_refused(&server, &changed(&json!({ "client_id": wrong })), words).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn es512_is_refused_in_words() {
+    let server = Server::start();
+    let token = signed(r#"{"alg":"ES512"}"#, &claims(&[1]).to_string());
+    assert_refused(&server, &token, "the token's alg ES512 is not supported: have the issuer sign with ES256").await;
 }

@@ -14,11 +14,14 @@ fn a_good_token_becomes_the_principal_it_describes() {
 }
 
 #[test]
-fn an_absent_claim_grants_nothing() {
+fn a_claim_that_is_absent_or_null_grants_nothing() {
     let bare = json!({"iss": ISSUER, "aud": "attachd", "sub": "svc-a", "exp": NOW + 300});
-    let principal = hs256().verdict(&token(&bare), at(NOW)).unwrap();
-    assert!(Scope::ALL.into_iter().all(|scope| !principal.allows(scope)));
-    assert!(!principal.holds_client(1) && !principal.holds_project(1) && !principal.holds_portfolio(1));
+    let null = json!({"scope": null, "client_ids": null, "project_ids": null, "portfolio_ids": null});
+    for claims in [bare.clone(), with(bare, null)] {
+        let principal = hs256().verdict(&token(&claims), at(NOW)).unwrap();
+        assert!(Scope::ALL.into_iter().all(|scope| !principal.allows(scope)));
+        assert!(!principal.holds_client(1) && !principal.holds_project(1) && !principal.holds_portfolio(1));
+    }
 }
 
 #[test]
@@ -33,7 +36,7 @@ fn scopes_are_a_string_or_an_array_and_names_must_match_exactly() {
         assert_eq!(scopes(nothing), []);
     }
     assert_eq!(scopes(json!(["attachments:write attachments:read"])), []);
-    assert_claim_invalid("scope", &[json!(null), json!(1), json!({}), json!(["attachments:write", 1]), json!(true)]);
+    assert_claim_invalid("scope", &[json!(1), json!({}), json!(["attachments:write", 1]), json!([null]), json!(true)]);
 }
 
 #[test]
@@ -53,7 +56,7 @@ fn ids_are_integers_or_their_digits_one_or_several_or_a_star() {
     assert!(!clients(json!([])).holds_client(1));
     for name in ["client_ids", "project_ids", "portfolio_ids"] {
         let wrong =
-            [json!(null), json!(0), json!([0]), json!([-1]), json!([1.0]), json!([1e3]), json!(true), json!({})];
+            [json!([null]), json!(0), json!([0]), json!([-1]), json!([1.0]), json!([1e3]), json!(true), json!({})];
         assert_claim_invalid(name, &wrong);
         let wrong =
             [json!([1, "*"]), json!(["*", "*"]), json!([u64::MAX]), json!([i64::MAX as u64 + 1]), json!([null])];

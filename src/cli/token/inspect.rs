@@ -13,6 +13,9 @@ use crate::auth::{self, Report, Verdict, Verifier};
 /// The most that is read, in bytes. What is longer than a token may be is refused for that.
 const MOST: u64 = 64 * 1024;
 
+/// The exit code for a token that is accepted and permits no operation.
+const GRANTS_NOTHING: u8 = 4;
+
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct Arguments {
@@ -38,6 +41,9 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let report = verifier.inspect(&token, SystemTime::now()).await.map_err(Failure::running)?;
     out::print(&shown(&report))?;
     match report.refused {
+        None if report.grants_nothing => {
+            Err(Failure { code: GRANTS_NOTHING, why: Some("the token grants nothing".to_owned()) })
+        }
         None => Ok(()),
         Some(reason) => Err(Failure::running(format!("the token is refused: {reason}"))),
     }
@@ -78,8 +84,15 @@ fn shown(report: &Report) -> String {
     for (name, what) in &report.rights {
         let _ = writeln!(text, "{name:10} {:7} {what}", "");
     }
+    for what in &report.missing {
+        let _ = writeln!(text, "{:10} {:7} {what}", "missing", "");
+    }
     if report.refused.is_none() {
-        text.push_str("the token is accepted\n");
+        text.push_str(if report.grants_nothing {
+            "the token is accepted, grants nothing\n"
+        } else {
+            "the token is accepted\n"
+        });
     }
     text
 }
