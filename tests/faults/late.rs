@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Form, Server, Setup, eventually, noise, token};
+use crate::harness::{Ask, Form, Server, Setup, eventually, noise, token};
 
 #[test]
 fn a_write_that_hangs_counts_as_abandoned_once_it_is_given_up() {
@@ -18,6 +18,27 @@ fn a_write_that_hangs_counts_as_abandoned_once_it_is_given_up() {
     eventually("no upload is in flight", || server.readiness()["uploads_in_flight"] == 0);
     assert_eq!((count("abandoned"), count("ok")), (1.0, 0.0));
     eventually("nothing is left of it", || server.temporary().is_empty());
+}
+
+#[test]
+fn a_record_that_is_put_after_its_time_has_a_second_line_in_the_audit_trail() {
+    // The thread that commits renames the content first, then the record: that one takes longer than the storage has, and less
+    // than what is late has after that.
+    let delay = "inject=renameat,renameat2:delay_enter=3000000:when=2";
+    let words = ["strace", "-D", "-f", "-e", "trace=renameat,renameat2", "-e", delay, "-o", "/dev/null"];
+    let wrapper = words.iter().map(|word| (*word).to_owned()).collect();
+    let server = Setup { storage: "timeout = \"2s\"\n".to_owned(), wrapper, ..Setup::default() }.start();
+    let reply = server.connect().ask(&Ask::upload(1, 1, &Form::file(b"content")).with("X-Request-Id", "mine"));
+    assert_eq!(reply.status, 503, "{reply:?}");
+    let audit = || {
+        let mut lines = server.events("audit");
+        lines.retain(|line| line["request_id"] == "mine");
+        lines
+    };
+    eventually("its outcome is known", || audit().len() == 2);
+    let told: Vec<_> = audit().iter().map(|line| (line["outcome"].clone(), line.get("late").is_some())).collect();
+    assert_eq!(told, [("unknown".into(), false), ("done".into(), true)]);
+    assert_eq!(server.stored(1, 1).as_deref(), Some(&b"content"[..]));
 }
 
 /// The time of a storage operation.
