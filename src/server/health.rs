@@ -24,13 +24,20 @@ use crate::rpc::{Attachments, Failure};
 /// The names that are asked for.
 const NAMES: [&str; 2] = ["", <AttachmentServiceServer<Attachments> as NamedService>::NAME];
 
-/// The health that one port tells of, the same for all [`NAMES`]. None once its watchers are to go.
+/// The health that one port tells of, the same for all [`NAMES`].
 #[derive(Clone, Debug)]
-pub(super) struct Serving(Arc<watch::Sender<Option<ServingStatus>>>);
+pub(super) struct Serving(Arc<watch::Sender<Current>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    status: ServingStatus,
+    /// Whether watchers are to go, once they were told of the status.
+    ended: bool,
+}
 
 impl Default for Serving {
     fn default() -> Serving {
-        Serving(Arc::new(watch::Sender::new(Some(ServingStatus::NotServing))))
+        Serving(Arc::new(watch::Sender::new(Current { status: ServingStatus::NotServing, ended: false })))
     }
 }
 
@@ -47,12 +54,13 @@ impl Serving {
 
     /// Tells whether requests are served from now on. Watchers are told of changes.
     pub(super) fn set(&self, serves: bool) {
-        self.0.send_replace(Some(if serves { ServingStatus::Serving } else { ServingStatus::NotServing }));
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.0.send_modify(|current| current.status = status);
     }
 
     /// Ends the calls of those who watch, which would go on for ever.
     pub(super) fn end(&self) {
-        self.0.send_replace(None);
+        self.0.send_modify(|current| current.ended = true);
     }
 }
 
@@ -68,7 +76,7 @@ impl HealthProtocol for Serving {
             let failure = request.extensions().get::<Failure>().cloned().unwrap_or_default();
             return Err(failure.leave(error));
         }
-        let status = (*self.0.borrow()).unwrap_or(ServingStatus::NotServing);
+        let status = self.0.borrow().status;
         Ok(Response::new(response(status)))
     }
 
@@ -79,10 +87,13 @@ impl HealthProtocol for Serving {
         let is_known = NAMES.contains(&request.get_ref().service.as_str());
         let told = stream::unfold((self.0.subscribe(), None), move |(mut statuses, last)| async move {
             loop {
-                let status = *statuses.borrow_and_update();
-                let status = status.map(|status| if is_known { status } else { ServingStatus::ServiceUnknown })?;
+                let Current { status, ended } = *statuses.borrow_and_update();
+                let status = if is_known { status } else { ServingStatus::ServiceUnknown };
                 if last != Some(status) {
                     return Some((Ok(response(status)), (statuses, Some(status))));
+                }
+                if ended {
+                    return None;
                 }
                 statuses.changed().await.ok()?;
             }
