@@ -18,6 +18,7 @@ head -c 1 /dev/urandom >"${files[1]}"
 head -c 100K /dev/urandom >"${files[2]}"
 head -c 8M /dev/urandom >"${files[3]}"
 truncate -s 100M "$work/huge.bin"
+truncate -s 100K "$work/zeros.bin"
 id=0
 
 # on SERVER: the clients that follow talk to it.
@@ -98,8 +99,13 @@ no-finish ABORTED INCOMPLETE_UPLOAD
 wrong-size INVALID_ARGUMENT SIZE_MISMATCH
 wrong-digest INVALID_ARGUMENT DIGEST_MISMATCH
 too-big-message INVALID_ARGUMENT INVALID_REQUEST
-compressed UNIMPLEMENTED UNSUPPORTED_COMPRESSION
 EOF
+
+    # Some clients compress only the messages that become smaller.
+    fresh
+    client "$name" MODE=compressed FILE="$work/zeros.bin"
+    answered "$name: compressed" "$(rpc_refused UNIMPLEMENTED UNSUPPORTED_COMPRESSION)"
+    nothing_stored "$name: compressed stores nothing" open "$id"
 
     fresh
     client "$name" CLIENT_ID=43
