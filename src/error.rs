@@ -341,11 +341,9 @@ impl Error {
         self
     }
 
-    /// Marks a failure after which the change that was asked for may have been made all the same, or may yet be made. The
-    /// caller is told so.
+    /// Marks a failure after which the change that was asked for may have been made all the same, or may yet be made.
     pub fn unsettled(mut self) -> Self {
         self.0.unsettled = true;
-        self.0.detail.get_or_insert(Cow::Borrowed("whether the change was made is unknown"));
         self
     }
 
