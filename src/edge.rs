@@ -33,7 +33,7 @@ mod host;
 const CONTINUE: &[u8] = b"100-continue";
 
 /// Up to how many bytes of a refused request's body are read so that the connection can serve the next request. If more are
-/// to come, the client is told to close the connection: many clients send a body to its end otherwise.
+/// to come, the reply asks the client to close the connection: many clients send a body to its end otherwise.
 const QUICK: u64 = 8 << 20;
 
 /// How long the reply waits for the end of a refused body whose length is not known, so that it can say whether the connection

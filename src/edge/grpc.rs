@@ -184,7 +184,7 @@ fn is_grpc(request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// Hands a call to the routes, once the token was found to hold.
+/// Hands a call to the routes if its token is valid.
 async fn route(
     edge: &Edge,
     called: Called,
