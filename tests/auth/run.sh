@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Tokens of other people's making: signed with PyJWT, jose and openssl by every algorithm, and by an OpenID provider that
-# rotates its keys under load.
+# Tokens of other people's making: signed with PyJWT, jose and openssl by every algorithm, by an OpenID provider that rotates its
+# keys under load, and by Keycloak and Hydra, through changes of their keys and outages.
 #   tests/auth/run.sh PATH_TO_ATTACHD
-# Installs what it needs into tests/.env. The last line is `N passed, N failed`; the exit status is 1 if any failed.
+# Installs what it needs into tests/.env, and builds Hydra with the caches of Go. The last line is `N passed, N failed`; the exit status is 1 if any failed.
 set -uo pipefail
 attachd=$(realpath "${1:?usage: run.sh PATH_TO_ATTACHD}")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -34,6 +34,13 @@ verdict() { # NAME WHY: passes where WHY is empty
     fi
 }
 
+report() { # NAME EXIT_STATUS FILE: counts and shows the verdicts that a script of this folder has written to a file
+    grep -E '^(ok|FAIL) ' "$3"
+    passed=$((passed + $(grep -c '^ok ' "$3")))
+    failed=$((failed + $(grep -c '^FAIL ' "$3")))
+    if [ "$2" -ne 0 ] && ! grep -q '^FAIL ' "$3"; then verdict "$1" "$(tail -n 5 "$3")"; fi
+}
+
 abort() {
     verdict "the run itself" "$1"
     echo "$passed passed, $failed failed"
@@ -42,7 +49,7 @@ abort() {
 
 # ---- what is needed ----
 lacking=()
-for tool in curl:curl jq:jq openssl:openssl xxd:xxd node:nodejs npm:npm; do
+for tool in curl:curl jq:jq openssl:openssl xxd:xxd node:nodejs npm:npm mvn:maven java:default-jre-headless go:golang-go gcc:gcc; do
     command -v "${tool%%:*}" >/dev/null || lacking+=("${tool##*:}")
 done
 python3 -c 'import ensurepip, venv' 2>/dev/null || lacking+=(python3-venv)
@@ -51,6 +58,21 @@ if [ ${#lacking[@]} -gt 0 ]; then
         abort "cannot install ${lacking[*]}"
 fi
 mkdir -p "$env_dir"
+# Both take their time on a machine that has nothing of them yet, so they go on beside the checks that do not need them.
+keycloak_version=26.5.6
+get_keycloak() {
+    mvn -q -B -C org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy -DoutputDirectory="$work/fetched" \
+        -Dartifact="org.keycloak:keycloak-quarkus-dist:$keycloak_version:tar.gz" &&
+        tar -xzf "$work/fetched/keycloak-quarkus-dist-$keycloak_version.tar.gz" -C "$work" && rm -r "$work/fetched"
+}
+get_hydra() {
+    nice go build -C "$here/hydra" -tags sqlite,sqlite_omit_load_extension -o "$env_dir/hydra" github.com/ory/hydra/v2
+}
+get_keycloak >"$work/keycloak.get" 2>&1 &
+keycloak_is_here=$!
+get_hydra >"$work/hydra.get" 2>&1 &
+hydra_is_here=$!
+pids+=("$keycloak_is_here" "$hydra_is_here")
 python=$env_dir/python/bin/python
 if ! cmp -s "$here/requirements.txt" "$env_dir/python/requirements.txt"; then
     { python3 -m venv --clear "$env_dir/python" &&
@@ -196,11 +218,25 @@ types = ["at+jwt"]
 discovery = true
 TOML
 BASE_URL=$base timeout -k 5 120 node "$env_dir/node/rotation.mjs" "$work/provider.json" >"$work/rotation" 2>&1
-status=$?
-grep -E '^(ok|FAIL) ' "$work/rotation"
-passed=$((passed + $(grep -c '^ok ' "$work/rotation")))
-failed=$((failed + $(grep -c '^FAIL ' "$work/rotation")))
-if [ $status -ne 0 ] && ! grep -q '^FAIL ' "$work/rotation"; then verdict "the rotation" "$(tail -n 5 "$work/rotation")"; fi
+report "the rotation" $? "$work/rotation"
+
+# ---- Keycloak and Hydra ----
+wait "$keycloak_is_here" || abort "cannot get Keycloak: $(tail -n 5 "$work/keycloak.get")"
+wait "$hydra_is_here" || abort "cannot build Hydra: $(tail -n 5 "$work/hydra.get")"
+# Keycloak mostly waits for its own start, so that Hydra is tried beside it.
+providers() { # NAME PROGRAM_OR_DIRECTORY
+    mkdir "$work/$1"
+    ATTACHD=$attachd WORK=$work/$1 exec timeout -k 30 600 node "$here/providers.mjs" "$@" >"$work/$1.said" 2>&1
+}
+providers keycloak "$work/keycloak-$keycloak_version" &
+keycloak=$!
+providers hydra "$env_dir/hydra" &
+hydra=$!
+pids+=("$keycloak" "$hydra")
+wait "$hydra"
+report "the checks of Hydra" $? "$work/hydra.said"
+wait "$keycloak"
+report "the checks of Keycloak" $? "$work/keycloak.said"
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
