@@ -390,6 +390,11 @@ impl Error {
             .then_some(RETRY_AFTER)
     }
 
+    /// What is wrong, for an operator: the cause, or what the caller is told where there is none.
+    pub fn for_operator(&self) -> String {
+        self.log_source().unwrap_or_else(|| self.public_details().to_string())
+    }
+
     /// The cause, for the log alone, with the causes of the cause.
     pub fn log_source(&self) -> Option<String> {
         let mut link: &dyn StdError = self.0.source.as_deref()?;

@@ -48,7 +48,7 @@ pub enum StartError {
     #[error(transparent)]
     Storage(#[from] OpenError),
     /// The storage cannot do what an upload needs.
-    #[error("storage: {0}")]
+    #[error("storage: {}", .0.for_operator())]
     Unfit(Error),
     /// A key could not be read.
     #[error(transparent)]
@@ -133,7 +133,9 @@ pub async fn check(config: &Config) -> Findings {
     }
     if found.problems.is_empty() {
         match Store::open(&config.storage, config.limits.sizing(), &Metrics::default()) {
-            Ok(store) => found.problems.extend(store.probe().await.err().map(|error| format!("storage: {error}"))),
+            Ok(store) => found
+                .problems
+                .extend(store.probe().await.err().map(|error| format!("storage: {}", error.for_operator()))),
             Err(error) => found.problems.push(error.to_string()),
         }
     }

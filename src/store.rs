@@ -188,7 +188,7 @@ impl Store {
     pub async fn prove(&self) -> Result<()> {
         match &self.backend {
             Backend::Local(_) => Ok(()),
-            Backend::Objects(objects) => objects.prove().await,
+            Backend::Objects(objects) => objects.prove().await.map(drop),
         }
     }
 

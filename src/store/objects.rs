@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use opendal::layers::{RetryLayer, TimeoutLayer};
+use opendal::layers::TimeoutLayer;
 use opendal::options::WriteOptions;
 use opendal::{Buffer, ErrorKind, Operator};
 use tokio::sync::{Mutex, OnceCell};
@@ -19,24 +19,17 @@ use super::commit::Locks;
 use super::failure;
 use super::services::{Compares, Parts, Service};
 use super::steps::{Step, Steps};
-use crate::attachment::{Key, UploadId};
+use crate::attachment::Key;
 use crate::error::{Error, Kind, Result};
 
+mod proof;
 mod sink;
+mod tries;
 
 pub use sink::Sink;
 
-/// How often an operation is tried.
-const TRIES: usize = 3;
-
-/// The pause before the second try; it doubles, and a random part is added to each.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// How much of an operation's time one try has, in tenths: all of them and their pauses fit into it.
-const TENTHS_OF_A_TRY: u32 = 3;
+use proof::TagForm;
+use tries::{LONGEST_PAUSE, PAUSE, Retries, TRIES};
 
 /// A service of OpenDAL's.
 #[derive(Debug)]
@@ -45,15 +38,17 @@ pub struct Objects {
     operator: Operator,
     /// Does not.
     once: Operator,
-    /// Tries again as often as content in parts needs.
+    /// Writes content in parts: each request has the time of a try, but for the one that puts the parts together.
     in_parts: Operator,
     remote: bool,
     names_missing_bucket: bool,
     compares: Compares,
     /// How content is sent, where it is sent in parts.
     parts: Option<Parts>,
-    /// Whether the service was seen to compare versions.
-    proven: OnceCell<()>,
+    /// What one operation has.
+    time: Duration,
+    /// How a put names a version, once the service was seen to compare versions.
+    proven: OnceCell<TagForm>,
     /// The locks of attachments within this process.
     locks: Locks,
 }
@@ -70,16 +65,10 @@ impl Objects {
         let compares = if sole_writer { Compares::Never } else { service.compares };
         let remote = service.is_remote();
         let (once, operator, in_parts) = if remote {
-            let try_time = time / 10 * TENTHS_OF_A_TRY;
+            let try_time = tries::of(time);
+            let in_parts = tries::limited(&operator, try_time, service.completes);
             let once = operator.layer(TimeoutLayer::new().with_timeout(try_time).with_io_timeout(try_time));
-            let retry = RetryLayer::new()
-                .with_max_times(TRIES - 1)
-                .with_min_delay(PAUSE)
-                .with_max_delay(LONGEST_PAUSE)
-                .with_jitter();
-            // A call fails for each part beside it that has failed, and may run out of time before that part does.
-            let more = retry.clone().with_max_times(TRIES - 1 + 2 * (parts.map_or(1, |parts| parts.at_once) - 1));
-            (once.clone(), once.clone().layer(retry), once.layer(more))
+            (once.clone(), tries::again(&once, TRIES - 1, Retries::default()), in_parts)
         } else {
             (operator.clone(), operator.clone(), operator)
         };
@@ -91,6 +80,7 @@ impl Objects {
             names_missing_bucket: service.names_missing_bucket,
             compares,
             parts,
+            time,
             proven: OnceCell::default(),
             locks: Locks::default(),
         }
@@ -154,10 +144,20 @@ impl Objects {
 
     /// Puts a small object in one step in place of the version that is named. Must be driven to its end.
     pub async fn put(&self, path: &str, bytes: Vec<u8>, version: Version, steps: &Steps) -> Result<(), Failure> {
-        self.prove().await.map_err(Failure::Refused)?;
+        let form = self.prove().await.map_err(Failure::Refused)?;
         // What nobody compares may be put whatever stands.
-        let version = if self.compares == Compares::Never { Version::Any } else { version };
+        let version = if self.compares == Compares::Never { Version::Any } else { form.of(version) };
         self.try_put(path, Buffer::from(bytes), &version, steps).await
+    }
+
+    /// An operator for the content of one object, in parts or not, that counts in `retries` what it tries again.
+    fn writing(&self, in_parts: bool, retries: Retries) -> Operator {
+        match (self.remote, in_parts) {
+            (false, _) => self.operator.clone(),
+            (true, false) => tries::again(&self.once, TRIES - 1, retries),
+            // A call fails for each part beside it that has failed, and may run out of time before that part does.
+            (true, true) => tries::again(&self.in_parts, TRIES - 1 + 2 * (self.at_once() - 1), retries),
+        }
     }
 
     async fn try_put(&self, path: &str, bytes: Buffer, version: &Version, steps: &Steps) -> Result<(), Failure> {
@@ -192,6 +192,7 @@ impl Objects {
                     _ => Failure::Refused(failure(error)),
                 });
             }
+            tries::log("write", attempt, &error);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -221,39 +222,14 @@ impl Objects {
     }
 
     /// Looks once that the service compares versions, and does not only take the words: two that believe it did could each
-    /// tell a client that its file is stored.
-    pub async fn prove(&self) -> Result<()> {
+    /// tell a client that its file is stored. Says how a put names a version.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] where the service does not, and what storage raises.
+    pub async fn prove(&self) -> Result<TagForm> {
         if self.compares == Compares::Never {
-            return Ok(());
+            return Ok(TagForm::AsRead);
         }
-        self.proven.get_or_try_init(|| self.look_whether_it_compares()).await.map(drop)
-    }
-
-    async fn look_whether_it_compares(&self) -> Result<()> {
-        let path = format!("probe/{}", UploadId::fresh());
-        let put = |text: &'static str, version: Version| {
-            let path = &path;
-            async move { self.try_put(path, Buffer::from(text), &version, &Steps::default()).await }
-        };
-        let looked = async {
-            put("first", Version::Absent).await.map_err(Failure::into_error)?;
-            let (_, first) = self.read(&path).await.map_err(failure)?;
-            put("second", first.clone()).await.map_err(Failure::into_error)?;
-            let again = [put("third", first).await, put("third", Version::Absent).await];
-            let (bytes, _) = self.read(&path).await.map_err(failure)?;
-            let refused = |put: &Result<(), Failure>| matches!(put, Err(Failure::Overtaken));
-            Ok(again.iter().all(refused) && bytes == "second")
-        };
-        let looked: Result<bool> = looked.await;
-        if let Err(error) = self.operator.delete(&path).await {
-            tracing::warn!(%error, path, "what the storage was tried with could not be deleted");
-        }
-        if looked? {
-            return Ok(());
-        }
-        Err(Error::internal(
-            "the storage does not compare versions when it replaces an object (If-Match, If-None-Match), so of two replicas \
-             each could believe that it stored; if only one process ever writes there, set storage.sole_writer",
-        ))
+        self.proven.get_or_try_init(|| self.try_out()).await.copied()
     }
 }

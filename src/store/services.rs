@@ -3,6 +3,11 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(any(feature = "s3", feature = "azblob"))]
+use http::Method;
+use http::Request;
+use opendal::Buffer;
+
 use super::{OpenError, local};
 
 /// The size of a part where nothing asks for larger ones, in bytes: the least that S3 takes, since an upload keeps several.
@@ -81,6 +86,9 @@ pub struct Service {
     parts_kept: u64,
     /// Whether it may send two, and keeps one more.
     two_at_once: bool,
+    /// Whether a request puts the parts of an object together, where the service may take long for that and must not be asked
+    /// twice.
+    pub completes: fn(&Request<Buffer>) -> bool,
     /// How many bytes that pass through it can make use of, where more would only wait in memory instead of in the sockets.
     pub useful_memory: Option<u64>,
 }
@@ -148,6 +156,13 @@ impl Service {
     }
 }
 
+/// Whether a request has this method and a parameter that begins so.
+#[cfg(any(feature = "s3", feature = "azblob"))]
+fn is(request: &Request<Buffer>, method: &Method, parameter: &str) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    request.method() == method && query.split('&').any(|pair| pair.starts_with(parameter))
+}
+
 fn fields(config: impl serde::Serialize) -> serde_json::Value {
     serde_json::to_value(config).unwrap_or_default()
 }
@@ -165,6 +180,7 @@ const SERVICES: &[Service] = &[
         part: 0,
         parts_kept: 0,
         two_at_once: false,
+        completes: |_| false,
         useful_memory: Some(local::USEFUL_MEMORY),
     },
     Service {
@@ -178,6 +194,7 @@ const SERVICES: &[Service] = &[
         part: 0,
         parts_kept: 0,
         two_at_once: false,
+        completes: |_| false,
         useful_memory: None,
     },
     #[cfg(feature = "s3")]
@@ -202,6 +219,7 @@ const SERVICES: &[Service] = &[
         // Behind what is sent OpenDAL keeps the next, since that may turn out to be the last.
         parts_kept: 3,
         two_at_once: true,
+        completes: |request| is(request, &Method::POST, "uploadId="),
         useful_memory: None,
     },
     #[cfg(feature = "gcs")]
@@ -217,6 +235,8 @@ const SERVICES: &[Service] = &[
         // OpenDAL sends chunks of 8 MiB, keeps as much until it knows that more follows, and one part may wait for that.
         parts_kept: 5,
         two_at_once: false,
+        // A second try asks first how far the one before has come.
+        completes: |_| false,
         useful_memory: None,
     },
     #[cfg(feature = "azblob")]
@@ -231,6 +251,7 @@ const SERVICES: &[Service] = &[
         part: PART,
         parts_kept: 3,
         two_at_once: true,
+        completes: |request| is(request, &Method::PUT, "comp=blocklist"),
         useful_memory: None,
     },
 ];

@@ -65,7 +65,20 @@ const FENCES: [(&str, &[&str]); 13] = [
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls", "server"]),
     ("x509_parser", &["auth", "tls"]),
-    ("http", &["rest", "edge", "envelope", "error", "rpc/whole", "server", "store/faults/wire"]),
+    (
+        "http",
+        &[
+            "rest",
+            "edge",
+            "envelope",
+            "error",
+            "rpc/whole",
+            "server",
+            "store/faults/wire",
+            "store/objects/tries",
+            "store/services",
+        ],
+    ),
 ];
 
 /// A source file: its path below `src/` without the ending, and what it says.

@@ -399,12 +399,13 @@ macro_rules! conforms {
 conforms!(fs, Engine::Fs, gibibyte:);
 conforms!(s3_moto, Engine::Moto, gibibyte: #[ignore = "it takes moto long; the long form has it"]);
 conforms!(s3_minio, Engine::Minio, gibibyte:);
+conforms!(s3_versitygw, Engine::Versitygw, gibibyte: #[ignore = "MinIO stands for S3; the long form has it"]);
 conforms!(azblob_azurite, Engine::Azurite, gibibyte: #[ignore = "it takes azurite long; the long form has it"]);
 conforms!(gcs_fake, Engine::FakeGcs, gibibyte: #[ignore = "it takes a lot of memory; the long form has it"]);
 // No other process can sweep or verify it, and it holds all that it is given.
 conforms!(memory, Engine::Memory);
 
-/// The races. moto looks at a condition and acts upon it afterwards, so that two can both pass: it has none of these.
+/// The races. moto lets two pass that come at once, and compares here only since it is made to: it has none of these.
 macro_rules! races {
     ($name:ident, $engine:expr, rounds: $rounds:expr) => {
         #[test]
@@ -417,5 +418,6 @@ macro_rules! races {
 races!(of_two_racing_writers_through_two_processes_on_one_directory_one_wins_whole, Engine::Fs, rounds: 50);
 races!(of_two_racing_writers_through_one_process_to_its_memory_one_wins_whole, Engine::Memory, rounds: 50);
 races!(of_two_racing_writers_through_two_replicas_on_minio_one_wins_whole, Engine::Minio, rounds: 50);
+races!(of_two_racing_writers_through_two_replicas_on_versitygw_one_wins_whole, Engine::Versitygw, rounds: 50);
 races!(of_two_racing_writers_through_two_replicas_on_azurite_one_wins_whole, Engine::Azurite, rounds: 20);
 races!(of_two_racing_writers_through_two_replicas_on_fake_gcs_one_wins_whole, Engine::FakeGcs, rounds: 20);

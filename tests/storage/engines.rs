@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -28,6 +28,10 @@ pub enum Engine {
     Moto,
     /// S3 by MinIO, on one node.
     Minio,
+    /// S3 by versitygw, over a directory.
+    Versitygw,
+    /// S3 by S3Mock, which looks at a condition and acts upon it afterwards.
+    S3Mock,
     /// Azure's blobs by azurite.
     Azurite,
     /// Google's storage by fake-gcs-server.
@@ -103,6 +107,14 @@ pub fn minio(arguments: &[String], address: &str, port: u16) -> Command {
     command
 }
 
+/// versitygw over a folder, with more options.
+pub fn versitygw(folder: &Path, port: u16, more: &[&str]) -> Command {
+    let mut command = Command::new(built("versitygw"));
+    command.args(["--quiet", "--port", &format!("127.0.0.1:{port}"), "posix"]).args(more).arg(folder);
+    command.env("ROOT_ACCESS_KEY", ACCESS_KEY).env("ROOT_SECRET_KEY", SECRET_KEY);
+    command
+}
+
 impl Running {
     /// A server that another looks after.
     pub fn elsewhere(endpoint: String, look: Look) -> Running {
@@ -119,12 +131,21 @@ impl Engine {
             Engine::Memory => return Running { endpoint: String::new(), look: None, process: None, _data: None },
             Engine::Fs => ("fs", data.path().display().to_string(), None),
             Engine::Moto => {
-                let mut command = Command::new(installed().join("storage/bin/moto_server"));
-                ("s3", endpoint.clone(), Some(spawn(command.args(["-H", "127.0.0.1", "-p", &port.to_string()]))))
+                let mut command = Command::new(installed().join("storage/bin/python"));
+                command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/storage/moto_server.py"));
+                ("s3", endpoint.clone(), Some(spawn(command.arg(port.to_string()))))
             }
             Engine::Minio => {
                 let folder = data.path().display().to_string();
                 ("s3", endpoint.clone(), Some(spawn(&mut minio(&[folder], "127.0.0.1", port))))
+            }
+            Engine::Versitygw => {
+                let mut command = versitygw(data.path(), port, &[]);
+                ("s3", endpoint.clone(), Some(spawn(&mut command)))
+            }
+            Engine::S3Mock => {
+                let mut command = Engine::s3mock(port);
+                ("s3", endpoint.clone(), Some(spawn(&mut command)))
             }
             Engine::Azurite => {
                 let mut command = Command::new(installed().join("azurite/node_modules/.bin/azurite-blob"));
@@ -155,11 +176,22 @@ impl Engine {
         Running { endpoint: address, look: Some(look), process, _data: Some(data) }
     }
 
+    /// S3Mock. It keeps its files in a folder of its own unless it is told another one.
+    pub fn s3mock(port: u16) -> Command {
+        let mut command = Command::new("java");
+        command.args(["-XX:TieredStopAtLevel=1", "-jar"]).arg(installed().join("s3mock.jar"));
+        // The second port speaks TLS, and cannot be done without.
+        command.args([format!("--http.port={port}"), format!("--server.port={}", free_port())]);
+        command
+    }
+
     /// The server, started with the first who asks.
     pub fn running(self) -> Arc<Running> {
         static FS: LazyLock<Arc<Running>> = LazyLock::new(|| Arc::new(Engine::Fs.start()));
         static MOTO: LazyLock<Arc<Running>> = LazyLock::new(|| Arc::new(Engine::Moto.start()));
         static MINIO: LazyLock<Arc<Running>> = LazyLock::new(|| Arc::new(Engine::Minio.start()));
+        static VERSITYGW: LazyLock<Arc<Running>> = LazyLock::new(|| Arc::new(Engine::Versitygw.start()));
+        static S3MOCK: LazyLock<Arc<Running>> = LazyLock::new(|| Arc::new(Engine::S3Mock.start()));
         static AZURITE: LazyLock<Arc<Running>> = LazyLock::new(|| Arc::new(Engine::Azurite.start()));
         static FAKE_GCS: LazyLock<Arc<Running>> = LazyLock::new(|| Arc::new(Engine::FakeGcs.start()));
         Arc::clone(match self {
@@ -168,6 +200,8 @@ impl Engine {
             Engine::Fs => &FS,
             Engine::Moto => &MOTO,
             Engine::Minio => &MINIO,
+            Engine::Versitygw => &VERSITYGW,
+            Engine::S3Mock => &S3MOCK,
             Engine::Azurite => &AZURITE,
             Engine::FakeGcs => &FAKE_GCS,
         })
@@ -189,7 +223,7 @@ impl Engine {
         let service = match self {
             Engine::Fs => "fs",
             Engine::Memory => "memory",
-            Engine::Moto | Engine::Minio => "s3",
+            Engine::Moto | Engine::Minio | Engine::Versitygw | Engine::S3Mock => "s3",
             Engine::Azurite => "azblob",
             Engine::FakeGcs => "gcs",
         };

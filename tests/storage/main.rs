@@ -11,6 +11,7 @@ mod harness;
 mod kills;
 
 mod cluster;
+mod completion;
 mod conformance;
 mod crash;
 mod engines;
@@ -20,6 +21,8 @@ mod memory;
 mod outage;
 mod refused;
 mod replicas;
+mod synced;
+mod way;
 
 /// Whether the long form is asked for.
 fn long() -> bool {

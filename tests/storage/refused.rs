@@ -1,14 +1,14 @@
 //! What a start refuses, and what it keeps to itself.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
-use crate::conformance::{Door, upload};
-use crate::engines::{Engine, Place, free_port, spawn};
-use crate::harness::{Connection, Setup, eventually};
-use crate::look::{ACCESS_KEY, SECRET_KEY};
+use crate::conformance::{DOORS, Door, digest, upload};
+use crate::engines::{BUCKET, Engine, Place, Running, free_port, spawn, versitygw};
+use crate::harness::{Connection, Setup, eventually, noise};
+use crate::look::{ACCESS_KEY, Look, SECRET_KEY};
+use crate::way;
 
 /// Runs `serve`, which is expected to end by itself.
 fn refused(setup: &Setup) -> String {
@@ -131,47 +131,14 @@ fn no_secret_is_in_the_log_whatever_its_filter() {
     assert_ne!(ACCESS_KEY, SECRET_KEY);
 }
 
-/// A way to a server on which all conditions are lost, as with a server that does not know them.
-fn without_conditions(server: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            std::thread::spawn(move || one_request(client, server));
-        }
-    });
-    address
-}
-
-fn one_request(client: TcpStream, server: SocketAddr) -> std::io::Result<()> {
-    let mut upstream = TcpStream::connect(server)?;
-    let mut reader = BufReader::new(client.try_clone()?);
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let lower = line.to_lowercase();
-        if let Some(value) = lower.strip_prefix("content-length: ") {
-            length = value.trim().parse().unwrap();
-        }
-        if line == "\r\n" {
-            upstream.write_all(b"Connection: close\r\n\r\n")?;
-            break;
-        }
-        if !["if-match", "if-none-match", "connection"].iter().any(|name| lower.starts_with(&format!("{name}:"))) {
-            upstream.write_all(line.as_bytes())?;
-        }
-    }
-    std::io::copy(&mut reader.take(length), &mut upstream)?;
-    std::io::copy(&mut upstream, &mut &client)?;
-    client.shutdown(std::net::Shutdown::Both)
-}
-
 #[test]
 fn a_storage_that_does_not_compare_versions_is_refused_unless_nobody_else_writes_there() {
     let place = Engine::Moto.place();
-    let server = place.running.endpoint.strip_prefix("http://").unwrap().parse().unwrap();
-    let endpoint = format!("http://{}", without_conditions(server));
+    let endpoint = way::to(&place, |mut request| {
+        // As with a server that does not know conditions.
+        request.fields.retain(|field| !field.to_lowercase().starts_with("if-"));
+        request.pass()
+    });
     let said = refused(&with(&place, "ATTACHD_STORAGE__OPTIONS__ENDPOINT", &endpoint));
     assert!(said.contains("does not compare versions") && said.contains("storage.sole_writer"), "{said}");
 
@@ -182,4 +149,76 @@ fn a_storage_that_does_not_compare_versions_is_refused_unless_nobody_else_writes
     assert_eq!(upload(&server, Door::Grpc, 1, b"two", true), 412);
     assert_eq!(upload(&server, Door::Grpc, 1, b"three", false), 201);
     assert_eq!(place.stored(&server, 1), Some(crate::conformance::digest(b"three")));
+}
+
+#[test]
+fn a_storage_that_lets_two_win_that_put_at_once_is_refused() {
+    let place = Engine::S3Mock.place();
+    let said = refused(&place.setup());
+    assert!(said.contains("does not compare versions of puts that come at once: it carried out "), "{said}");
+    assert!(said.contains("storage.sole_writer = true") && !said.contains("nternal server error"), "{said}");
+    let mut alone = place.setup();
+    alone.variables.insert("ATTACHD_STORAGE__SOLE_WRITER", "true".to_owned());
+    let server = alone.start();
+    for door in DOORS {
+        let bytes = noise(3000, 1);
+        assert_eq!(upload(&server, door, 1, &bytes, false), 201);
+        assert_eq!(place.stored(&server, 1), Some(digest(&bytes)));
+    }
+}
+
+#[test]
+fn a_storage_that_does_not_say_which_version_it_returns_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut gateway = spawn(&mut versitygw(folder.path(), port, &["--nometa"]));
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let look = Look::at("s3", &endpoint, BUCKET);
+    look.make();
+    let place = Place::at("s3", Arc::new(Running::elsewhere(endpoint, look)), "nometa");
+    let said = refused(&place.setup());
+    assert!(said.contains("storage: the storage does not say which version of an object it returned"), "{said}");
+    assert!(said.contains("storage.sole_writer = true"), "{said}");
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+}
+
+/// Answers a request whose condition does not hold.
+fn does_not_hold(request: way::Request) -> std::io::Result<()> {
+    request.answer("412 Precondition Failed", "<Error><Code>PreconditionFailed</Code><Message>no</Message></Error>")
+}
+
+#[test]
+fn a_storage_that_compares_tags_without_their_quotes_alone_is_served_so() {
+    let place = Engine::Moto.place();
+    let endpoint = way::to(&place, |mut request| match request.field("if-match") {
+        Some(tag) if tag.starts_with('"') => does_not_hold(request),
+        Some(tag) => {
+            request.fields.retain(|field| !field.to_lowercase().starts_with("if-match:"));
+            request.fields.push(format!("If-Match: \"{tag}\""));
+            request.pass()
+        }
+        None => request.pass(),
+    });
+    let server = with(&place, "ATTACHD_STORAGE__OPTIONS__ENDPOINT", &endpoint).start();
+    for door in DOORS {
+        for seed in [1, 2] {
+            let bytes = noise(3000, seed);
+            assert_eq!(upload(&server, door, 1, &bytes, false), 201);
+            assert_eq!(place.stored(&server, 1), Some(digest(&bytes)));
+        }
+        assert_eq!(upload(&server, door, 1, b"x", true), 412);
+    }
+}
+
+#[test]
+fn a_storage_that_refuses_the_version_that_stands_is_refused_in_words() {
+    let place = Engine::Moto.place();
+    let endpoint = way::to(&place, |request| match request.field("if-match") {
+        Some(_) => does_not_hold(request),
+        None => request.pass(),
+    });
+    let said = refused(&with(&place, "ATTACHD_STORAGE__OPTIONS__ENDPOINT", &endpoint));
+    assert!(said.contains("storage: the storage refuses a put that names the version which stands"), "{said}");
+    assert!(said.contains("storage.sole_writer = true"), "{said}");
 }

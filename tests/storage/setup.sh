@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the storage servers that the tests need, all pinned: moto and the clients by pip and azurite by npm into tests/.env,
-# MinIO and fake-gcs-server by `go install` into a cache, since MinIO takes minutes to build. A second run changes nothing and
+# Installs the storage servers that the tests need, all pinned: moto and the clients by pip, azurite by npm and S3Mock by
+# Maven into tests/.env, MinIO, versitygw and fake-gcs-server by `go install` into a cache, since MinIO takes minutes to build. A second run changes nothing and
 # takes seconds. iproute2, strace and nginx come by apt. Whatever cannot be had is named, and the exit status is 1.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,6 +18,8 @@ command -v go >/dev/null || lacking+=(golang-go)
 command -v ip >/dev/null || lacking+=(iproute2)
 command -v nginx >/dev/null || lacking+=(nginx-light)
 command -v strace >/dev/null || lacking+=(strace)
+command -v java >/dev/null || lacking+=(default-jre-headless)
+command -v mvn >/dev/null || lacking+=(maven)
 command -v npm >/dev/null || lacking+=(nodejs npm)
 python3 -c 'import ensurepip, venv' 2>/dev/null || lacking+=(python3-venv)
 if [ ${#lacking[@]} -gt 0 ]; then
@@ -55,6 +57,19 @@ built() {
     fi
 }
 built fake-gcs-server github.com/fsouza/fake-gcs-server v1.56.1
+built versitygw github.com/versity/versitygw/cmd/versitygw v1.8.0
 built minio github.com/minio/minio v0.0.0-20260212201848-7aac2a2c5b7c
+
+# S3Mock, one file of Maven's.
+s3mock=5.2.0
+if ! [ -f "$env_dir/s3mock-$s3mock.jar" ]; then
+    jar=com.adobe.testing:s3mock:$s3mock:jar:exec
+    plugin=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
+    mvn -q -B "$plugin:copy" -Dartifact="$jar" -DoutputDirectory="$env_dir/s3mock" >/dev/null ||
+        fail "cannot fetch $jar"
+    mv "$env_dir/s3mock/s3mock-$s3mock-exec.jar" "$env_dir/s3mock-$s3mock.jar"
+    ln -sf "s3mock-$s3mock.jar" "$env_dir/s3mock.jar"
+    rmdir "$env_dir/s3mock"
+fi
 
 echo "storage setup: ready"

@@ -2,13 +2,16 @@
 //! not know how a record is put.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use opendal::options::WriteOptions;
 use opendal::raw::BoxedStaticFuture;
 use opendal::{Buffer, ErrorKind, Execute, Executor, Operator, Writer};
+use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use super::tries::{LONGEST_PAUSE, PAUSE, Retries, plain};
 use super::{Compares, Objects};
 use crate::error::{Error, Kind, Result};
 use crate::store::backend::Kept;
@@ -24,6 +27,7 @@ pub struct Sink {
     outgoing: Outgoing,
     size: u64,
     gathered: Gathered,
+    retries: Retries,
     /// The parts that the writer sends by itself.
     beside: TaskTracker,
     kept: Arc<Kept>,
@@ -78,6 +82,7 @@ impl Sink {
             outgoing: Outgoing::Unopened,
             size: 0,
             gathered: Gathered::default(),
+            retries: Retries::default(),
             beside: TaskTracker::new(),
             kept: Arc::new(kept),
         }
@@ -91,10 +96,11 @@ impl Sink {
             if_not_exists: matches!(objects.compares, Compares::Generation),
             ..WriteOptions::default()
         };
+        let operator = objects.writing(in_parts, self.retries.clone());
         if !in_parts || objects.at_once() == 1 {
-            return objects.operator.writer_options(&self.path, options).await.map_err(failure);
+            return operator.writer_options(&self.path, options).await.map_err(failure);
         }
-        let (context, service) = objects.in_parts.clone().into_parts();
+        let (context, service) = operator.into_parts();
         let inner = context.executor().clone().into_inner();
         let executor = Executor::with(Beside { inner, tasks: self.beside.clone(), kept: Arc::clone(&self.kept) });
         let operator = Operator::from_parts(context.with_executor(executor), service);
@@ -188,21 +194,50 @@ impl Sink {
         self.beside.wait().await;
     }
 
-    /// Makes the object visible, once it is flushed.
+    /// Makes the object visible, once it is flushed. Where the close was tried again, its answer is not enough: some services
+    /// acknowledge a second completion while they still carry out the first. Then the object must be seen.
     pub async fn close(&mut self) -> Result<()> {
-        let Err(error) = self.idle().await?.close().await else {
-            return Ok(());
-        };
-        // That it is not there to be closed, or is there already, says of a later try that an earlier one came about. An object
-        // appears whole or not at all. One that is only seen, with no answer that speaks of it, need not stay.
-        if self.objects.remote
-            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConditionNotMatch)
-            && let Ok(metadata) = self.objects.operator.stat(&self.path).await
-            && metadata.content_length() == self.size
-        {
-            return Ok(());
+        let before = self.retries.count();
+        let closed = self.idle().await?.close().await;
+        let again = self.retries.count() > before;
+        match closed {
+            Ok(_) if !again || self.seen(self.objects.time).await => Ok(()),
+            Ok(_) => {
+                let text = "the storage acknowledged content that it does not show";
+                Err(Error::new(Kind::StorageUnavailable).because(text))
+            }
+            // That it is not there to be closed, or is there already, says of a later try that an earlier one came about. One that
+            // is only seen, with no answer that speaks of it, need not stay.
+            Err(error)
+                if self.objects.remote
+                    && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConditionNotMatch)
+                    && self.seen(if again { self.objects.time } else { Duration::ZERO }).await =>
+            {
+                Ok(())
+            }
+            // The try before may have come about, so this answer says nothing of the upload.
+            Err(error) if again => Err(Error::new(Kind::StorageUnavailable).because(error)),
+            Err(error) => Err(self.failure(error)),
         }
-        Err(self.failure(error))
+    }
+
+    /// Whether the object is there with all its bytes, which is looked at once, and again for as long as `wait`.
+    async fn seen(&self, wait: Duration) -> bool {
+        let began = Instant::now();
+        let mut pause = PAUSE;
+        loop {
+            match self.objects.operator.stat(&self.path).await {
+                Ok(metadata) if metadata.content_length() == self.size => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(error = plain(&error), "content could not be looked at"),
+            }
+            if began.elapsed() + pause > wait {
+                return false;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// What a failure means for the caller. An upload in parts that was there and is not any more was lost by the storage, or ended
