@@ -29,7 +29,7 @@ use crate::config::{self, Config};
 use crate::error::{Error, Kind};
 use crate::origin::Network;
 use crate::rpc::Attachments;
-use crate::store::{OpenError, Store};
+use crate::store::{Access, OpenError, Store};
 use crate::telemetry::{self, Metrics, Port};
 use crate::upload::Uploads;
 use crate::{auth, edge, rest, tls};
@@ -132,7 +132,7 @@ pub async fn check(config: &Config) -> Findings {
         }
     }
     if found.problems.is_empty() {
-        match Store::open(&config.storage, config.limits.sizing(), &Metrics::default()) {
+        match Store::open(&config.storage, Access::Write, config.limits.sizing(), &Metrics::default()) {
             Ok(store) => found
                 .problems
                 .extend(store.probe().await.err().map(|error| format!("storage: {}", error.for_operator()))),
@@ -162,7 +162,7 @@ impl Server {
         let verifier = Arc::new(Verifier::load(&config.auth)?);
         let certificates = Arc::new(Certificates::load(&config.auth.certificates)?);
         let tls = Tls::load(&config)?;
-        let store = Store::open(&config.storage, config.limits.sizing(), &metrics)?;
+        let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics)?;
         prove(&store).await?;
         let store = Arc::new(store);
         let budget = Arc::new(Budget::new(config.budget()));

@@ -68,6 +68,15 @@ const PROBE: &str = "probe";
 /// How long one look at the storage may take when its health is asked for.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a storage is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To take uploads.
+    Write,
+    /// To read, list and delete what is there. Opening it changes nothing.
+    Inspect,
+}
+
 /// The storage backend.
 #[derive(Debug)]
 pub struct Store {
@@ -81,8 +90,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the storage, and on a local file system sweeps what ended processes left behind. A service is not spoken to.
-    pub fn open(config: &Config, sizing: Sizing, metrics: &Metrics) -> Result<Store, OpenError> {
+    /// Opens the storage. To write to a local file system it sweeps what ended processes left behind. No request is sent to a
+    /// service.
+    pub fn open(config: &Config, access: Access, sizing: Sizing, metrics: &Metrics) -> Result<Store, OpenError> {
         config.validate()?;
         #[cfg(feature = "faults")]
         let (faults, steps) = (faults::Faults::new(&config.faults), Steps::new(config.crash));
@@ -93,6 +103,7 @@ impl Store {
         let local = if service.name == "fs" {
             let local = Local::open(
                 &options,
+                access,
                 steps.clone(),
                 #[cfg(feature = "faults")]
                 faults.clone(),
@@ -101,8 +112,11 @@ impl Store {
         } else {
             None
         };
-        let mut operator =
-            Operator::via_iter(service.name, options).map_err(|error| OpenError::new("options", error))?;
+        let mut operator = match &local {
+            Some(local) => local.operator(),
+            None => Operator::via_iter(service.name, options),
+        }
+        .map_err(|error| OpenError::new("options", error))?;
         if service.is_remote() {
             let context = transport::context(config.ca_file.as_deref())?;
             #[cfg(feature = "faults")]

@@ -101,6 +101,15 @@ pub fn issuer(data: &Path) -> IssuerConfig {
 
 fn prepare(data: &Path, issuer: &IssuerConfig) -> io::Result<()> {
     fs::create_dir_all(data)?;
+    // The data folder is the storage's root, and no link below that is followed.
+    for name in [KEY_FILE, TOKEN_FILE] {
+        if data.join(name).is_symlink() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{name} is a symbolic link; delete it, and attachd dev writes a file"),
+            ));
+        }
+    }
     match &issuer.hmac_secret_file {
         Some(key) if !key.exists() => {
             let mut secret = [0; 32];

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, dev, ends, out};
 use crate::attachment::Id;
 use crate::config::Limits;
-use crate::store::{End, Finding, Store, Walk};
+use crate::store::{Access, End, Finding, Store, Walk};
 use crate::telemetry::{Metrics, TextFile};
 
 /// How many findings may wait to be shown. Past it the walk waits.
@@ -80,7 +80,8 @@ impl Arguments {
                  belong to an upload that is running"
             )));
         }
-        Store::open(&storage, limits.sizing(), &Metrics::default()).map(Arc::new).map_err(Failure::usage)
+        let opened = Store::open(&storage, Access::Inspect, limits.sizing(), &Metrics::default());
+        opened.map(Arc::new).map_err(Failure::usage)
     }
 
     /// Walks over the storage: `begin` starts the walk, `take` is told each finding and says whether to print it.

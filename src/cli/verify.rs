@@ -26,6 +26,7 @@ struct Totals {
     orphaned: u64,
     young: u64,
     foreign: u64,
+    links: u64,
     failed: u64,
 }
 
@@ -57,6 +58,7 @@ impl Totals {
             Finding::Orphan { fate: Fate::Young, .. } => self.young += 1,
             Finding::Orphan { .. } => self.orphaned += 1,
             Finding::Foreign { .. } => self.foreign += 1,
+            Finding::Link { .. } => self.links += 1,
             Finding::Unreadable { .. } => self.unreadable += 1,
             Finding::Missing { .. } => self.missing += 1,
             Finding::Damaged { .. } => self.damaged += 1,
@@ -68,12 +70,12 @@ impl Totals {
     /// How many findings there are that should not be. Orphans past the grace are among them: what lost its record looks
     /// like that, and a sweep would delete it.
     fn bad(&self) -> u64 {
-        self.missing + self.damaged + self.unreadable + self.orphaned + self.failed
+        self.missing + self.damaged + self.unreadable + self.orphaned + self.failed + self.links
     }
 
     #[expect(clippy::cast_precision_loss, reason = "2^53 are more than there are")]
     fn report(&self, file: &mut TextFile, end: &End, took: Duration) {
-        let Totals { attachments, bytes, missing, damaged, unreadable, orphaned, failed, .. } = self;
+        let Totals { attachments, bytes, missing, damaged, unreadable, orphaned, failed, links, .. } = self;
         file.add_times("attachd_verify_last_run_timestamp_seconds", "attachd_verify_duration_seconds", took);
         file.add("attachd_verify_complete", f64::from(u8::from(matches!(end, End::Complete))));
         file.add("attachd_verify_attachments", *attachments as f64);
@@ -84,16 +86,17 @@ impl Totals {
             ("unreadable", *unreadable as f64),
             ("orphaned", *orphaned as f64),
             ("failed", *failed as f64),
+            ("link", *links as f64),
         ];
         file.add_by("attachd_verify_findings", "finding", &findings);
     }
 
     fn words(&self) -> String {
-        let Totals { attachments, bytes, missing, damaged, unreadable, orphaned, young, foreign, failed } = self;
+        let Totals { attachments, bytes, missing, damaged, unreadable, orphaned, young, foreign, failed, links } = self;
         let size = ByteSize::b(*bytes);
         format!(
             "read {attachments} attachments ({size}): {missing} missing, {damaged} damaged, {unreadable} unreadable, \
-             {orphaned} orphaned, {failed} failed; {young} within the grace, {foreign} foreign"
+             {orphaned} orphaned, {failed} failed, {links} links; {young} within the grace, {foreign} foreign"
         )
     }
 }

@@ -345,7 +345,7 @@ mod tests {
     use super::*;
     use crate::auth::Verifier;
     use crate::budget::Budget;
-    use crate::store::Store;
+    use crate::store::{Access, Store};
     use crate::upload::Uploads;
 
     /// The port in front of these routes.
@@ -358,7 +358,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let config = crate::config::Config::load_with(&file, &Default::default()).unwrap();
         let metrics = Metrics::default();
-        let store = Store::open(&config.storage, config.limits.sizing(), &metrics).unwrap();
+        let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap();
         let uploads = Uploads::new(Arc::new(store), Arc::new(Budget::new(config.budget())), config.upload());
         let verifier = Verifier::load(&config.auth).unwrap();
         let attachments = Attachments::new(Arc::new(verifier), Arc::new(uploads), metrics.clone());

@@ -65,7 +65,7 @@ impl Visit for Auditor {
             Ok(true) => match self.orphans(key, &mut objects).await {
                 Ok(seen) => seen,
                 Err(error) => {
-                    self.findings.send(Finding::Failed { path: content_folder(key), error }).await;
+                    self.findings.send(self.store.failed(&content_folder(key), error).await).await;
                     true
                 }
             },
@@ -109,7 +109,10 @@ impl Auditor {
     }
 
     async fn record(&self, key: Key) -> Result<Option<Record>, Finding> {
-        self.store.record(key).await.map_err(|error| Finding::Unreadable { path: record_path(key), error })
+        match self.store.record(key).await {
+            Ok(record) => Ok(record),
+            Err(error) => Err(self.store.unreadable(key, error).await),
+        }
     }
 
     async fn read_back(&self, key: Key, content: &Content) -> Verdict {
@@ -124,6 +127,7 @@ impl Auditor {
             match self.read_segment(&path, segment, &mut hash).await {
                 Ok(true) => {}
                 Ok(false) => return Verdict::Stopped,
+                Err(Finding::Failed { path, error }) => return Verdict::Bad(self.store.failed(&path, error).await),
                 Err(finding) => return Verdict::Bad(finding),
             }
         }
@@ -146,13 +150,15 @@ impl Auditor {
         };
         // One small request more than it takes, and for that a wrong size is known before all of it is read, and reads can
         // be bounded by what is there: an unbounded one allocates megabytes for a file of a few bytes.
-        let size = self.store.operator.stat(path).await.map_err(bad)?.content_length();
-        if size != segment.size {
+        let found = self.store.operator.stat(path).await.map_err(bad)?;
+        let size = found.content_length();
+        // Of what is no file, such as a link, the attempt to read it says more.
+        if found.is_file() && size != segment.size {
             let why = format!("{size} bytes are there, the record says {}", segment.size);
             return Err(Finding::Damaged { path: path.to_owned(), why });
         }
         let reader = self.store.operator.reader(path).await.map_err(bad)?;
-        let mut stream = reader.into_stream(0..size).await.map_err(bad)?;
+        let mut stream = reader.into_stream(0..segment.size).await.map_err(bad)?;
         let mut read = 0;
         while let Some(buffer) = stream.next().await {
             let buffer = buffer.map_err(bad)?;
@@ -164,7 +170,7 @@ impl Auditor {
                 return Ok(false);
             }
         }
-        if read == size { Ok(true) } else { Err(shorter(path, size)) }
+        if read == segment.size { Ok(true) } else { Err(shorter(path, segment.size)) }
     }
 
     /// Reports content that no record names. `false` says that the audit was stopped.
@@ -191,6 +197,10 @@ impl Auditor {
                 let age = object.id.age(self.audit.now);
                 let fate = if age > self.audit.grace { Fate::Garbage } else { Fate::Young };
                 let path = content_path(key, object.id);
+                if object.is_link {
+                    self.findings.send(Finding::Link { path }).await;
+                    continue;
+                }
                 self.findings.send(Finding::Orphan { path, size: object.size, age, fate }).await;
             }
         }

@@ -35,6 +35,11 @@ pub enum Finding {
         /// Where it lies.
         path: String,
     },
+    /// A symbolic link. It is neither followed nor deleted.
+    Link {
+        /// Where it lies.
+        path: String,
+    },
     /// A record that cannot be read, or says what no record may say.
     Unreadable {
         /// Where it lies.
@@ -91,6 +96,9 @@ impl fmt::Display for Finding {
                 write!(f, ", {} old", humantime::format_duration(Duration::from_secs(age.as_secs())))
             }
             Finding::Foreign { path } => write!(f, "foreign: {path:?} was not put there by attachd, it is left alone"),
+            Finding::Link { path } => {
+                write!(f, "link: {path:?} is a symbolic link, which attachd does not follow; it is left alone")
+            }
             Finding::Unreadable { path, error } => write!(f, "unreadable: {path}: {}", cause(error)),
             Finding::Missing { path } => write!(f, "missing: {path}"),
             Finding::Damaged { path, why } => write!(f, "damaged: {path}: {why}"),

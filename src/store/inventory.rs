@@ -57,6 +57,8 @@ pub(super) struct Object {
     pub id: UploadId,
     /// In bytes, where the listing says it.
     pub size: Option<u64>,
+    /// Whether it is no file but a symbolic link.
+    pub is_link: bool,
 }
 
 /// Does something with each attachment that a walk comes by. `false` says that it was stopped on the way.
@@ -71,13 +73,24 @@ impl Walk {
         let mut shards: JoinSet<(Id, bool)> = JoinSet::new();
         // The clients that were begun and not seen to their end.
         let mut unfinished = BTreeSet::new();
+        if let Backend::Local(local) = &store.backend {
+            match local.links().await {
+                // That of all clients is met by the walk.
+                Ok(links) => {
+                    for path in links.into_iter().filter(|path| path != CLIENTS.trim_end_matches('/')) {
+                        findings.send(Finding::Link { path }).await;
+                    }
+                }
+                Err(error) => findings.send(Finding::Failed { path: String::new(), error }).await,
+            }
+        }
         let mut next = self.from.or(Id::try_from(1).ok());
         let mut first_pass = true;
         'passes: while let Some(from) = next {
             let pass = match store.clients(from, findings, mem::take(&mut first_pass)).await {
                 Ok(pass) => pass,
                 Err(error) => {
-                    findings.send(Finding::Failed { path: CLIENTS.to_owned(), error }).await;
+                    findings.send(store.failed(CLIENTS, error).await).await;
                     break;
                 }
             };
@@ -153,7 +166,7 @@ impl Shard {
             all &= self.seen(&path, visited).await;
         }
         if let Err(error) = listed {
-            self.findings.send(Finding::Failed { path, error }).await;
+            self.findings.send(self.store.failed(&path, error).await).await;
         }
         all
     }
@@ -162,7 +175,7 @@ impl Shard {
         let mut names = Names::of(&self.store, path).await?;
         while let Some(Name { name, mode, .. }) = names.next().await? {
             let Some(attachment) = number(&name).filter(|_| mode == EntryMode::DIR) else {
-                self.findings.send(Finding::Foreign { path: format!("{path}{name}") }).await;
+                self.findings.send(self.store.foreign(format!("{path}{name}"), mode).await).await;
                 continue;
             };
             // The permits are what bounds the tasks, of all clients together.
@@ -213,23 +226,49 @@ impl Store {
                     }
                 }
                 Some(_) => {}
-                None if report_foreign => findings.send(Finding::Foreign { path: format!("{CLIENTS}{name}") }).await,
+                None if report_foreign => findings.send(self.foreign(format!("{CLIENTS}{name}"), mode).await).await,
                 None => {}
             }
         }
         Ok(lowest)
     }
 
+    /// What is said of something that is not attachd's.
+    async fn foreign(&self, path: String, mode: EntryMode) -> Finding {
+        let is_link = mode == EntryMode::Unknown && self.is_link(&path).await;
+        if is_link { Finding::Link { path } } else { Finding::Foreign { path } }
+    }
+
+    /// What is said of an operation that failed. No link is followed, so that is why it does at one.
+    pub(super) async fn failed(&self, path: &str, error: Error) -> Finding {
+        let path = path.to_owned();
+        if self.is_link(&path).await { Finding::Link { path } } else { Finding::Failed { path, error } }
+    }
+
+    /// What is said of a record that cannot be read.
+    pub(super) async fn unreadable(&self, key: Key, error: Error) -> Finding {
+        let path = super::record_path(key);
+        if self.is_link(&path).await { Finding::Link { path } } else { Finding::Unreadable { path, error } }
+    }
+
+    async fn is_link(&self, path: &str) -> bool {
+        match &self.backend {
+            Backend::Local(local) => local.is_link(path).await,
+            Backend::Objects(_) => false,
+        }
+    }
+
     /// Begins to list the content of an attachment.
-    pub(super) async fn contents(&self, key: Key) -> Result<Contents> {
+    pub(super) async fn contents(self: &Arc<Self>, key: Key) -> Result<Contents> {
         let path = super::content_folder(key);
         let names = Names::of(self, &path).await?;
-        Ok(Contents { names, path })
+        Ok(Contents { store: Arc::clone(self), names, path })
     }
 }
 
 /// The listing of an attachment's content, page by page.
 pub(super) struct Contents {
+    store: Arc<Store>,
     names: Names,
     path: String,
 }
@@ -241,9 +280,13 @@ impl Contents {
         while page.len() < PAGE
             && let Some(Name { name, mode, size }) = self.names.next().await?
         {
+            let path = format!("{}{name}", self.path);
             match UploadId::parse(&name).filter(|_| mode != EntryMode::DIR) {
-                Some(id) => page.push(Object { id, size }),
-                None => findings.send(Finding::Foreign { path: format!("{}{name}", self.path) }).await,
+                Some(id) => {
+                    let is_link = mode == EntryMode::Unknown && self.store.is_link(&path).await;
+                    page.push(Object { id, size, is_link });
+                }
+                None => findings.send(self.store.foreign(path, mode).await).await,
             }
         }
         Ok(page)
@@ -265,10 +308,6 @@ struct Name {
 
 impl Names {
     async fn of(store: &Store, folder: &str) -> Result<Names> {
-        // A lister follows links, and what it finds may be deleted.
-        if let Backend::Local(local) = &store.backend {
-            local.check(folder).await?;
-        }
         let lister = store.operator.lister(folder).await.map_err(failure)?;
         Ok(Names { folder: folder.to_owned(), lister })
     }

@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
+use opendal::Operator;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use super::commit::{Locks, Refusal, Replacement, stripe};
@@ -12,15 +13,17 @@ use super::config::OpenError;
 #[cfg(feature = "faults")]
 use super::faults::Faults;
 use super::steps::{Step, Steps};
-use super::{RECORD, WRITE, folder_path, io_failure, lock, parse_record, record_path};
+use super::{Access, RECORD, WRITE, folder_path, io_failure, lock, parse_record, record_path};
 use crate::attachment::{Key, Record};
 use crate::error::{Error, Kind, Result};
 
 use directory::Directory;
 use draft::Draft;
 use entries::{Entries, Folder};
+use service::Below;
 use threads::{Pool, on_thread};
 
+pub use service::Options;
 pub use sink::Sink;
 pub use threads::Abandoned;
 
@@ -28,6 +31,7 @@ mod beneath;
 mod directory;
 mod draft;
 mod entries;
+mod service;
 mod sink;
 mod threads;
 
@@ -50,7 +54,7 @@ const RECORD_LENGTH: usize = 1 << 10;
 /// A storage root, and how files are written in it.
 #[derive(Debug)]
 pub struct Local {
-    directory: Directory,
+    directory: Arc<Directory>,
     entries: Entries,
     /// The locks of attachments within this process. A file lock beside each holds between processes.
     locks: Locks,
@@ -81,15 +85,15 @@ impl Local {
     /// Opens the root that the options name.
     pub fn open(
         options: &std::collections::BTreeMap<String, String>,
+        access: Access,
         steps: Steps,
         #[cfg(feature = "faults")] faults: Faults,
     ) -> Result<Local, OpenError> {
-        let directory = Directory::open(options)?;
-        let entries = Entries::new(directory.root().to_owned());
+        let directory = Arc::new(Directory::open(options, access)?);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Local {
             directory,
-            entries,
+            entries: Entries::default(),
             locks: Locks::default(),
             writing: Arc::new(Semaphore::new(WRITING)),
             crowd: cores.min(WRITING),
@@ -99,6 +103,28 @@ impl Local {
             #[cfg(feature = "faults")]
             faults,
         })
+    }
+
+    /// What reads, lists and deletes below the root.
+    pub fn operator(&self) -> opendal::Result<Operator> {
+        Operator::new(Below::new(Arc::clone(&self.directory)))
+    }
+
+    /// Whether there is a symbolic link at a path.
+    pub async fn is_link(self: &Arc<Self>, path: &str) -> bool {
+        let (local, path) = (Arc::clone(self), path.to_owned());
+        let looked = on_thread(Abandoned::default(), move |_| {
+            let found = beneath::stat(local.directory.place()?.root(), &path)?;
+            io::Result::Ok(beneath::is_link(&found))
+        });
+        // Whatever keeps it from being seen is reported by who asked for more than this.
+        looked.await.is_ok_and(|looked| looked.unwrap_or_default())
+    }
+
+    /// The symbolic links among what attachd keeps beside the clients, as seen from the root.
+    pub async fn links(self: &Arc<Self>) -> Result<Vec<String>> {
+        let local = Arc::clone(self);
+        on_thread(Abandoned::default(), move |_| local.directory.links()).await?.map_err(io_failure)
     }
 
     /// Whether as many writes are under way as there are cores.
@@ -126,7 +152,7 @@ impl Local {
 
     fn record_now(&self, key: Key, abandoned: &Abandoned) -> Result<Option<Record>> {
         let path = record_path(key);
-        match self.act(Operation::Read, &path, abandoned, || beneath::read(self.directory.root(), &path)) {
+        match self.act(Operation::Read, &path, abandoned, || beneath::read(self.directory.place()?.root(), &path)) {
             Ok(bytes) => parse_record(&bytes, key).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.present_now().map(|()| None),
             Err(error) => Err(self.failure(&path, error)),
@@ -141,13 +167,6 @@ impl Local {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failure(&path, error)),
         }
-    }
-
-    /// Looks that no symbolic link stands on the way to a directory, for whoever follows that way by other means.
-    pub async fn check(self: &Arc<Self>, path: &str) -> Result<()> {
-        let (local, path) = (Arc::clone(self), path.to_owned());
-        let checked = on_thread(Abandoned::default(), move |_| beneath::check(local.directory.root(), &path));
-        checked.await?.map_err(io_failure)
     }
 
     /// Puts a small file in one step, durably, and takes back what a failure leaves.
@@ -180,7 +199,7 @@ impl Local {
             .and_then(|()| {
                 steps.passed(Step::RecordWritten);
                 self.act(Operation::Close, path, abandoned, || {
-                    let folder = folder.map_or_else(|| self.entries.open(above), Ok)?;
+                    let folder = folder.map_or_else(|| self.entries.open(self.directory.place()?, above), Ok)?;
                     draft.take().map_or(Ok(()), |draft| draft.rename(folder.own(), name))?;
                     Ok(folder)
                 })
@@ -199,7 +218,7 @@ impl Local {
     }
 
     fn draft(&self, name: &str) -> io::Result<Draft> {
-        Draft::create(self.directory.temporary(), name)
+        Draft::create(self.directory.place()?, name)
     }
 
     /// What a failed call means for the caller: where something is missing, it may be all.
@@ -260,7 +279,9 @@ impl Local {
             Ok(folder) => Ok(folder),
             // It may have happened although its answer says otherwise: look, never guess.
             Err(error) => match self.record_now(key, abandoned) {
-                Ok(Some(stands)) if stands == new => self.entries.open(&folder_path(key)),
+                Ok(Some(stands)) if stands == new => {
+                    self.directory.place().and_then(|place| self.entries.open(place, &folder_path(key)))
+                }
                 Ok(_) => return Err(Refusal::unchanged(error)),
                 Err(_) => return Err(Refusal::unsettled(error)),
             },

@@ -174,7 +174,7 @@ const SERVICES: &[Service] = &[
         required: &["root"],
         secret: &[],
         hidden: &[],
-        options: || fields(opendal::services::FsConfig::default()),
+        options: || fields(local::Options::default()),
         compares: Compares::Never,
         names_missing_bucket: false,
         part: 0,

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use super::finding::{Fate, Finding, Findings};
 use super::inventory::{End, Object, Visit, Walk, names};
-use super::{Store, content_folder, content_path, failure, record_path};
+use super::{Store, content_folder, content_path, failure};
 use crate::attachment::Key;
 use crate::error::Result;
 
@@ -66,7 +66,7 @@ impl Visit for Sweeper {
         let seen = match self.attachment(key, &mut objects).await {
             Ok(seen) => seen,
             Err(error) => {
-                self.findings.send(Finding::Failed { path: content_folder(key), error }).await;
+                self.findings.send(self.store.failed(&content_folder(key), error).await).await;
                 true
             }
         };
@@ -89,7 +89,7 @@ impl Sweeper {
             let record = match self.store.record(key).await {
                 Ok(record) => record,
                 Err(error) => {
-                    self.findings.send(Finding::Unreadable { path: record_path(key), error }).await;
+                    self.findings.send(self.store.unreadable(key, error).await).await;
                     return Ok(true);
                 }
             };
@@ -109,6 +109,10 @@ impl Sweeper {
 
     async fn orphan(&self, key: Key, object: Object) {
         let path = content_path(key, object.id);
+        if object.is_link {
+            self.findings.send(Finding::Link { path }).await;
+            return;
+        }
         let age = object.id.age(self.sweep.now);
         let old = age > self.sweep.grace;
         let size = match object.size {
@@ -141,7 +145,9 @@ mod tests {
 
     use super::*;
     use crate::attachment::{Id, UploadId};
-    use crate::store::Config;
+    use crate::store::backend::Version;
+    use crate::store::steps::Steps;
+    use crate::store::{Access, Config};
 
     const GRACE: Duration = Duration::from_secs(3600);
     const TICK: Duration = Duration::from_millis(1);
@@ -159,14 +165,16 @@ mod tests {
         let root = BTreeMap::from([("root".to_owned(), folder.path().to_str().unwrap().to_owned())]);
         let open = |service: &str, options| {
             let sizing = crate::store::Sizing { largest: 1 << 20, memory: 0 };
-            Store::open(&Config::new(service, options), sizing, &crate::telemetry::Metrics::default()).unwrap()
+            let metrics = crate::telemetry::Metrics::default();
+            Store::open(&Config::new(service, options), Access::Write, sizing, &metrics).unwrap()
         };
         vec![(Arc::new(open("memory", BTreeMap::new())), None), (Arc::new(open("fs", root)), Some(folder))]
     }
 
     async fn plant(store: &Store, key: Key, age: Duration) -> UploadId {
         let id = UploadId::aged(now(), age);
-        store.operator.write(&content_path(key, id), "12345").await.unwrap();
+        let put = store.backend.clone().put(content_path(key, id), b"12345".into(), Version::Any, Steps::default());
+        put.await.unwrap();
         id
     }
 

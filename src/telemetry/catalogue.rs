@@ -222,7 +222,7 @@ pub const WALKS: &[Entry] = &[
     entry(
         "attachd_verify_findings",
         Gauge,
-        &[("finding", "missing, damaged, unreadable, orphaned, failed")],
+        &[("finding", "missing, damaged, unreadable, orphaned, failed, link")],
         "What is not as it should be.",
     ),
 ];

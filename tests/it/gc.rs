@@ -116,15 +116,16 @@ fn what_attachd_did_not_name_is_reported_and_kept() {
 }
 
 #[test]
-fn what_a_link_leads_to_is_not_touched() {
+fn a_link_among_garbage_is_reported_and_kept() {
     let storage = Storage::new();
     let target = storage.root().join("target");
     fs::write(&target, b"x").unwrap();
-    let link = storage.garbage(1, 1, HOUR).with_file_name(upload_id(1000 * HOUR));
+    let gone = storage.garbage(1, 1, 1000 * HOUR);
+    let link = gone.with_file_name(upload_id(1001 * HOUR));
     std::os::unix::fs::symlink(&target, &link).unwrap();
     let ended = storage.run(&["gc", "--delete"]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(!link.is_symlink());
+    assert_eq!((ended.code, ended.count("link")), (Some(1), 1), "{ended:?}");
+    assert!(link.is_symlink() && !gone.exists());
     assert_eq!(fs::read(&target).unwrap(), b"x");
 }
 
@@ -140,9 +141,9 @@ fn a_folder_that_is_a_link_is_not_looked_into() {
         let ended = storage.run(&["gc", "--delete"]);
         assert!(kept.exists(), "{linked}: {ended:?}");
         assert!(!gone.exists(), "{linked}: {ended:?}");
-        assert_eq!((ended.code, ended.count("failed")), (Some(1), 1), "{linked}: {ended:?}");
+        assert_eq!((ended.code, ended.count("link")), (Some(1), 1), "{linked}: {ended:?}");
         let ended = storage.run(&["verify"]);
-        assert_eq!((ended.code, ended.count("failed")), (Some(1), 1), "{linked}: {ended:?}");
+        assert_eq!((ended.code, ended.count("link")), (Some(1), 1), "{linked}: {ended:?}");
     }
 }
 
@@ -321,7 +322,10 @@ fn a_check_beside_uploads_reports_nothing_false() {
         for _ in 0..20 {
             let ended = Ended::from(run(&["verify", "--config", config.to_str().unwrap()]));
             assert_eq!(ended.code, Some(0), "{ended:?}");
-            assert!(ended.out.contains(": 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed;"), "{ended:?}");
+            assert!(
+                ended.out.contains(": 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed, 0 links;"),
+                "{ended:?}"
+            );
         }
         drop(guard);
         uploads.join().unwrap();

@@ -35,6 +35,7 @@ mod http2;
 mod inspect;
 mod keys;
 mod limits;
+mod links;
 mod load;
 mod memory;
 mod metrics;

@@ -20,7 +20,7 @@ fn a_good_storage_passes() {
     assert!(ended.says("young", &young), "{ended:?}");
     assert!(
         ended.out.contains(
-            "read 3 attachments (4.8 MiB): 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed; \
+            "read 3 attachments (4.8 MiB): 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed, 0 links; \
              1 within the grace, 0 foreign"
         ),
         "{ended:?}"

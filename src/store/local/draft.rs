@@ -1,18 +1,17 @@
 //! A file on its way to its name: written under a temporary one, made durable, renamed. Until then no reader finds it, and
 //! dropping it removes it. All of this blocks. It must not know what the bytes are.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use rustix::fs::{CWD, renameat};
 use tokio::runtime::Handle;
 
-use super::lock;
+use super::directory::Place;
+use super::{beneath, lock};
 
 /// After how many bytes the system is asked to begin to put a file on the disk, so that little is left to wait for at its
 /// end. Below it a file is put there at once.
@@ -25,7 +24,9 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub(super) struct Draft {
     file: Arc<File>,
-    path: PathBuf,
+    place: Arc<Place>,
+    /// In the directory of temporary files.
+    name: String,
     named: bool,
     written: u64,
     early: Early,
@@ -42,10 +43,10 @@ struct Early {
 
 impl Draft {
     /// Begins a file in the directory of temporary ones. `name` is for people who look there.
-    pub fn create(temporary: &Path, name: &str) -> io::Result<Draft> {
-        let path = temporary.join(format!("{:x}.{name}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        let file = File::options().write(true).create_new(true).open(&path)?;
-        Ok(Draft { file: Arc::new(file), path, named: false, written: 0, early: Early::default() })
+    pub fn create(place: &Arc<Place>, name: &str) -> io::Result<Draft> {
+        let name = format!("{:x}.{name}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let file = Arc::new(beneath::create_in(place.temporary()?, &name)?);
+        Ok(Draft { file, place: Arc::clone(place), name, named: false, written: 0, early: Early::default() })
     }
 
     /// Adds bytes.
@@ -100,7 +101,7 @@ impl Draft {
 
     /// Gives the file its name in a directory, in place of the one that had it. The entry is not durable yet.
     pub fn rename(mut self, directory: &OwnedFd, name: &str) -> io::Result<()> {
-        renameat(CWD, &self.path, directory, name)?;
+        beneath::rename(self.place.temporary()?, &self.name, directory, name)?;
         self.named = true;
         Ok(())
     }
@@ -108,7 +109,7 @@ impl Draft {
     /// Removes the file.
     pub fn discard(mut self) -> io::Result<()> {
         self.named = true;
-        fs::remove_file(&self.path)
+        beneath::remove_in(self.place.temporary()?, &self.name)
     }
 }
 
@@ -117,9 +118,10 @@ impl Drop for Draft {
         if self.named {
             return;
         }
-        let path = std::mem::take(&mut self.path);
+        let (place, name) = (Arc::clone(&self.place), std::mem::take(&mut self.name));
         let remove = move || {
-            if let Err(error) = fs::remove_file(&path) {
+            let removed = place.temporary().and_then(|temporary| beneath::remove_in(temporary, &name));
+            if let Err(error) = removed {
                 tracing::warn!(%error, "a temporary file was not removed; the next start sweeps it");
             }
         };
@@ -133,29 +135,42 @@ impl Drop for Draft {
 
 #[cfg(test)]
 mod tests {
+    use super::super::directory::Directory;
     use super::*;
+    use crate::store::Access;
+
+    fn directory(root: &tempfile::TempDir) -> Directory {
+        Directory::open(&[("root".to_owned(), root.path().to_str().unwrap().to_owned())].into(), Access::Write).unwrap()
+    }
+
+    /// The names of the temporary files.
+    fn drafts(place: &Place) -> usize {
+        // The directory itself, the one above it, and the lock.
+        rustix::fs::Dir::read_from(place.temporary().unwrap()).unwrap().count() - 3
+    }
 
     #[test]
     fn a_draft_has_its_bytes_under_its_name_once_it_is_renamed_and_is_gone_if_it_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let temporary = folder.path().join("temporary");
-        fs::create_dir(&temporary).unwrap();
-        let mut draft = Draft::create(&temporary, "x").unwrap();
+        let directory = directory(&folder);
+        let place = directory.place().unwrap();
+        let mut draft = Draft::create(place, "x").unwrap();
         draft.write(&[Bytes::from_static(b"a"), Bytes::new(), Bytes::from_static(b"bc")]).unwrap();
         draft.write(&[Bytes::from_static(b"d")]).unwrap();
         draft.sync().unwrap();
-        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
-        draft.rename(&File::open(folder.path()).unwrap().into(), "target").unwrap();
-        assert_eq!(fs::read(folder.path().join("target")).unwrap(), b"abcd");
-        drop(Draft::create(&temporary, "x").unwrap());
-        Draft::create(&temporary, "x").unwrap().discard().unwrap();
-        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+        assert_eq!(drafts(place), 1);
+        draft.rename(place.root(), "target").unwrap();
+        assert_eq!(std::fs::read(folder.path().join("target")).unwrap(), b"abcd");
+        drop(Draft::create(place, "x").unwrap());
+        Draft::create(place, "x").unwrap().discard().unwrap();
+        assert_eq!(drafts(place), 0);
     }
 
     #[tokio::test]
     async fn what_is_put_on_the_disk_early_is_waited_for_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
-        let mut draft = Draft::create(folder.path(), "x").unwrap();
+        let directory = directory(&folder);
+        let mut draft = Draft::create(directory.place().unwrap(), "x").unwrap();
         let piece = Bytes::from(vec![7; 1 << 20]);
         for _ in 0..20 {
             draft.write(&[piece.clone(), piece.clone()]).unwrap();

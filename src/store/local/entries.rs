@@ -5,21 +5,21 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::fs::{fstat, fsync};
 use rustix::io::retry_on_intr;
 
+use super::directory::Place;
 use super::{beneath, lock};
 
 /// How many directories are remembered as durable, at most. Past it all are forgotten, and synced again when they are met.
 const KNOWN: usize = 1 << 16;
 
-/// The directories of one root.
-#[derive(Debug)]
+/// The directories below a root.
+#[derive(Debug, Default)]
 pub(super) struct Entries {
-    root: PathBuf,
     /// Directories whose way down from the root this process has made durable. attachd deletes no directory.
     known: Mutex<HashSet<Inode>>,
     /// Directories that are being synced for all who ask.
@@ -27,13 +27,14 @@ pub(super) struct Entries {
 }
 
 /// What the system knows a directory by: its device, and its number there.
-type Inode = (u64, u64);
+pub(super) type Inode = (u64, u64);
 
 /// The directory of one attachment, opened once, so that what lies in it is found in one step and nobody can put another in its
 /// place meanwhile.
 #[derive(Debug)]
 pub(super) struct Folder {
-    /// Where it lies, below the root.
+    place: Arc<Place>,
+    /// The path of `common`, below the root.
     above: String,
     /// The directory that it is an entry of, as those of many others are.
     common: OwnedFd,
@@ -68,19 +69,15 @@ struct Rounds {
 }
 
 impl Entries {
-    pub fn new(root: PathBuf) -> Entries {
-        Entries { root, known: Mutex::default(), shared: Mutex::default() }
-    }
-
     /// Opens the directory at `path`, which is written with slashes, down from the root, and makes what is missing of it. A
     /// symbolic link on the way could lead out of the root and is refused.
-    pub fn open(&self, path: &str) -> io::Result<Folder> {
+    pub fn open(&self, place: &Arc<Place>, path: &str) -> io::Result<Folder> {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let (common, made) = beneath::make(&self.root, above)?;
-        self.enter(above, common, made, name)
+        let (common, made) = beneath::make(place.root(), above)?;
+        self.enter(place, above, common, made, name)
     }
 
-    fn enter(&self, above: &str, common: OwnedFd, made: bool, name: &str) -> io::Result<Folder> {
+    fn enter(&self, place: &Arc<Place>, above: &str, common: OwnedFd, made: bool, name: &str) -> io::Result<Folder> {
         let found = fstat(&common)?;
         let inode = (found.st_dev, found.st_ino);
         if made {
@@ -88,7 +85,7 @@ impl Entries {
             lock(&self.known).remove(&inode);
         }
         let (own, _) = beneath::make_in(&common, name)?;
-        Ok(Folder { above: above.to_owned(), common, inode, own })
+        Ok(Folder { place: Arc::clone(place), above: above.to_owned(), common, inode, own })
     }
 
     /// Makes the entries of all directories from that of an attachment up to the root durable.
@@ -99,8 +96,9 @@ impl Entries {
         if lock(&self.known).contains(&folder.inode) {
             return Ok(());
         }
-        let common = self.root.join(&folder.above);
-        common.ancestors().skip(1).take_while(|above| above.starts_with(&self.root)).try_for_each(sync)?;
+        let root = folder.place.root();
+        let above = folder.above.rsplit_once('/').map_or("", |(above, _)| above);
+        beneath::all_on_the_way(root, above)?.iter().rev().chain([root]).try_for_each(sync_open)?;
         let mut known = lock(&self.known);
         if known.len() >= KNOWN {
             known.clear();
@@ -179,15 +177,14 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn directories_are_made_down_to_the_folder_and_a_root_that_is_gone_is_not() {
+    fn directories_are_made_down_to_the_folder_and_known_once_they_are_durable() {
         let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("root");
-        let entries = Entries::new(root.clone());
-        assert_eq!(entries.open("a/b/c").unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert!(!root.exists());
-        fs::create_dir(&root).unwrap();
-        entries.open("a/b/c").unwrap();
-        let opened = entries.open("a/b/c").unwrap();
+        let root = folder.path();
+        let options = [("root".to_owned(), root.to_str().unwrap().to_owned())].into();
+        let directory = super::super::directory::Directory::open(&options, crate::store::Access::Write).unwrap();
+        let (place, entries) = (directory.place().unwrap(), Entries::default());
+        entries.open(place, "a/b/c").unwrap();
+        let opened = entries.open(place, "a/b/c").unwrap();
         fs::write(root.join("a/b/c/file"), "1").unwrap();
         assert_eq!(beneath::read_in(opened.own(), "file").unwrap(), b"1");
         assert!(!lock(&entries.known).contains(&opened.inode));
@@ -195,9 +192,9 @@ mod tests {
         assert!(lock(&entries.known).contains(&opened.inode));
         assert!(lock(&entries.shared).is_empty());
         // As if it had been made just now, with the number of one that is gone.
-        let (common, made) = beneath::make(&root, "a/b").unwrap();
+        let (common, made) = beneath::make(place.root(), "a/b").unwrap();
         assert!(!made);
-        entries.enter("a/b", common, true, "c").unwrap();
+        entries.enter(place, "a/b", common, true, "c").unwrap();
         assert!(!lock(&entries.known).contains(&opened.inode), "what was made anew is not durable yet");
     }
 

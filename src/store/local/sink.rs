@@ -164,7 +164,7 @@ impl Local {
             if let Some(draft) = &draft {
                 draft.sync()?;
             }
-            let folder = self.entries.open(&folder_path(key))?;
+            let folder = self.entries.open(self.directory.place()?, &folder_path(key))?;
             let (content, _) = beneath::make_in(folder.own(), CONTENT)?;
             draft.take().map_or(Ok(()), |draft| draft.rename(&content, file_name(path)))?;
             Ok((folder, content))
@@ -197,6 +197,7 @@ mod tests {
         let root = folder.path().display().to_string();
         let opened = Local::open(
             &[("root".to_owned(), root)].into(),
+            crate::store::Access::Write,
             Steps::default(),
             #[cfg(feature = "faults")]
             Faults::new(&[]),
@@ -258,7 +259,8 @@ mod tests {
             expected.update(&vec![1; 4 << 20]);
             expected.update(&vec![2; 4 << 20]);
             assert_eq!(hash.finish(), expected.finish());
-            let mut files = std::fs::read_dir(local.directory.temporary()).unwrap();
+            let processes = std::fs::read_dir(folder.path().join(".attachd-tmp")).unwrap();
+            let mut files = processes.filter_map(|process| std::fs::read_dir(process.unwrap().path()).ok()).flatten();
             assert!(files.any(|file| file.unwrap().metadata().unwrap().len() == 8 << 20));
             sink.abort().await.unwrap();
         });

@@ -123,3 +123,19 @@ fn a_development_server_writes_its_token_where_it_is_told_to_for_its_owner_only(
     assert!(!here.path().join("data/dev-token").exists());
     assert_eq!(dev.upload(&dev.token()), 201);
 }
+
+#[test]
+fn a_link_in_the_place_of_the_key_or_the_token_is_refused() {
+    for name in ["dev-signing-key", "dev-token"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, outside) = (folder.path().join("data"), folder.path().join("outside"));
+        fs::create_dir(&data).unwrap();
+        fs::write(&outside, "a secret of 32 bytes or more, kept").unwrap();
+        std::os::unix::fs::symlink(&outside, data.join(name)).unwrap();
+        let ended = crate::harness::run(&["dev", "--data", data.to_str().unwrap()]);
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{name} is a symbolic link; delete it")), "{said}");
+        assert_eq!(fs::read(&outside).unwrap(), b"a secret of 32 bytes or more, kept");
+    }
+}

@@ -81,6 +81,9 @@ impl Setup {
             let _ = writeln!(text, "[{port}]\nlisten = \"127.0.0.1:0\"");
         }
         let root = folder.join("root");
+        if self.service == "fs" {
+            fs::create_dir_all(&root).expect("a folder can be made");
+        }
         let ours = || {
             format!(
                 "[[auth.issuers]]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\nalgorithms = [\"HS256\"]\n\
