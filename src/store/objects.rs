@@ -12,7 +12,7 @@ use bytes::Bytes;
 use opendal::layers::TimeoutLayer;
 use opendal::options::WriteOptions;
 use opendal::{Buffer, ErrorKind, Operator};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 
 use super::backend::{Failure, Version};
 use super::commit::Locks;
@@ -28,7 +28,7 @@ mod tries;
 
 pub use sink::Sink;
 
-use proof::TagForm;
+use proof::Proof;
 use tries::{LONGEST_PAUSE, PAUSE, Retries, TRIES};
 
 /// A service of OpenDAL's.
@@ -47,8 +47,8 @@ pub struct Objects {
     parts: Option<Parts>,
     /// What one operation has.
     time: Duration,
-    /// How a put names a version, once the service was seen to compare versions.
-    proven: OnceCell<TagForm>,
+    /// Whether the service was seen to compare versions.
+    proof: Proof,
     /// The locks of attachments within this process.
     locks: Locks,
 }
@@ -81,7 +81,7 @@ impl Objects {
             compares,
             parts,
             time,
-            proven: OnceCell::default(),
+            proof: Proof::default(),
             locks: Locks::default(),
         }
     }
@@ -143,7 +143,13 @@ impl Objects {
     }
 
     /// Puts a small object in one step in place of the version that is named. Must be driven to its end.
-    pub async fn put(&self, path: &str, bytes: Vec<u8>, version: Version, steps: &Steps) -> Result<(), Failure> {
+    pub async fn put(
+        self: &Arc<Self>,
+        path: &str,
+        bytes: Vec<u8>,
+        version: Version,
+        steps: &Steps,
+    ) -> Result<(), Failure> {
         let form = self.prove().await.map_err(Failure::Refused)?;
         // What nobody compares may be put whatever stands.
         let version = if self.compares == Compares::Never { Version::Any } else { form.of(version) };
@@ -219,17 +225,5 @@ impl Objects {
             tracing::warn!(%error, "a put could not be aborted cleanly");
         }
         put
-    }
-
-    /// Looks once that the service compares versions, and does not only take the words: two that believe it did could each
-    /// tell a client that its file is stored. Says how a put names a version.
-    ///
-    /// # Errors
-    /// [`Kind::Internal`] where the service does not, and what storage raises.
-    pub async fn prove(&self) -> Result<TagForm> {
-        if self.compares == Compares::Never {
-            return Ok(TagForm::AsRead);
-        }
-        self.proven.get_or_try_init(|| self.try_out()).await.copied()
     }
 }

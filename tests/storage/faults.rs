@@ -354,7 +354,8 @@ fn the_last_parts_of_an_upload_that_go_one_after_the_other_have_each_the_time_of
 }
 
 fn last_parts_in_time(limits: &str) {
-    let place = Engine::Moto.place();
+    // A server of its own: one that is slow for what others do would fail tries that are not to fail.
+    let place = Engine::Moto.secluded();
     // Three puts of parts hang, some of them before the close and some in it: together they take longer than one operation may.
     let hangs = [3, 5, 6].map(|nth| format!("{{ attachment = 1, nth = {nth}, fault = \"hang\" }}")).join(", ");
     let storage = format!("timeout = \"{}s\"\nfaults = [{hangs}]\n", TIMEOUT.as_secs());
@@ -379,7 +380,7 @@ fn one_part_is_sent_while_the_next_one_is_taken_in_where_there_is_little_memory(
 
 /// An upload of more parts than are `kept`, none of which the storage takes.
 fn sent_beside_what_comes(limits: &str, kept: usize) {
-    let place = Engine::Moto.place();
+    let place = Engine::Moto.secluded();
     let storage = format!(
         "timeout = \"{}s\"\nfaults = [{{ attachment = 1, operation = \"write\", nth = 1, always = true, fault = \"hang\" }}]\n",
         TIMEOUT.as_secs()

@@ -138,7 +138,9 @@ impl Look {
             }
             live.insert(key.clone());
         }
-        let found: BTreeSet<String> = found.into_keys().collect();
+        // A put of the probe that was given up can come about after its object was deleted; a later start deletes it.
+        let probe = format!("{root}probe/");
+        let found: BTreeSet<String> = found.into_keys().filter(|key| !key.starts_with(&probe)).collect();
         assert_eq!(found, live, "left: what is there and what the records name differ");
         assert_eq!(self.uploads(root), [""; 0], "uploads in parts are open");
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::conformance::{DOORS, Door, digest, upload};
 use crate::engines::{BUCKET, Engine, Place, Running, free_port, spawn, versitygw};
@@ -221,4 +223,26 @@ fn a_storage_that_refuses_the_version_that_stands_is_refused_in_words() {
     let said = refused(&with(&place, "ATTACHD_STORAGE__OPTIONS__ENDPOINT", &endpoint));
     assert!(said.contains("storage: the storage refuses a put that names the version which stands"), "{said}");
     assert!(said.contains("storage.sole_writer = true"), "{said}");
+}
+
+/// The probe takes longer than an upload waits for it, and goes on when that upload has its answer.
+#[test]
+fn a_storage_that_comes_late_and_answers_slowly_is_served_in_the_end() {
+    let place = Engine::Moto.place();
+    let there = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&there);
+    let endpoint = way::to(&place, move |request| {
+        if !seen.load(Ordering::SeqCst) {
+            return request.answer("503 Service Unavailable", "");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        request.pass()
+    });
+    let mut setup = with(&place, "ATTACHD_STORAGE__OPTIONS__ENDPOINT", &endpoint);
+    setup.storage = "timeout = \"1s\"\n".to_owned();
+    let server = setup.start();
+    assert_eq!(upload(&server, Door::Rest, 1, b"x", false), 503);
+    there.store(true, Ordering::SeqCst);
+    assert_eq!(upload(&server, Door::Rest, 1, b"x", false), 503);
+    eventually("it is served", || upload(&server, Door::Rest, 1, b"x", false) == 201);
 }

@@ -1,21 +1,44 @@
 //! Whether a service keeps two writers apart: it compares the version that a put names with the one that stands, and does so
 //! for puts that come at once. What a service says of itself is not believed, it is tried on objects under `probe/`.
 
-use futures_util::future::join_all;
-use opendal::{Buffer, ErrorKind};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
 
-use super::Objects;
+use futures_util::TryStreamExt;
+use futures_util::future::{BoxFuture, FutureExt, Shared, join_all};
+use opendal::{Buffer, ErrorKind};
+use tracing::Instrument;
+
+use super::tries::plain;
+use super::{Compares, Objects};
 use crate::attachment::UploadId;
 use crate::error::{Error, Kind, Result};
 use crate::store::backend::{Failure, Version};
 use crate::store::steps::Steps;
-use crate::store::{PROBE, failure};
+use crate::store::{PROBE, failure, lock};
 
 /// How many puts race for one object.
 const RACERS: usize = 8;
 
 /// How many times they race to create an object, and then to replace it.
 const ROUNDS: usize = 10;
+
+/// How many races may be run again, since a put of theirs got no answer.
+const REPEATED: usize = 20;
+
+/// After what time an object under `probe/` is nobody's any more. A put that was given up can come about after its object was
+/// deleted.
+const LEFT_BEHIND: Duration = Duration::from_secs(3600);
+
+/// What trying a service has come to, and the trying that is under way.
+#[derive(Debug, Default)]
+pub struct Proof {
+    form: OnceLock<TagForm>,
+    under_way: Mutex<Option<Trying>>,
+}
+
+/// The end of the trying, for all who wait for it: the form, or the kind and the text of an error.
+type Trying = Shared<BoxFuture<'static, Result<TagForm, (Kind, String)>>>;
 
 /// How a put writes the entity tag of the version that it replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,16 +99,64 @@ impl Unfit {
 }
 
 impl Objects {
-    /// Tries the service, and says how a put names a version.
+    /// Looks once that the service compares versions, and does not only take the words: two that believe it did could each
+    /// tell a client that its file is stored. Says how a put names a version. All who ask meanwhile wait for the same look, and
+    /// it goes on where they go away.
     ///
     /// # Errors
-    /// [`Kind::Internal`] where the service does not keep writers apart, and what storage raises.
-    pub(super) async fn try_out(&self) -> Result<TagForm> {
+    /// [`Kind::Internal`] where the service does not keep writers apart, and what storage raises. Then it is asked again by
+    /// whoever comes next.
+    pub async fn prove(self: &Arc<Self>) -> Result<TagForm> {
+        if self.compares == Compares::Never {
+            return Ok(TagForm::AsRead);
+        }
+        if let Some(form) = self.proof.form.get() {
+            return Ok(*form);
+        }
+        let trying = lock(&self.proof.under_way).get_or_insert_with(|| self.begin_to_try()).clone();
+        trying.await.map_err(|(kind, why)| Error::new(kind).because(why))
+    }
+
+    fn begin_to_try(self: &Arc<Self>) -> Trying {
+        let objects = Arc::clone(self);
+        let trying = async move {
+            let found = objects.try_out().await;
+            if let Ok(form) = found {
+                objects.proof.form.get_or_init(|| form);
+            }
+            *lock(&objects.proof.under_way) = None;
+            found.map_err(|error| (error.kind(), error.for_operator()))
+        };
+        let trying = tokio::spawn(trying.in_current_span());
+        async { trying.await.unwrap_or_else(|panic| Err((Kind::Internal, panic.to_string()))) }.boxed().shared()
+    }
+
+    async fn try_out(&self) -> Result<TagForm> {
         let form = self.one_by_one().await?;
-        for _ in 0..ROUNDS {
-            self.race(form).await?;
+        let (mut clean, mut failed) = (0, 0);
+        while clean < ROUNDS {
+            match self.race(form).await {
+                Ok(()) => clean += 1,
+                Err(error) if error.kind() == Kind::StorageUnavailable && failed < REPEATED => failed += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        if let Err(error) = self.remove_what_was_left().await {
+            tracing::warn!(error = plain(&error), "what was left behind under probe/ could not be deleted");
         }
         Ok(form)
+    }
+
+    /// Deletes what earlier looks have left behind.
+    async fn remove_what_was_left(&self) -> opendal::Result<()> {
+        let now = SystemTime::now();
+        let mut entries = self.operator().lister(&format!("{PROBE}/")).await?;
+        while let Some(entry) = entries.try_next().await? {
+            if UploadId::parse(entry.name()).is_some_and(|id| id.age(now) > LEFT_BEHIND) {
+                self.operator().delete(entry.path()).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks at puts that come one after the other.
@@ -174,7 +245,7 @@ impl Objects {
 
     async fn remove(&self, path: &str) {
         if let Err(error) = self.operator().delete(path).await {
-            tracing::warn!(%error, path, "what the storage was tried with could not be deleted");
+            tracing::warn!(error = plain(&error), path, "what the storage was tried with could not be deleted");
         }
     }
 }
