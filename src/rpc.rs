@@ -69,7 +69,7 @@ impl Attachments {
     }
 
     /// The pipeline behind the service.
-    pub fn uploads(&self) -> &Uploads {
+    pub fn uploads(&self) -> &Arc<Uploads> {
         &self.uploads
     }
 

@@ -4,6 +4,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::Router;
@@ -209,7 +210,13 @@ async fn route(
     if called == Called::Upload {
         request.extensions_mut().insert(Unread::new(body, encoding));
     } else {
-        *request.body_mut() = Body::new(rpc::checked(body, encoding, called.takes(), failure.clone()));
+        *request.body_mut() = Body::new(rpc::checked(
+            body,
+            encoding,
+            called.takes(),
+            failure.clone(),
+            Arc::clone(edge.attachments.uploads()),
+        ));
     }
     let mut response = next.run(request).await;
     match (failure.take(), response.extensions_mut().remove::<Status>()) {

@@ -2,6 +2,8 @@
 //! service. Each message is put together here, since tonic would take memory for it by its length alone. It must not know
 //! what messages say.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body::Frame;
@@ -11,6 +13,7 @@ use tonic::body::Body;
 use super::framing::{Encoding, PREFIX, cut_short, length};
 use super::{Failure, MAX_WHOLE_MESSAGE};
 use crate::error::{Error, Result};
+use crate::upload::Uploads;
 
 /// How many messages a call takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +25,19 @@ pub enum Takes {
 }
 
 /// The body of a call as tonic is to read it: whole messages of at most [`MAX_WHOLE_MESSAGE`] bytes, none of them compressed.
-/// What is wrong with them is left in `failure` too.
-pub fn checked(body: Body, encoding: Encoding, takes: Takes, failure: Failure) -> Body {
+/// Where the call takes one message, that and the end of the call must each arrive within the idle time of `uploads`. What is
+/// wrong with the messages is left in `failure` too.
+pub fn checked(body: Body, encoding: Encoding, takes: Takes, failure: Failure, uploads: Arc<Uploads>) -> Body {
     let begun = Messages { body, arrived: BytesMut::new(), encoding, takes, taken: 0 };
-    let messages = stream::try_unfold((begun, failure), async |(mut messages, failure)| match messages.next().await {
-        Ok(message) => Ok(message.map(|message| (Frame::data(message), (messages, failure)))),
-        Err(error) => Err(failure.leave(error)),
+    let messages = stream::try_unfold((begun, failure, uploads), async |(mut messages, failure, uploads)| {
+        let next = match messages.takes {
+            Takes::One => uploads.in_time(messages.next()).await.flatten(),
+            Takes::Any => messages.next().await,
+        };
+        match next {
+            Ok(message) => Ok(message.map(|message| (Frame::data(message), (messages, failure, uploads)))),
+            Err(error) => Err(failure.leave(error)),
+        }
     });
     Body::new(StreamBody::new(messages))
 }

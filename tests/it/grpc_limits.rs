@@ -4,15 +4,17 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use attachd::pb::UploadAttachmentRequest;
 use attachd::pb::upload_attachment_request::Message;
+use attachd::pb::{RegisterAttachmentRequest, UploadAttachmentRequest};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Code, Request};
 
 use crate::harness::{
-    MAX_UPLOAD, RawConnection, Server, Setup, authorised, chunk, eventually, finish, framed, header, noise, token,
+    MAX_UPLOAD, RawConnection, Server, Setup, authorised, chunk, eventually, finish, framed, header, message_frame,
+    noise, token,
 };
 
 const MAX_CHUNK: usize = 4 << 20;
@@ -180,6 +182,32 @@ async fn a_client_that_falls_silent_is_refused() {
     stream.send([begun(), framed(finish())].concat());
     stream.end();
     stream.reply().await.expect("the next upload on the connection is served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_falls_silent_is_refused_and_registers_nothing() {
+    let server = limited("idle_timeout = \"300ms\"");
+    let message = RegisterAttachmentRequest { client_id: 1, attachment_id: 1, ..Default::default() }.encode_to_vec();
+    let whole = message_frame(0, &message);
+    let mut connection = RawConnection::open(server.grpc).await;
+    for (name, sent) in [
+        ("before the message", Vec::new()),
+        ("within the prefix", whole[..3].to_vec()),
+        ("within the message", whole[..6].to_vec()),
+        ("after the message, the stream still open", whole.clone()),
+    ] {
+        let mut stream = connection.call("RegisterAttachment", &token(&[1]), &[]).await;
+        stream.send(sent);
+        let reply = tokio::time::timeout(Duration::from_secs(20), stream.reply()).await;
+        let refusal = reply.expect("it is ended").expect_err(name);
+        let expected = (Code::DeadlineExceeded, "CLIENT_TOO_SLOW");
+        assert_eq!((refusal.code, refusal.reason.as_str()), expected, "{name}: {refusal:?}");
+        assert_eq!(server.record(1, 1), None, "{name}");
+    }
+    let mut stream = connection.call("RegisterAttachment", &token(&[1]), &[]).await;
+    stream.send(whole);
+    stream.end();
+    stream.reply().await.expect("the next registration on the connection is served");
 }
 
 /// Sends `first`, then `again` for as long as the server takes it, with little time in between.
