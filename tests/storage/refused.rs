@@ -214,6 +214,30 @@ fn a_storage_that_compares_tags_without_their_quotes_alone_is_served_so() {
 }
 
 #[test]
+fn a_storage_that_sends_tags_without_quotes_and_compares_them_with_quotes_is_served_so() {
+    let place = Engine::Moto.place();
+    let endpoint = way::to(&place, |request| {
+        if request.field("if-match").is_some_and(|tag| !tag.starts_with('"')) {
+            return does_not_hold(request);
+        }
+        let reply = request.carry_out()?;
+        let end = reply.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(reply[..end].to_vec()).unwrap();
+        let bare =
+            |line: &str| if line.to_lowercase().starts_with("etag:") { line.replace('"', "") } else { line.to_owned() };
+        let head: Vec<String> = head.split("\r\n").map(bare).collect();
+        request.reply(&[head.join("\r\n").as_bytes(), &reply[end..]].concat())
+    });
+    let server = with(&place, "ATTACHD_STORAGE__OPTIONS__ENDPOINT", &endpoint).start();
+    for seed in [1, 2] {
+        let bytes = noise(3000, seed);
+        assert_eq!(upload(&server, Door::Rest, 1, &bytes, false), 201);
+        assert_eq!(place.stored(&server, 1), Some(digest(&bytes)));
+    }
+    assert_eq!(upload(&server, Door::Rest, 1, b"x", true), 412);
+}
+
+#[test]
 fn a_storage_that_refuses_the_version_that_stands_is_refused_in_words() {
     let place = Engine::Moto.place();
     let endpoint = way::to(&place, |request| match request.field("if-match") {

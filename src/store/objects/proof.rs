@@ -47,6 +47,8 @@ pub enum TagForm {
     AsRead,
     /// Without the quotes: some services compare no other form.
     Unquoted,
+    /// In quotes, where the service writes it without.
+    Quoted,
 }
 
 /// Why a service is refused.
@@ -68,6 +70,7 @@ impl TagForm {
     pub fn of(self, version: Version) -> Version {
         match (self, version) {
             (TagForm::Unquoted, Version::Tag(tag)) => Version::Tag(tag.trim_matches('"').to_owned()),
+            (TagForm::Quoted, Version::Tag(tag)) => Version::Tag(format!("\"{}\"", tag.trim_matches('"'))),
             (_, version) => version,
         }
     }
@@ -85,7 +88,7 @@ impl Unfit {
                 "the storage does not compare versions of puts that come at once: it carried out {winners} of {RACERS} that \
                  named the same version"
             ),
-            Unfit::Nameless => "the storage does not say which version of an object it returned (no ETag)".to_owned(),
+            Unfit::Nameless => "the storage does not say which version of an object it returned (no ETag, no generation)".to_owned(),
             Unfit::Deaf => {
                 "the storage refuses a put that names the version which stands (If-Match), with quotes and without".to_owned()
             }
@@ -178,7 +181,7 @@ impl Objects {
             return Err(Unfit::Forgetful.error());
         }
         let mut taken = None;
-        for form in [TagForm::AsRead, TagForm::Unquoted] {
+        for form in [TagForm::AsRead, TagForm::Unquoted, TagForm::Quoted] {
             let version = form.of(first.clone());
             if taken.is_none() && (form == TagForm::AsRead || version != first) {
                 match self.probe_put(path, "second", &version).await {
@@ -262,6 +265,7 @@ mod tests {
     fn only_a_tag_has_a_form_and_only_its_quotes_go() {
         let tag = |text: &str| Version::Tag(text.to_owned());
         assert_eq!(TagForm::Unquoted.of(tag("\"a-1\"")), tag("a-1"));
+        assert_eq!(TagForm::Quoted.of(tag("a-1")), tag("\"a-1\""));
         assert_eq!(TagForm::AsRead.of(tag("\"a-1\"")), tag("\"a-1\""));
         assert_eq!(TagForm::Unquoted.of(Version::Absent), Version::Absent);
     }
