@@ -19,7 +19,9 @@ pub struct Request {
 
 /// A way to the server of `place` on which `act` has every request. Returns its address.
 pub fn to(place: &Place, act: impl Fn(Request) -> io::Result<()> + Send + Sync + 'static) -> String {
-    let server = place.running.endpoint.strip_prefix("http://").unwrap().parse().unwrap();
+    let (server, path) =
+        place.running.endpoint.strip_prefix("http://").map(|at| at.split_once('/').unwrap_or((at, ""))).unwrap();
+    let server = server.parse().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let act = Arc::new(act);
@@ -29,7 +31,7 @@ pub fn to(place: &Place, act: impl Fn(Request) -> io::Result<()> + Send + Sync +
             std::thread::spawn(move || Request::arriving(client, server).and_then(|request| act(request)));
         }
     });
-    format!("http://{address}")
+    if path.is_empty() { format!("http://{address}") } else { format!("http://{address}/{path}") }
 }
 
 impl Request {
@@ -63,9 +65,10 @@ impl Request {
         self.fields.iter().find_map(value)
     }
 
-    /// Whether it asks for an object to be made of its parts.
+    /// Whether it asks for an object to be made of its parts, of S3 or of Azure.
     pub fn completes(&self) -> bool {
-        self.line.starts_with("POST ") && self.line.contains("uploadId=")
+        let s3 = self.line.starts_with("POST ") && self.line.contains("uploadId=");
+        s3 || (self.line.starts_with("PUT ") && self.line.contains("comp=blocklist"))
     }
 
     /// Has the server carry it out, and returns the whole reply.
