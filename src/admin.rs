@@ -34,13 +34,15 @@ pub struct Health {
     pub draining: Arc<AtomicBool>,
     /// Set once the process could have served requests.
     pub started: Arc<AtomicBool>,
+    /// Set while the storage is not available, so that its loss and its recovery are logged once each.
+    pub storage_lost: Arc<AtomicBool>,
 }
 
 #[derive(Serialize)]
 struct Readiness {
     ready: bool,
     /// Why not, in words; empty where it is ready.
-    reasons: Vec<&'static str>,
+    reasons: Vec<String>,
     storage: &'static str,
     keys: Vec<Keys>,
     tokens_verified: u64,
@@ -156,20 +158,26 @@ impl Health {
     /// Looks at all that a request needs.
     async fn readiness(&self) -> Readiness {
         let storage = self.store.health().await;
-        if let Err(error) = &storage {
-            tracing::warn!(%error, "the storage is not available");
+        match &storage {
+            Err(error) if !self.storage_lost.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(%error, "the storage is not available");
+            }
+            Ok(()) if self.storage_lost.swap(false, Ordering::Relaxed) => {
+                tracing::info!("the storage is available again");
+            }
+            _ => {}
         }
         let draining = self.draining.load(Ordering::Relaxed);
         let verifications = self.verifier.verifications();
         let mut reasons = Vec::new();
-        if storage.is_err() {
-            reasons.push("the storage does not answer");
+        if let Err(error) = &storage {
+            reasons.push(self.store.trouble(error));
         }
         if !self.verifier.is_ready() {
-            reasons.push("the keys of an issuer are not known");
+            reasons.push("the keys of an issuer are not known".to_owned());
         }
         if draining {
-            reasons.push("the process is about to end");
+            reasons.push("the process is about to end".to_owned());
         }
         if reasons.is_empty() {
             self.started.store(true, Ordering::Relaxed);

@@ -184,8 +184,8 @@ async fn run(command: Command) -> Result<(), Failure> {
             let config = Config::load(&file).map_err(Failure::usage)?;
             show::print(&config)?;
             let found = server::check(&config).await;
-            for in_use in found.in_use {
-                out::complain(&format!("warning: {in_use}"));
+            for warning in found.warnings {
+                out::complain(&format!("warning: {warning}"));
             }
             match found.problems.as_slice() {
                 [] => out::print(&format!("{} is good and the storage works\n", file.display())).map(drop),

@@ -165,6 +165,10 @@ pub(crate) const HTTP2_WINDOW: std::ops::RangeInclusive<u64> = (64 << 10)..=(8 <
 /// Up to which window a fast client on the same network gains by it, in bytes.
 const FAST_WINDOW: u64 = 256 << 10;
 
+/// What is said where there is no storage.
+const NO_STORAGE: &str = "is missing, and has no default; for files in a folder write two lines below [storage]: service = \"fs\" \
+                          and options.root = \"/var/lib/attachd\"";
+
 /// Sizes and times.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -350,6 +354,10 @@ impl Config {
             if let Err(why) = set(&mut table, &parts, value) {
                 problems.add(path, &why);
             }
+        }
+        if !table.contains_key("storage") {
+            problems.add("storage", NO_STORAGE);
+            table.insert("storage".to_owned(), toml::toml! { service = "memory" }.into());
         }
         let Some(config) = problems.read::<Config>(table) else {
             return problems.check().and_then(|()| Err(Error::new("the configuration cannot be read")));

@@ -105,8 +105,8 @@ pub struct Addresses {
 pub struct Findings {
     /// What would keep a server from starting, or its storage from working. Empty if nothing would.
     pub problems: Vec<String>,
-    /// The ports that are in use at the moment, by this service or by another.
-    pub in_use: Vec<String>,
+    /// What keeps no server from starting, and an operator should know.
+    pub warnings: Vec<String>,
 }
 
 /// Looks at all that a start would look at, tries the storage, and asks the providers for their keys. The storage, which is
@@ -126,16 +126,18 @@ pub async fn check(config: &Config) -> Findings {
         match bind(address) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                found.in_use.push(format!("{port}.listen: {address} is in use at the moment"));
+                found.warnings.push(format!("{port}.listen: {address} is in use at the moment"));
             }
             Err(error) => found.problems.push(StartError::Bind { port, address, error }.to_string()),
         }
     }
     if found.problems.is_empty() {
         match Store::open(&config.storage, Access::Write, config.limits.sizing(), &Metrics::default()) {
-            Ok(store) => found
-                .problems
-                .extend(store.probe().await.err().map(|error| format!("storage: {}", error.for_operator()))),
+            Ok(store) => {
+                found.warnings.extend(store.warnings().iter().map(ToString::to_string));
+                let probed = store.probe().await;
+                found.problems.extend(probed.err().map(|error| format!("storage: {}", error.for_operator())));
+            }
             Err(error) => found.problems.push(error.to_string()),
         }
     }
@@ -163,13 +165,16 @@ impl Server {
         let certificates = Arc::new(Certificates::load(&config.auth.certificates)?);
         let tls = Tls::load(&config)?;
         let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics)?;
+        for warning in store.warnings() {
+            tracing::warn!(key = warning.key(), why = warning.why(), "storage");
+        }
         prove(&store).await?;
         let store = Arc::new(store);
         let budget = Arc::new(Budget::new(config.budget()));
         let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), config.upload()));
         let attachments = Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), metrics.clone());
-        let (draining, started) = (Arc::default(), Arc::default());
-        let health = Health { verifier, store, uploads, budget, draining, started };
+        let (draining, started, storage_lost) = (Arc::default(), Arc::default(), Arc::default());
+        let health = Health { verifier, store, uploads, budget, draining, started, storage_lost };
         let rest = listen("rest", config.rest.listen)?;
         let grpc = listen("grpc", config.grpc.listen)?;
         let admin = listen("admin", config.admin.listen)?;

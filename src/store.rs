@@ -59,6 +59,9 @@ pub const WRITE: usize = 256 << 10;
 /// The record of an attachment, within its folder.
 const RECORD: &str = "record.json";
 
+/// The folder of all clients.
+const CLIENTS: &str = "clients";
+
 /// The folder of its content.
 const CONTENT: &str = "content";
 
@@ -136,6 +139,22 @@ impl Store {
         };
         let patience = Patience::new(config.timeout);
         Ok(Store { operator, backend, patience, steps, metrics: metrics.clone() })
+    }
+
+    /// What an operator should know of the storage, beside its configuration: the key, and what follows.
+    pub fn warnings(&self) -> Vec<OpenError> {
+        match &self.backend {
+            Backend::Local(local) => {
+                local.warnings().into_iter().map(|why| OpenError::new("options.root", why)).collect()
+            }
+            Backend::Objects(_) => Vec::new(),
+        }
+    }
+
+    /// What a failed look at the storage says that anybody may read.
+    pub fn trouble(&self, error: &Error) -> String {
+        let said = error.log_source().filter(|said| said.starts_with(local::TROUBLE));
+        said.unwrap_or_else(|| "the storage does not answer".to_owned())
     }
 
     /// How many storage operations go on that nobody waits for, since their time has passed or their caller went away.

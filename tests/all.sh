@@ -46,6 +46,7 @@ step() {
 # The tests of faults mount a small disk, in mounts of their own, and look at system calls.
 faults() {
     command -v strace >/dev/null || apt_install strace || return 1
+    command -v bindfs >/dev/null || apt_install bindfs || return 1
     unshare --mount --propagation private cargo test --locked --features faults --test faults -- --nocapture
 }
 

@@ -100,7 +100,7 @@ pub fn issuer(data: &Path) -> IssuerConfig {
 }
 
 fn prepare(data: &Path, issuer: &IssuerConfig) -> io::Result<()> {
-    fs::create_dir_all(data)?;
+    create_durably(data)?;
     // The data folder is the storage's root, and no link below that is followed.
     for name in [KEY_FILE, TOKEN_FILE] {
         if data.join(name).is_symlink() {
@@ -119,6 +119,15 @@ fn prepare(data: &Path, issuer: &IssuerConfig) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Creates a directory and those above it, and makes the entries of those that it created durable.
+fn create_durably(directory: &Path) -> io::Result<()> {
+    let directory = std::path::absolute(directory)?;
+    let missing: Vec<&Path> = directory.ancestors().take_while(|above| !above.exists()).collect();
+    fs::create_dir_all(&directory)?;
+    let mut above = missing.iter().filter_map(|created| created.parent());
+    above.try_for_each(|above| File::open(above)?.sync_all())
 }
 
 fn mint(issuer: &IssuerConfig) -> Result<String, Failure> {

@@ -34,7 +34,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { common, delete } = arguments;
     let (mut totals, began) = (Totals::default(), Instant::now());
     let grace = common.grace;
-    let end = common
+    let maintenance::Walked { end, .. } = common
         .walk(
             |store, walk, listener| async move {
                 Sweep { walk, grace, now: SystemTime::now(), delete }.run(&store, listener).await

@@ -58,8 +58,8 @@ fn client(text: &str) -> Result<Id, String> {
 }
 
 impl Arguments {
-    /// Opens the storage that the arguments name.
-    fn open(&self) -> Result<Arc<Store>, Failure> {
+    /// Opens the storage that the arguments name, and says which it is.
+    fn open(&self) -> Result<(Arc<Store>, String), Failure> {
         let (storage, limits) = match (&self.config, &self.data) {
             (Some(config), _) => {
                 let config = super::load(config)?;
@@ -81,7 +81,7 @@ impl Arguments {
             )));
         }
         let opened = Store::open(&storage, Access::Inspect, limits.sizing(), &Metrics::default());
-        opened.map(Arc::new).map_err(Failure::usage)
+        opened.map(|store| (Arc::new(store), storage.describe())).map_err(Failure::usage)
     }
 
     /// Walks over the storage: `begin` starts the walk, `take` is told each finding and says whether to print it.
@@ -90,11 +90,11 @@ impl Arguments {
         &self,
         begin: impl FnOnce(Arc<Store>, Walk, mpsc::Sender<Finding>) -> W,
         mut take: impl FnMut(&Finding) -> bool,
-    ) -> Result<End, Failure>
+    ) -> Result<Walked, Failure>
     where
         W: Future<Output = End> + Send + 'static,
     {
-        let store = self.open()?;
+        let (store, storage) = self.open()?;
         let stop = CancellationToken::new();
         let stopper = stop.clone();
         let ends = ends().map_err(Failure::running)?;
@@ -120,11 +120,23 @@ impl Arguments {
         let end = walking.await.map_err(Failure::running)?;
         ends.abort();
         progress.finish_and_clear();
-        Ok(end)
+        Ok(Walked { end, storage })
     }
 }
 
+/// A walk that has ended.
+pub struct Walked {
+    pub end: End,
+    /// Which storage it was.
+    pub storage: String,
+}
+
 impl Arguments {
+    /// Whether the walk was to begin at the first client.
+    pub fn is_from_the_start(&self) -> bool {
+        self.from.is_none()
+    }
+
     /// Writes the numbers of a run, where they are asked for.
     pub fn report(&self, numbers: impl FnOnce(&mut TextFile)) -> Result<(), Failure> {
         let Some(path) = &self.metrics_file else {

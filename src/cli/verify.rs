@@ -13,12 +13,18 @@ use crate::telemetry::TextFile;
 pub struct Arguments {
     #[command(flatten)]
     common: maintenance::Arguments,
+    /// Pass on a storage that holds nothing. Without it that is a failure: it may be the wrong storage, or a volume that is
+    /// not mounted
+    #[arg(long)]
+    allow_empty: bool,
 }
 
 /// What was come by so far.
 #[derive(Default)]
 struct Totals {
     attachments: u64,
+    records: u64,
+    contents: u64,
     bytes: u64,
     missing: u64,
     damaged: u64,
@@ -31,10 +37,10 @@ struct Totals {
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let common = arguments.common;
+    let Arguments { common, allow_empty } = arguments;
     let (mut totals, began) = (Totals::default(), Instant::now());
     let grace = common.grace;
-    let end =
+    let maintenance::Walked { end, storage } =
         common
             .walk(
                 |store, walk, listener| async move {
@@ -44,15 +50,24 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             )
             .await?;
     common.report(|file| totals.report(file, &end, began.elapsed()))?;
-    maintenance::conclude(end, &totals.words(), totals.bad(), "verify")
+    let words = format!("storage: {storage}\n{}", totals.words());
+    maintenance::conclude(end, &words, totals.bad(), "verify")?;
+    if totals.attachments == 0 && common.is_from_the_start() && !allow_empty {
+        return Err(Failure::running(format!(
+            "{storage}: the storage holds no attachments; name the right one, or mount its volume, or pass --allow-empty"
+        )));
+    }
+    Ok(())
 }
 
 impl Totals {
     /// Counts a finding, and says whether it is printed in any case.
     fn take(&mut self, finding: &Finding) -> bool {
         match finding {
-            Finding::Attachment { bytes, .. } => {
+            Finding::Attachment { records, objects, bytes } => {
                 self.attachments += 1;
+                self.records += records;
+                self.contents += objects;
                 self.bytes += bytes;
             }
             Finding::Orphan { fate: Fate::Young, .. } => self.young += 1,
@@ -92,10 +107,11 @@ impl Totals {
     }
 
     fn words(&self) -> String {
-        let Totals { attachments, bytes, missing, damaged, unreadable, orphaned, young, foreign, failed, links } = self;
+        let Totals { attachments, records, contents, bytes, missing, damaged, unreadable, .. } = self;
+        let Totals { orphaned, young, foreign, failed, links, .. } = self;
         let size = ByteSize::b(*bytes);
         format!(
-            "read {attachments} attachments ({size}): {missing} missing, {damaged} damaged, {unreadable} unreadable, \
+            "read {attachments} attachments ({size}), {records} records and {contents} contents: {missing} missing, {damaged} damaged, {unreadable} unreadable, \
              {orphaned} orphaned, {failed} failed, {links} links; {young} within the grace, {foreign} foreign"
         )
     }

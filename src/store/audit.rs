@@ -58,9 +58,8 @@ enum Verdict {
 
 impl Visit for Auditor {
     async fn visit(&self, key: Key) -> bool {
-        let mut bytes = 0;
-        let mut objects = 0;
-        let record = self.content(key, &mut bytes).await;
+        let (mut records, mut bytes, mut objects) = (0, 0, 0);
+        let record = self.content(key, &mut records, &mut bytes).await;
         let seen = match record {
             Ok(true) => match self.orphans(key, &mut objects).await {
                 Ok(seen) => seen,
@@ -76,7 +75,7 @@ impl Visit for Auditor {
             }
         };
         if seen {
-            self.findings.send(Finding::Attachment { objects, bytes }).await;
+            self.findings.send(Finding::Attachment { records, objects, bytes }).await;
         }
         seen
     }
@@ -85,8 +84,9 @@ impl Visit for Auditor {
 impl Auditor {
     /// Reads back what the record names, and reports it where it is bad. `false` says that the audit was stopped; an error
     /// is a record that cannot be read, so that nothing can be said of the content.
-    async fn content(&self, key: Key, bytes: &mut u64) -> Result<bool, Finding> {
+    async fn content(&self, key: Key, records: &mut u64, bytes: &mut u64) -> Result<bool, Finding> {
         let mut record = self.record(key).await?;
+        *records = u64::from(record.is_some());
         // Each round but the first follows a commit to this attachment, so there are no more rounds than commits.
         while let Some(content) = record.as_ref().and_then(Record::content) {
             let verdict = self.read_back(key, content).await;

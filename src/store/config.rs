@@ -18,8 +18,8 @@ use crate::units;
 pub struct Config {
     /// An OpenDAL service: `fs`, `memory`, `s3`, `gcs` or `azblob`.
     pub service: String,
-    /// The service's own options, as OpenDAL names them. `fs`: `root` (required) and `atomic_write_dir` (default
-    /// `.attachd-tmp` in the root; must be on the same file system). `memory`: `root`. A secret such as `secret_access_key` may
+    /// The service's own options, as OpenDAL names them. `fs`: `root` (required: an existing folder, empty for a new storage; as
+    /// seen from the configuration file) and `atomic_write_dir` (default `.attachd-tmp` in the root; must be on the same file system). `memory`: `root`. A secret such as `secret_access_key` may
     /// be in a file instead, which `secret_access_key_file` names.
     #[serde(default, deserialize_with = "options")]
     pub options: BTreeMap<String, String>,
@@ -111,10 +111,18 @@ impl Config {
         }
         let Ok(service) = self.service() else { return };
         for (option, value) in &mut self.options {
-            if service.secret_in_file(option).is_some() {
+            if service.secret_in_file(option).is_some() || service.is_path(option) {
                 *value = folder.join(&*value).display().to_string();
             }
         }
+    }
+
+    /// Which storage it is, without secrets.
+    pub fn describe(&self) -> String {
+        let named = ["bucket", "container", "endpoint", "root"];
+        let options = named.iter().filter(|name| self.may_show(name));
+        let options = options.filter_map(|name| self.options.get(*name).map(|value| format!(", {name} {value}")));
+        options.fold(self.service.clone(), |all, option| all + &option)
     }
 
     /// How many bytes one upload keeps until it is stored. Zero where it is not sent in parts.

@@ -14,6 +14,8 @@ use crate::error::Error;
 pub enum Finding {
     /// An attachment was looked at.
     Attachment {
+        /// How many records it has, one or none, where they were counted.
+        records: u64,
         /// How many objects lie below its `content/`, where they were counted.
         objects: u64,
         /// How many bytes of it were read back.
@@ -82,7 +84,9 @@ pub enum Fate {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Finding::Attachment { objects, bytes } => write!(f, "attachment: {objects} objects, {bytes} bytes"),
+            Finding::Attachment { records, objects, bytes } => {
+                write!(f, "attachment: {records} records, {objects} objects, {bytes} bytes")
+            }
             Finding::Orphan { path, size, age, fate } => {
                 let word = match fate {
                     Fate::Young => "young",

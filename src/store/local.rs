@@ -23,6 +23,7 @@ use entries::{Entries, Folder};
 use service::Below;
 use threads::{Pool, on_thread};
 
+pub use directory::TROUBLE;
 pub use service::Options;
 pub use sink::Sink;
 pub use threads::Abandoned;
@@ -31,6 +32,7 @@ mod beneath;
 mod directory;
 mod draft;
 mod entries;
+mod root;
 mod service;
 mod sink;
 mod threads;
@@ -108,6 +110,11 @@ impl Local {
     /// What reads, lists and deletes below the root.
     pub fn operator(&self) -> opendal::Result<Operator> {
         Operator::new(Below::new(Arc::clone(&self.directory)))
+    }
+
+    /// What an operator should know of the root, beside its configuration.
+    pub fn warnings(&self) -> Vec<String> {
+        self.directory.warnings()
     }
 
     /// Whether there is a symbolic link at a path.
@@ -199,7 +206,7 @@ impl Local {
             .and_then(|()| {
                 steps.passed(Step::RecordWritten);
                 self.act(Operation::Close, path, abandoned, || {
-                    let folder = folder.map_or_else(|| self.entries.open(self.directory.place()?, above), Ok)?;
+                    let folder = folder.map_or_else(|| self.entries.open(&self.directory.place()?, above), Ok)?;
                     draft.take().map_or(Ok(()), |draft| draft.rename(folder.own(), name))?;
                     Ok(folder)
                 })
@@ -218,7 +225,7 @@ impl Local {
     }
 
     fn draft(&self, name: &str) -> io::Result<Draft> {
-        Draft::create(self.directory.place()?, name)
+        Draft::create(&self.directory.place()?, name)
     }
 
     /// What a failed call means for the caller: where something is missing, it may be all.
@@ -280,7 +287,7 @@ impl Local {
             // It may have happened although its answer says otherwise: look, never guess.
             Err(error) => match self.record_now(key, abandoned) {
                 Ok(Some(stands)) if stands == new => {
-                    self.directory.place().and_then(|place| self.entries.open(place, &folder_path(key)))
+                    self.directory.place().and_then(|place| self.entries.open(&place, &folder_path(key)))
                 }
                 Ok(_) => return Err(Refusal::unchanged(error)),
                 Err(_) => return Err(Refusal::unsettled(error)),

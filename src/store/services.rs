@@ -109,6 +109,11 @@ impl Service {
         option.strip_suffix("_file").filter(|secret| self.is_secret(secret))
     }
 
+    /// Whether the option is the name of a folder of this machine.
+    pub fn is_path(&self, option: &str) -> bool {
+        self.name == "fs" && ["root", "atomic_write_dir"].contains(&option)
+    }
+
     /// Whether anybody may read the option: the service has it, and it is no secret.
     pub fn may_show(&self, option: &str) -> bool {
         let has = (self.options)().get(option).is_some();

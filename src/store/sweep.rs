@@ -70,7 +70,7 @@ impl Visit for Sweeper {
                 true
             }
         };
-        self.findings.send(Finding::Attachment { objects, bytes: 0 }).await;
+        self.findings.send(Finding::Attachment { records: 0, objects, bytes: 0 }).await;
         seen
     }
 }

@@ -93,7 +93,7 @@ verdict "it starts the server as uid 65532, and its labels say what it is" "$why
 mkdir -p "$work/etc" "$work/data"
 chown 65532:65532 "$work/data"
 head -c 48 /dev/urandom | base64 >"$work/etc/secret"
-configuration /var/lib/attachd/store >"$work/etc/attachd.toml"
+configuration /var/lib/attachd >"$work/etc/attachd.toml"
 chmod -R a+rX "$work/etc"
 touch "$work/before"
 volumes=(--volume "$work/etc:/etc/attachd:ro" --volume "$work/data:/var/lib/attachd")
@@ -133,13 +133,13 @@ status=$(curl -sS -o "$work/reply" -w '%{http_code}' --max-time 60 -H "Authoriza
     -F "file=@$work/file" "http://$rest/api/v2/clients/1/attachments/1") || true
 why=""
 [ "$status" = 201 ] || why="$status $(cat "$work/reply")"
-cmp "$work/file" "$work"/data/store/clients/1/attachments/1/content/* >"$work/cmp" 2>&1 || why+=" $(cat "$work/cmp")"
+cmp "$work/file" "$work"/data/clients/1/attachments/1/content/* >"$work/cmp" 2>&1 || why+=" $(cat "$work/cmp")"
 verdict "it stores an upload over REST" "$why"
 
 why=""
 "$attachd" upload "$work/file" --client 1 --attachment 2 --to "http://$grpc" --token-file "$work/token" >"$work/reply" 2>&1 ||
     why=$(cat "$work/reply")
-cmp "$work/file" "$work"/data/store/clients/1/attachments/2/content/* >"$work/cmp" 2>&1 || why+=" $(cat "$work/cmp")"
+cmp "$work/file" "$work"/data/clients/1/attachments/2/content/* >"$work/cmp" 2>&1 || why+=" $(cat "$work/cmp")"
 verdict "it stores an upload over gRPC" "$why"
 
 kill -TERM "$process"

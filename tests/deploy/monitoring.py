@@ -58,6 +58,7 @@ def key_set():
 
 
 def configure():
+    (work / "store").mkdir(exist_ok=True)
     (work / "secret").write_text(secrets.token_hex(32))
     (work / "attachd.toml").write_text(f"""
 [rest]

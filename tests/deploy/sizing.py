@@ -20,6 +20,7 @@ CLIENTS = [(4, 256 << 20), (64, 16 << 20), (256, 4 << 20)]
 
 
 def configure(work, budget):
+    (work / "store").mkdir(exist_ok=True)
     (work / "secret").write_text(secrets.token_hex(32))
     (work / "attachd.toml").write_text(f"""
 [rest]

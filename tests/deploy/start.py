@@ -68,7 +68,7 @@ def surroundings():
     if variables.get("ATTACHD_STORAGE__SERVICE") != "fs":
         variables = {key: value for key, value in variables.items() if not key.startswith("ATTACHD_STORAGE__")}
         pathlib.Path("/var/lib/attachd").mkdir(parents=True, exist_ok=True)
-        variables |= {"ATTACHD_STORAGE__SERVICE": "fs", "ATTACHD_STORAGE__OPTIONS__ROOT": "/var/lib/attachd/store"}
+        variables |= {"ATTACHD_STORAGE__SERVICE": "fs", "ATTACHD_STORAGE__OPTIONS__ROOT": "/var/lib/attachd"}
     return variables | {
         "ATTACHD_AUTH__ISSUERS__0__DISCOVERY": "false",
         "ATTACHD_AUTH__ISSUERS__0__JWKS_URL": key_set(),

@@ -14,6 +14,7 @@ mod durable;
 mod kills;
 mod late;
 mod load;
+mod mounts;
 mod operations;
 
 /// The names of the files below a folder, other than locks.

@@ -212,11 +212,11 @@ fn a_good_configuration_is_checked_with_its_storage_and_nothing_stays_there() {
 #[test]
 fn a_storage_that_does_not_work_is_found_by_a_check_and_by_a_start() {
     let folder = configured("", "");
+    fs::remove_dir(folder.path().join("root")).unwrap();
     fs::write(folder.path().join("root"), "a file").unwrap();
     assert_refused(folder.path(), &[], &["storage.options.root"]);
     // A root that can be opened and not written to.
     let folder = configured("", "");
-    fs::create_dir(folder.path().join("root")).unwrap();
     fs::write(folder.path().join("root/probe"), "a file where the probe goes").unwrap();
     let outcome = attachd(folder.path(), &["check", "--config", "attachd.toml"], &[]);
     assert_ne!(outcome.code, Some(0));

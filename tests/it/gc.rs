@@ -66,8 +66,8 @@ fn a_grace_that_an_upload_may_outlive_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = Setup { limits: "max_upload_time = \"90s\"".to_owned(), ..Setup::default() }.write(folder.path());
     for (grace, code) in [("89s", 2), ("90s", 2), ("90s 1ms", 0)] {
-        for command in ["gc", "verify"] {
-            let ended = run(&[command, "--config", config.to_str().unwrap(), "--grace", grace]);
+        for command in [&["gc"][..], &["verify", "--allow-empty"]] {
+            let ended = run(&[command, &["--config", config.to_str().unwrap(), "--grace", grace]].concat());
             assert_eq!(ended.status.code(), Some(code), "{grace}: {ended:?}");
         }
     }
@@ -314,6 +314,8 @@ fn sweeps_beside_uploads_delete_nothing_that_is_live() {
 #[test]
 fn a_check_beside_uploads_reports_nothing_false() {
     let server = loaded();
+    // An empty storage would not pass.
+    assert_eq!(server.connect().upload(&token(&[99]), 99, 1, &Form::file(b"x")).status, 201);
     let done = AtomicBool::new(false);
     std::thread::scope(|threads| {
         let uploads = threads.spawn(|| replace(&server, 3, &done));
@@ -323,7 +325,7 @@ fn a_check_beside_uploads_reports_nothing_false() {
             let ended = Ended::from(run(&["verify", "--config", config.to_str().unwrap()]));
             assert_eq!(ended.code, Some(0), "{ended:?}");
             assert!(
-                ended.out.contains(": 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed, 0 links;"),
+                ended.out.contains(" contents: 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed, 0 links;"),
                 "{ended:?}"
             );
         }

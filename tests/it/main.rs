@@ -50,6 +50,7 @@ mod reference;
 mod reflection;
 mod register;
 mod rest;
+mod roots;
 mod serve;
 mod storage;
 mod tls;

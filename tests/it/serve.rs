@@ -204,7 +204,7 @@ fn a_server_whose_storage_is_gone_is_not_ready_until_it_is_back() {
     let reply = ready();
     assert_eq!(reply.status, 503);
     assert_eq!((&reply.body["ready"], &reply.body["storage"]), (&false.into(), &"unavailable".into()));
-    assert_eq!(reply.body["reasons"], serde_json::json!(["the storage does not answer"]));
+    assert_eq!(reply.body["reasons"], serde_json::json!(["the storage folder is gone"]));
     assert!(!reply.body.to_string().contains("root"), "{reply:?}");
     std::fs::rename(&away, server.root()).unwrap();
     assert_eq!(ready().status, 200);

@@ -20,7 +20,7 @@ fn a_good_storage_passes() {
     assert!(ended.says("young", &young), "{ended:?}");
     assert!(
         ended.out.contains(
-            "read 3 attachments (4.8 MiB): 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed, 0 links; \
+            "read 3 attachments (4.8 MiB), 3 records and 4 contents: 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed, 0 links; \
              1 within the grace, 0 foreign"
         ),
         "{ended:?}"
@@ -40,7 +40,10 @@ fn what_a_server_stored_passes() {
     server.assert_tidy();
     let ended = run(&["verify", "--config", server.config().to_str().unwrap()]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    assert!(String::from_utf8_lossy(&ended.stdout).starts_with("read 3 attachments"), "{ended:?}");
+    assert!(
+        String::from_utf8_lossy(&ended.stdout).contains("\nread 3 attachments (293.0 KiB), 3 records and 3 contents"),
+        "{ended:?}"
+    );
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn each_kind_of_harm_is_found_and_named() {
         let ended = storage.run(&["verify"]);
         assert_eq!(ended.code, Some(1), "{what}: {ended:?}");
         assert!(ended.says(word, &path), "{what}: {ended:?}");
-        assert_eq!(ended.out.lines().count(), 2, "{what}: one finding and the totals: {ended:?}");
+        assert_eq!(ended.out.lines().count(), 3, "{what}: one finding, the storage and the totals: {ended:?}");
         assert!(ended.err.contains("1 things are not as they should be"), "{what}: {ended:?}");
         assert_eq!(storage.files(), before, "{what}");
     }

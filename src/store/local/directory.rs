@@ -1,5 +1,5 @@
-//! The root of a local file system storage: opened once, with a temporary directory of this process, and the locks that all
-//! processes on the root share.
+//! The root of a local file system storage, with a temporary directory of this process, and the locks that all processes on
+//! the root share. A root is never created here. One that is replaced while the process runs is opened anew.
 //!
 //! Each process keeps its temporary files in a directory of its own and holds a lock on it. The operating system releases the
 //! lock when the process ends, however it ends, so a directory without a lock belongs to no process and is swept.
@@ -8,22 +8,21 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use rustix::fs::{Dir, FileType, fstat};
+use arc_swap::ArcSwap;
+use rustix::fs::{FileType, fstat};
 use uuid::Uuid;
 
 use super::super::{Access, OpenError};
-use super::beneath;
-use super::entries::{Inode, sync};
+use super::entries::Inode;
+use super::root::{LOCKS, TEMPORARY, Volume, is_new, names, one_machine, stranger, volume};
+use super::{beneath, lock};
 
-/// The directory below the root that holds the temporary directories of all processes.
-const TEMPORARY: &str = ".attachd-tmp";
-
-/// The directory below the root that holds the locks of commits. They are in the root, wherever the temporary files are:
-/// the root is what processes share.
-const LOCKS: &str = ".attachd-locks";
+/// What every text begins with that says what is wrong with the root. None names its path: readiness is for anybody.
+pub const TROUBLE: &str = "the storage folder";
 
 /// The name of the lock files.
 const LOCK: &str = "lock";
@@ -36,7 +35,15 @@ const TEMPORARY_KEY: &str = "options.atomic_write_dir";
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    place: Arc<Place>,
+    /// The directory that the operator has chosen for temporary files.
+    shared: Option<PathBuf>,
+    access: Access,
+    /// The volumes on which the directories above the root are: where the root is on one of them, but was on a volume of its
+    /// own, that is not mounted any more.
+    above: Vec<Volume>,
+    place: ArcSwap<Place>,
+    /// Held while another place is opened.
+    reopening: Mutex<()>,
 }
 
 /// A directory that is the storage root.
@@ -44,6 +51,9 @@ pub struct Directory {
 pub(super) struct Place {
     root: OwnedFd,
     identity: Inode,
+    volume: Volume,
+    /// Tells the places of one process apart.
+    number: u64,
     /// None where nothing is written.
     temporary: Option<Temporary>,
 }
@@ -60,46 +70,41 @@ struct Temporary {
 }
 
 impl Place {
-    /// The root.
-    pub fn root(&self) -> &OwnedFd {
-        &self.root
-    }
-
-    /// The temporary directory of this process.
-    pub fn temporary(&self) -> io::Result<&OwnedFd> {
-        let temporary = self.temporary.as_ref().map(|temporary| &temporary.folder);
-        temporary.ok_or_else(|| io::Error::other("the storage was opened to be looked at"))
-    }
-}
-
-impl Directory {
-    /// Opens the root. To write there it creates what is missing, sweeps the temporary files of ended processes, and takes a
-    /// temporary directory of its own.
-    pub fn open(options: &BTreeMap<String, String>, access: Access) -> Result<Directory, OpenError> {
+    fn open(path: &Path, shared: Option<&Path>, access: Access, number: u64) -> Result<Place, OpenError> {
         let at = |key: &'static str, path: &Path| {
             let path = path.display().to_string();
             move |error: io::Error| OpenError::new(key, format!("{path}: {error}"))
         };
-        let path = Path::new(options.get("root").map(String::as_str).unwrap_or_default());
         let at_root = || at(ROOT_KEY, path);
-        if access == Access::Write {
-            create_durably(path).map_err(at_root())?;
-        }
-        let path = std::path::absolute(path).map_err(at_root())?;
-        let root = beneath::root(&path).map_err(at_root())?;
+        let root = beneath::root(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpenError::new(
+                ROOT_KEY,
+                format!(
+                    "{} does not exist; mount the volume that should be there, or make the folder for a new storage",
+                    path.display()
+                ),
+            ),
+            io::ErrorKind::NotADirectory => OpenError::new(ROOT_KEY, format!("{} is not a folder", path.display())),
+            _ => at_root()(error),
+        })?;
         let identity = identity(&root).map_err(at_root())?;
+        let volume = volume(path).map_err(at_root())?;
         if access == Access::Inspect {
-            return Ok(Directory { path, place: Arc::new(Place { root, identity, temporary: None }) });
+            return Ok(Place { root, identity, volume, number, temporary: None });
+        }
+        if is_new(&root).map_err(at_root())?
+            && let Some(other) = stranger(&root).map_err(at_root())?
+        {
+            let why = format!(
+                "{} holds no attachments, but {other:?}: name the root of a storage, or an empty folder for a new one",
+                path.display()
+            );
+            return Err(OpenError::new(ROOT_KEY, why));
         }
         beneath::make_in(&root, LOCKS).map_err(at_root())?;
-
-        let (key, shared_path, shared) = match options.get("atomic_write_dir").map(std::path::absolute) {
+        let (key, shared_path, shared) = match shared {
             None => (ROOT_KEY, path.join(TEMPORARY), beneath::make_in(&root, TEMPORARY).map(|(shared, _)| shared)),
-            Some(shared) => {
-                let shared = shared.map_err(at(TEMPORARY_KEY, &path))?;
-                let opened = open_shared(&root, &path, &shared);
-                (TEMPORARY_KEY, shared, opened)
-            }
+            Some(shared) => (TEMPORARY_KEY, shared.to_owned(), open_shared(&root, path, shared)),
         };
         let shared = shared.map_err(at(key, &shared_path))?;
         if fstat(&shared).map_err(io::Error::from).map_err(at(key, &shared_path))?.st_dev != identity.0 {
@@ -110,47 +115,128 @@ impl Directory {
             return Err(OpenError::new(key, why));
         }
         let temporary = Some(Temporary::take(shared).map_err(at(key, &shared_path))?);
-        Ok(Directory { path, place: Arc::new(Place { root, identity, temporary }) })
+        Ok(Place { root, identity, volume, number, temporary })
     }
 
-    /// The root, if the directory at its path still is the one that was opened.
-    pub fn place(&self) -> io::Result<&Arc<Place>> {
-        use std::os::unix::fs::MetadataExt;
-        let found = fs::metadata(&self.path)?;
-        if (found.dev(), found.ino()) != self.place.identity {
-            return Err(io::Error::new(
-                io::ErrorKind::StaleNetworkFileHandle,
-                format!("{} is not the directory that it was", self.path.display()),
+    /// The root.
+    pub fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// The number of the place.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The temporary directory of this process.
+    pub fn temporary(&self) -> io::Result<&OwnedFd> {
+        let temporary = self.temporary.as_ref().map(|temporary| &temporary.folder);
+        temporary.ok_or_else(|| io::Error::other("the storage was opened to be looked at"))
+    }
+
+    /// What a failure to find something in the temporary directory means, which no one else deletes from.
+    pub fn lost(&self, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::NotFound && self.is_deleted() {
+            return stale(format!("{TROUBLE} was replaced while the upload was under way"));
+        }
+        error
+    }
+
+    /// Whether the temporary directory is gone, or the root, which it is in.
+    fn is_deleted(&self) -> bool {
+        // A directory that was deleted has no links.
+        let is_gone = |folder: &OwnedFd| fstat(folder).is_ok_and(|found| found.st_nlink == 0);
+        is_gone(&self.root) || self.temporary.as_ref().is_some_and(|temporary| is_gone(&temporary.folder))
+    }
+}
+
+impl Directory {
+    /// Opens the root, which must exist. To write there it sweeps the temporary files of ended processes, and takes a
+    /// temporary directory of its own.
+    pub fn open(options: &BTreeMap<String, String>, access: Access) -> Result<Directory, OpenError> {
+        let absolute = |key: &'static str, path: &str| {
+            std::path::absolute(path).map_err(|error| OpenError::new(key, format!("{path}: {error}")))
+        };
+        let path = absolute(ROOT_KEY, options.get("root").map(String::as_str).unwrap_or_default())?;
+        let shared = options.get("atomic_write_dir").map(|shared| absolute(TEMPORARY_KEY, shared)).transpose()?;
+        let place = Place::open(&path, shared.as_deref(), access, 0)?;
+        let above = path.ancestors().skip(1).filter_map(|above| volume(above).ok()).collect();
+        let place = ArcSwap::from_pointee(place);
+        Ok(Directory { path, shared, access, above, place, reopening: Mutex::default() })
+    }
+
+    /// What an operator should know of the root, beside its configuration.
+    pub fn warnings(&self) -> Vec<String> {
+        let (place, path) = (self.place.load(), self.path.display());
+        let mut warnings = Vec::new();
+        if is_new(&place.root).unwrap_or_default() {
+            warnings.push(format!(
+                "{path} holds no attachments: the storage is new, or the volume that should be there is not mounted"
             ));
         }
-        Ok(&self.place)
+        if let Some(kind) = one_machine(&place.root) {
+            warnings.push(format!(
+                "{path} is on {kind}, whose locks may not reach other machines: let one machine alone write there, \
+                 unless you know that flock holds between all that share it"
+            ));
+        }
+        warnings
     }
 
-    /// Whether the root is still there, and in it the temporary directory of this process: without that it is another directory.
+    /// The directory at the path of the root. If it is another one than before, that is opened, unless the volume that the root
+    /// was on is not mounted.
+    pub fn place(&self) -> io::Result<Arc<Place>> {
+        let place = self.place.load_full();
+        let found = fs::metadata(&self.path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => stale(format!("{TROUBLE} is gone")),
+            _ => error,
+        })?;
+        if (found.dev(), found.ino()) == place.identity { Ok(place) } else { self.reopen() }
+    }
+
+    /// Whether the root is there, and in it the temporary directory of this process.
     pub fn present(&self) -> io::Result<()> {
-        match &self.place()?.temporary {
-            // A directory that was deleted has no links.
-            Some(temporary) if fstat(&temporary.folder)?.st_nlink == 0 => {
-                Err(io::Error::new(io::ErrorKind::NotFound, "the temporary directory of this process is gone"))
-            }
-            _ => Ok(()),
+        if self.place()?.is_deleted() { self.reopen().map(drop) } else { Ok(()) }
+    }
+
+    /// Opens what is at the path of the root now.
+    fn reopen(&self) -> io::Result<Arc<Place>> {
+        let _turn = lock(&self.reopening);
+        let (old, path) = (self.place.load_full(), self.path.display());
+        let root = beneath::root(&self.path)?;
+        if identity(&root)? == old.identity && !old.is_deleted() {
+            return Ok(old);
         }
+        let empty = is_new(&root)?;
+        let volume = volume(&self.path)?;
+        if empty && volume != old.volume && self.above.contains(&volume) {
+            return Err(stale(format!("{TROUBLE} is empty, and the volume that it was on is not mounted")));
+        }
+        let number = old.number + 1;
+        let place = Place::open(&self.path, self.shared.as_deref(), self.access, number);
+        let place = Arc::new(place.map_err(|error| {
+            tracing::debug!(%error, "the storage root was replaced, and what is there now cannot be opened");
+            stale(format!("{TROUBLE} was replaced, and what is there now cannot be served: `attachd check` says why"))
+        })?);
+        self.place.store(Arc::clone(&place));
+        tracing::warn!(root = %path, empty, "the storage root was replaced; what is there now is served");
+        Ok(place)
     }
 
     /// Takes a lock that all processes on this root share, waiting for it. The system releases it when its process ends.
     pub fn lock(&self, stripe: usize) -> io::Result<File> {
-        let locks = beneath::folder(self.place()?.root(), LOCKS)?;
-        let file = beneath::lock_file(&locks, &format!("{stripe:02x}"))?;
+        let place = self.place()?;
+        let file = beneath::lock_file(&beneath::folder(place.root(), LOCKS)?, &format!("{stripe:02x}"))?;
         file.lock()?;
         Ok(file)
     }
 
     /// The symbolic links among what attachd keeps beside the clients, as seen from the root.
     pub fn links(&self) -> io::Result<Vec<String>> {
-        let root = self.place()?.root();
+        let place = self.place()?;
         let mut links = Vec::new();
         for folder in ["", TEMPORARY, LOCKS] {
-            let opened = match beneath::folder(root, folder) {
+            let opened = match beneath::folder(place.root(), folder) {
                 // It is found where it is an entry.
                 Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
                     continue;
@@ -213,27 +299,6 @@ fn open_shared(root: &OwnedFd, root_path: &Path, shared: &Path) -> io::Result<Ow
     beneath::root(shared)
 }
 
-/// Creates a directory and those above it, and makes the entries of those that it created durable.
-fn create_durably(directory: &Path) -> io::Result<()> {
-    let directory = std::path::absolute(directory)?;
-    let missing: Vec<&Path> = directory.ancestors().take_while(|above| !above.exists()).collect();
-    fs::create_dir_all(&directory)?;
-    missing.iter().filter_map(|created| created.parent()).try_for_each(sync)
-}
-
-/// The names in a directory that can be written as text. All of attachd's own can.
-fn names(directory: &OwnedFd) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        if let Ok(name) = entry?.file_name().to_str()
-            && ![".", ".."].contains(&name)
-        {
-            names.push(name.to_owned());
-        }
-    }
-    Ok(names)
-}
-
 fn sweep(shared: &OwnedFd) -> io::Result<()> {
     for name in names(shared)? {
         // A process that ends removes its own directory without a lock, so it may be gone at any moment.
@@ -268,6 +333,10 @@ fn sweep_one(shared: &OwnedFd, name: &str) -> io::Result<bool> {
     beneath::remove_folder(shared, name).map(|()| true)
 }
 
+fn stale(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::StaleNetworkFileHandle, why)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,7 +347,8 @@ mod tests {
 
     /// Leaves a file that is half written, and says where.
     fn half(directory: &Directory) -> PathBuf {
-        let path = directory.path.join(TEMPORARY).join(&directory.place.temporary.as_ref().unwrap().name).join("half");
+        let path =
+            directory.path.join(TEMPORARY).join(&directory.place.load().temporary.as_ref().unwrap().name).join("half");
         fs::write(&path, "half").unwrap();
         path
     }
@@ -324,5 +394,47 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Directory::open(&options(file.path()), Access::Write).unwrap_err().to_string();
         assert!(error.contains("storage.options.root") && error.contains(file.path().to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn a_root_that_is_replaced_is_opened_anew_and_one_that_was_moved_back_is_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, away) = (folder.path().join("root"), folder.path().join("away"));
+        fs::create_dir(&root).unwrap();
+        let directory = Directory::open(&options(&root), Access::Write).unwrap();
+        let first = directory.place().unwrap();
+        fs::rename(&root, &away).unwrap();
+        let gone = directory.present().unwrap_err();
+        assert_eq!(gone.to_string(), "the storage folder is gone");
+        assert!(!root.exists());
+        fs::rename(&away, &root).unwrap();
+        assert_eq!(directory.place().unwrap().number(), first.number());
+        for number in 1..=3 {
+            fs::remove_dir_all(&root).unwrap();
+            fs::create_dir(&root).unwrap();
+            directory.present().unwrap();
+            let place = directory.place().unwrap();
+            assert_eq!(place.number(), number);
+            beneath::create_in(place.temporary().unwrap(), "half").unwrap();
+        }
+        // Only what a process needs was deleted.
+        fs::remove_dir_all(root.join(TEMPORARY)).unwrap();
+        directory.present().unwrap();
+        assert_eq!(directory.place().unwrap().number(), 4);
+        assert!(root.join(TEMPORARY).is_dir());
+    }
+
+    #[test]
+    fn a_folder_that_holds_other_things_and_no_attachments_is_no_storage() {
+        let root = tempfile::tempdir().unwrap();
+        for known in [TEMPORARY, LOCKS, "probe", "lost+found", ".snapshot"] {
+            fs::create_dir_all(root.path().join(known)).unwrap();
+        }
+        drop(Directory::open(&options(root.path()), Access::Write).unwrap());
+        fs::write(root.path().join("thesis.txt"), "").unwrap();
+        let refused = Directory::open(&options(root.path()), Access::Write).unwrap_err().to_string();
+        assert!(refused.contains("holds no attachments, but \"thesis.txt\""), "{refused}");
+        fs::create_dir(root.path().join("clients")).unwrap();
+        Directory::open(&options(root.path()), Access::Write).unwrap();
     }
 }

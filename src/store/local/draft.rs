@@ -45,7 +45,8 @@ impl Draft {
     /// Begins a file in the directory of temporary ones. `name` is for people who look there.
     pub fn create(place: &Arc<Place>, name: &str) -> io::Result<Draft> {
         let name = format!("{:x}.{name}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let file = Arc::new(beneath::create_in(place.temporary()?, &name)?);
+        let file = beneath::create_in(place.temporary()?, &name).map_err(|error| place.lost(error))?;
+        let file = Arc::new(file);
         Ok(Draft { file, place: Arc::clone(place), name, named: false, written: 0, early: Early::default() })
     }
 
@@ -101,7 +102,8 @@ impl Draft {
 
     /// Gives the file its name in a directory, in place of the one that had it. The entry is not durable yet.
     pub fn rename(mut self, directory: &OwnedFd, name: &str) -> io::Result<()> {
-        beneath::rename(self.place.temporary()?, &self.name, directory, name)?;
+        let renamed = beneath::rename(self.place.temporary()?, &self.name, directory, name);
+        renamed.map_err(|error| self.place.lost(error))?;
         self.named = true;
         Ok(())
     }
@@ -153,7 +155,7 @@ mod tests {
     fn a_draft_has_its_bytes_under_its_name_once_it_is_renamed_and_is_gone_if_it_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let directory = directory(&folder);
-        let place = directory.place().unwrap();
+        let place = &directory.place().unwrap();
         let mut draft = Draft::create(place, "x").unwrap();
         draft.write(&[Bytes::from_static(b"a"), Bytes::new(), Bytes::from_static(b"bc")]).unwrap();
         draft.write(&[Bytes::from_static(b"d")]).unwrap();
@@ -170,7 +172,7 @@ mod tests {
     async fn what_is_put_on_the_disk_early_is_waited_for_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let directory = directory(&folder);
-        let mut draft = Draft::create(directory.place().unwrap(), "x").unwrap();
+        let mut draft = Draft::create(&directory.place().unwrap(), "x").unwrap();
         let piece = Bytes::from(vec![7; 1 << 20]);
         for _ in 0..20 {
             draft.write(&[piece.clone(), piece.clone()]).unwrap();

@@ -2,10 +2,8 @@
 //! fsynced and renamed is found after a power cut only if the entries that lead to it were synced too. All of this blocks.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::fs::{fstat, fsync};
@@ -21,13 +19,16 @@ const KNOWN: usize = 1 << 16;
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     /// Directories whose way down from the root this process has made durable. attachd deletes no directory.
-    known: Mutex<HashSet<Inode>>,
+    known: Mutex<HashSet<Known>>,
     /// Directories that are being synced for all who ask.
     shared: Mutex<HashMap<Inode, Arc<Shared>>>,
 }
 
 /// What the system knows a directory by: its device, and its number there.
 pub(super) type Inode = (u64, u64);
+
+/// A directory of one place, by its number.
+type Known = (u64, Inode);
 
 /// The directory of one attachment, opened once, so that what lies in it is found in one step and nobody can put another in its
 /// place meanwhile.
@@ -82,7 +83,7 @@ impl Entries {
         let inode = (found.st_dev, found.st_ino);
         if made {
             // It may have the number of one that is gone.
-            lock(&self.known).remove(&inode);
+            lock(&self.known).remove(&(place.number(), inode));
         }
         let (own, _) = beneath::make_in(&common, name)?;
         Ok(Folder { place: Arc::clone(place), above: above.to_owned(), common, inode, own })
@@ -93,7 +94,8 @@ impl Entries {
         sync_open(&folder.own)?;
         // The directory above holds the entries of many attachments, which are synced together.
         self.sync_together(folder)?;
-        if lock(&self.known).contains(&folder.inode) {
+        let known_as = (folder.place.number(), folder.inode);
+        if lock(&self.known).contains(&known_as) {
             return Ok(());
         }
         let root = folder.place.root();
@@ -103,7 +105,7 @@ impl Entries {
         if known.len() >= KNOWN {
             known.clear();
         }
-        known.insert(folder.inode);
+        known.insert(known_as);
         Ok(())
     }
 
@@ -164,11 +166,6 @@ pub(super) fn sync_open(directory: &OwnedFd) -> io::Result<()> {
     Ok(retry_on_intr(|| fsync(directory))?)
 }
 
-/// Makes the entries of a directory durable.
-pub(super) fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,20 +179,20 @@ mod tests {
         let root = folder.path();
         let options = [("root".to_owned(), root.to_str().unwrap().to_owned())].into();
         let directory = super::super::directory::Directory::open(&options, crate::store::Access::Write).unwrap();
-        let (place, entries) = (directory.place().unwrap(), Entries::default());
+        let (place, entries) = (&directory.place().unwrap(), Entries::default());
         entries.open(place, "a/b/c").unwrap();
         let opened = entries.open(place, "a/b/c").unwrap();
         fs::write(root.join("a/b/c/file"), "1").unwrap();
         assert_eq!(beneath::read_in(opened.own(), "file").unwrap(), b"1");
-        assert!(!lock(&entries.known).contains(&opened.inode));
+        assert!(!lock(&entries.known).contains(&(0, opened.inode)));
         entries.sync_above(&opened).unwrap();
-        assert!(lock(&entries.known).contains(&opened.inode));
+        assert!(lock(&entries.known).contains(&(0, opened.inode)));
         assert!(lock(&entries.shared).is_empty());
         // As if it had been made just now, with the number of one that is gone.
         let (common, made) = beneath::make(place.root(), "a/b").unwrap();
         assert!(!made);
         entries.enter(place, "a/b", common, true, "c").unwrap();
-        assert!(!lock(&entries.known).contains(&opened.inode), "what was made anew is not durable yet");
+        assert!(!lock(&entries.known).contains(&(0, opened.inode)), "what was made anew is not durable yet");
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Local {
             if let Some(draft) = &draft {
                 draft.sync()?;
             }
-            let folder = self.entries.open(self.directory.place()?, &folder_path(key))?;
+            let folder = self.entries.open(&self.directory.place()?, &folder_path(key))?;
             let (content, _) = beneath::make_in(folder.own(), CONTENT)?;
             draft.take().map_or(Ok(()), |draft| draft.rename(&content, file_name(path)))?;
             Ok((folder, content))

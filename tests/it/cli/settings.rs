@@ -135,7 +135,7 @@ fn a_variable_that_overrides_nothing_is_warned_of_and_named_right() {
     ];
     let folder = configured("", "");
     for (wrong, right) in meant {
-        for command in [&["check"][..], &["config", "show"], &["verify"], &["token", "--client", "1"]] {
+        for command in [&["check"][..], &["config", "show"], &["gc"], &["token", "--client", "1"]] {
             let arguments = [command, &["--config", "attachd.toml"]].concat();
             let outcome = attachd(folder.path(), &arguments, &[(wrong, "1")]);
             assert_eq!(outcome.code, Some(0), "{outcome:?}");
