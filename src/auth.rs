@@ -21,6 +21,7 @@ mod mint;
 mod misses;
 mod principal;
 mod seen;
+mod subject;
 mod times;
 mod token;
 

@@ -97,11 +97,15 @@ impl Attachments {
         extensions: &Extensions,
     ) -> Result<Principal> {
         let mut authorization = authorization.peekable();
-        let certified = extensions.get::<Peer>().and_then(|peer| peer.principal.as_ref());
-        if let (None, Some(principal)) = (authorization.peek(), certified) {
+        let peer = extensions.get::<Peer>();
+        if let (None, Some(principal)) = (authorization.peek(), peer.and_then(Peer::principal)) {
             return Ok(principal.clone());
         }
-        self.verifier.verify(bearer(authorization)?, SystemTime::now()).await
+        let token = bearer(authorization).map_err(|error| match peer.and_then(Peer::stranger) {
+            Some(why) if error.kind() == Kind::TokenMissing => error.because(format!("no token was sent, and {why}")),
+            _ => error,
+        })?;
+        self.verifier.verify(token, SystemTime::now()).await
     }
 
     /// Decides whether the caller may upload what `header` names, before any content is asked for. Looks at the ids and

@@ -239,8 +239,9 @@ impl Files {
             }
             _ => builder.with_no_client_auth(),
         };
-        let mut made = builder.with_single_cert(chain, key).map_err(|error| {
-            wrong("key_file", &config.key_file, format!("does not go with the certificate: {error}"))
+        let mut made = builder.with_single_cert(chain, key).map_err(|error| match distrusted(&error, Whose::Own) {
+            Some(what) => wrong("cert_file", &config.cert_file, what),
+            None => wrong("key_file", &config.key_file, format!("does not go with the certificate: {error}")),
         })?;
         made.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(made)
@@ -264,49 +265,98 @@ impl Files {
     }
 }
 
+/// Whose certificate is not accepted, and what the one who does not accept it can change.
+#[derive(Clone, Copy, Debug)]
+pub enum Whose<'a> {
+    /// Of a server that we are a client of.
+    Server {
+        /// What names the trusted authorities, such as `with --ca-file`.
+        trusted: &'a str,
+        /// What names the address, such as `--to`.
+        address: &'a str,
+    },
+    /// Of a client.
+    Client,
+    /// Of a port of ours.
+    Own,
+}
+
+/// Why a certificate is not accepted, and the mend, in words; `None` if the error is about something else.
+pub fn distrusted(error: &(dyn Error + 'static), whose: Whose<'_>) -> Option<String> {
+    use rustls::CertificateError as Bad;
+    let rustls::Error::InvalidCertificate(bad) = found(error)? else { return None };
+    let (certificate, purpose) = match whose {
+        Whose::Server { .. } => ("the server's certificate", "servers: its extended key usage lacks serverAuth"),
+        Whose::Client => ("the client's certificate", "clients: its extended key usage lacks clientAuth"),
+        Whose::Own => ("the certificate", "servers: its extended key usage lacks serverAuth"),
+    };
+    // What rustls has no kind of its own for is known by the name that its library gives it.
+    let other = format!("{bad:?}");
+    let what = match (bad, whose) {
+        (Bad::UnknownIssuer, Whose::Server { trusted, .. }) => {
+            format!("is signed by no certificate authority that is trusted here; name its CA bundle {trusted}")
+        }
+        (Bad::UnknownIssuer, _) => "is signed by no certificate authority of client_ca_file".to_owned(),
+        (Bad::NotValidForName | Bad::NotValidForNameContext { .. }, Whose::Server { address, .. }) => {
+            format!("is for another host name; use a name that the certificate has in {address}")
+        }
+        (Bad::Expired | Bad::ExpiredContext { .. }, _) => {
+            "has expired; have it renewed, and check the clock of this machine".to_owned()
+        }
+        (Bad::NotValidYet | Bad::NotValidYetContext { .. }, _) => {
+            "is not valid yet; check the clock of this machine".to_owned()
+        }
+        (Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. }, _) => {
+            format!("is not for {purpose}; have one issued with it")
+        }
+        _ if other.contains("UnsupportedCertVersion") => {
+            "is of X.509 version 1; have one of version 3 issued, which has extensions".to_owned()
+        }
+        _ if other.contains("CaUsedAsEndEntity") => {
+            "is marked as that of a certificate authority (basicConstraints CA:TRUE); use one with CA:FALSE, \
+             self-signed or signed by an authority"
+                .to_owned()
+        }
+        _ => format!("is invalid: {bad}"),
+    };
+    Some(format!("{certificate} {what}"))
+}
+
+/// Why a port refused the certificate of a client in its handshake, in words for the operator; `None` if the error is about
+/// something else.
+pub fn refused(error: &io::Error) -> Option<String> {
+    match found(error)? {
+        rustls::Error::NoCertificatesPresented => Some("the client has sent no certificate".to_owned()),
+        _ => distrusted(error, Whose::Client),
+    }
+}
+
+/// The error of the TLS library that is the cause of another.
+fn found<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        return Some(found);
+    }
+    // The error within an I/O error is not among its sources.
+    let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    within.and_then(|within| found(within)).or_else(|| found(error.source()?))
+}
+
 /// Why a client of ours and a server did not come to an agreement, and the mend, in words for whoever runs the client; `None`
 /// if the error is not about TLS.
 pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut link = Some(error);
-    let found = loop {
-        let Some(error) = link else {
-            // A library that passes an error on may keep nothing of it but its text.
-            return alert_in(error).map(alerted);
-        };
-        // The error within an I/O error is not among its sources.
-        let within = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
-        let within = within.and_then(|error| error.downcast_ref::<rustls::Error>());
-        if let Some(found) = within.or_else(|| error.downcast_ref::<rustls::Error>()) {
-            break found;
-        }
-        link = error.source();
-    };
-    use rustls::{CertificateError as Bad, Error as Tls};
-    let words = match found {
-        Tls::InvalidCertificate(Bad::UnknownIssuer) => {
-            "the server's certificate is signed by no certificate authority that \
-             is trusted here; name its CA bundle with --ca-file"
-                .to_owned()
-        }
-        Tls::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
-            "the server's certificate is for \
-             another host name; use a name that the certificate has in --to"
-                .to_owned()
-        }
-        Tls::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
-            "the server's certificate has expired; have it renewed, and check the clock of this machine".to_owned()
-        }
-        Tls::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
-            "the server's certificate is not valid yet; check the clock of this machine".to_owned()
-        }
-        Tls::InvalidCertificate(other) => format!("the server's certificate is invalid: {other}"),
-        Tls::InvalidMessage(_) => {
+    use rustls::Error as Tls;
+    if let Some(words) = distrusted(error, Whose::Server { trusted: "with --ca-file", address: "--to" }) {
+        return Some(words);
+    }
+    Some(match found(error) {
+        // A library that passes an error on may keep nothing of it but its text.
+        None => return alert_in(error).map(alerted),
+        Some(Tls::InvalidMessage(_)) => {
             "the port does not speak TLS; write http:// in --to if plain text is intended".to_owned()
         }
-        Tls::AlertReceived(alert) => alerted(format!("{alert:?}")),
-        other => format!("TLS failed: {other}"),
-    };
-    Some(words)
+        Some(Tls::AlertReceived(alert)) => alerted(format!("{alert:?}")),
+        Some(other) => format!("TLS failed: {other}"),
+    })
 }
 
 /// The name of a TLS alert in the text of an error or of what it comes from.

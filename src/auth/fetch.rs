@@ -14,12 +14,16 @@ use serde::Deserialize;
 
 use super::config::LoadError;
 use super::keys;
+use crate::tls::{self, Whose};
 
 /// No answer is longer: 1 MiB. Key sets have some thousands of bytes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// How many times an answer may name another address on the same host.
 const MAX_REDIRECTS: usize = 3;
+
+/// What has the address of a key set that the issuer describes.
+const DESCRIBED: &str = "the provider's jwks_uri";
 
 /// What stands after the issuer in the address of its description (OpenID Connect Discovery 1.0 §4).
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
@@ -39,6 +43,8 @@ pub(super) struct Provider<'a> {
 #[derive(Debug)]
 pub(super) struct Fetcher {
     issuer: String,
+    /// The configuration key that has the address.
+    key: String,
     /// The address of the key set, or of the description that names it.
     url: Url,
     is_described: bool,
@@ -63,6 +69,7 @@ impl Fetcher {
         check_address(&url, allow_http).map_err(|what| LoadError::new(&key, format!("{url} {what}")))?;
         let fetcher = Fetcher {
             issuer: issuer.to_owned(),
+            key,
             url,
             is_described: provider.jwks_url.is_none(),
             ca_file: provider.ca_file.map(Path::to_owned),
@@ -95,14 +102,14 @@ impl Fetcher {
     async fn ask(&self) -> Result<Vec<u8>, String> {
         // Both may have been replaced since the last time.
         let (client, bearer) = (self.client()?, self.bearer()?);
-        let first = get(&client, &self.url, bearer.as_ref()).await?;
+        let first = get(&client, &self.url, bearer.as_ref(), &self.key).await?;
         if !self.is_described {
             return Ok(first);
         }
         let described = self.key_set_address(&first).map_err(|what| format!("{}: {what}", self.url))?;
         // Our own token is for the host that was configured and for no other.
         let bearer = bearer.filter(|_| described.origin() == self.url.origin());
-        get(&client, &described, bearer.as_ref()).await
+        get(&client, &described, bearer.as_ref(), DESCRIBED).await
     }
 
     /// The address that the issuer's description gives.
@@ -133,11 +140,7 @@ impl Fetcher {
         }
         let mut builder = Client::builder()
             .user_agent(concat!("attachd/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::custom(|attempt| match attempt.previous() {
-                [first, ..] if attempt.url().origin() != first.origin() => attempt.error("it names another host"),
-                before if before.len() > MAX_REDIRECTS => attempt.error("it names one address after another"),
-                _ => attempt.follow(),
-            }))
+            .redirect(self.redirects())
             .referer(false)
             .connect_timeout(self.timeout)
             // Proxies are taken from the environment otherwise, which is the configuration's to read.
@@ -158,6 +161,20 @@ impl Fetcher {
         Ok(client)
     }
 
+    /// Which redirects are followed: a few, on the host that was asked.
+    fn redirects(&self) -> Policy {
+        let (configured, key) = (self.url.clone(), self.key.clone());
+        Policy::custom(move |attempt| match attempt.previous() {
+            [first, ..] if attempt.url().origin() != first.origin() => {
+                let place = if *first == configured { &key } else { DESCRIBED };
+                let why = elsewhere(first, attempt.url(), place);
+                attempt.error(why)
+            }
+            before if before.len() > MAX_REDIRECTS => attempt.error("it names one address after another"),
+            _ => attempt.follow(),
+        })
+    }
+
     /// The header that carries our own token, where the provider asks for one.
     fn bearer(&self) -> Result<Option<HeaderValue>, String> {
         let Some(path) = &self.bearer_token_file else { return Ok(None) };
@@ -169,12 +186,21 @@ impl Fetcher {
     }
 }
 
-async fn get(client: &Client, url: &Url, bearer: Option<&HeaderValue>) -> Result<Vec<u8>, String> {
+/// Asks for a document. `place` is what has its address, for messages.
+async fn get(client: &Client, url: &Url, bearer: Option<&HeaderValue>, place: &str) -> Result<Vec<u8>, String> {
     let mut request = client.get(url.clone()).header(ACCEPT, "application/json, application/jwk-set+json");
     if let Some(bearer) = bearer {
         request = request.header(AUTHORIZATION, bearer);
     }
-    let failed = |error: reqwest::Error| format!("{url}: {}", words(&error.without_url()));
+    let failed = |error: reqwest::Error| {
+        let whose = Whose::Server { trusted: "in ca_file", address: place };
+        let why = match error.is_redirect() {
+            // The library's own words come first, and ours are their cause.
+            true => std::error::Error::source(&error).map(words),
+            false => tls::distrusted(&error, whose),
+        };
+        format!("{url}: {}", why.unwrap_or_else(|| words(&error.without_url())))
+    };
     let mut answer = request.send().await.map_err(failed)?;
     if answer.status() != StatusCode::OK {
         return Err(format!("{url} answered {}", answer.status()));
@@ -187,6 +213,20 @@ async fn get(client: &Client, url: &Url, bearer: Option<&HeaderValue>) -> Result
         bytes.extend_from_slice(&more);
     }
     Ok(bytes)
+}
+
+/// Why a redirect to another host, port or scheme is not followed, and the mend.
+fn elsewhere(from: &Url, to: &Url, place: &str) -> String {
+    let host = to.host_str().unwrap_or_default();
+    match (from.scheme(), to.scheme()) {
+        _ if from.host() != to.host() => format!("it names another host, {host}: write the last address in {place}"),
+        ("http", "https") => {
+            let port = to.port().map_or_else(String::new, |port| format!(" and port {port}"));
+            format!("it leads to https on the same host: write https://{port} in {place}")
+        }
+        ("https", "http") => "it leads from https to http, which is not followed".to_owned(),
+        _ => format!("it names another port of {host}: write the last address in {place}"),
+    }
 }
 
 /// Whether keys may come from there: over TLS, from this machine, or where plain text is permitted.

@@ -47,7 +47,7 @@ pub(super) struct Keyring {
 #[derive(Debug)]
 enum Origin {
     File { path: PathBuf, form: Form },
-    Provider(Fetcher),
+    Provider(Box<Fetcher>),
 }
 
 /// What is known at one time.
@@ -155,7 +155,9 @@ impl Keyring {
                     .map_err(|what| LoadError::new(&at, format!("{}: {what}", path.display())))?;
                 (Origin::File { path: (*path).to_owned(), form: *form }, Held::none().replaced(found, &bytes, 0))
             }
-            Source::Provider(provider) => (Origin::Provider(Fetcher::new(provider, config.timeout, at)?), Held::none()),
+            Source::Provider(provider) => {
+                (Origin::Provider(Box::new(Fetcher::new(provider, config.timeout, at)?)), Held::none())
+            }
         };
         Ok(Arc::new(Keyring {
             issuer: issuer.to_owned(),

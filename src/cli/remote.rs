@@ -16,7 +16,7 @@ use crate::attachment::Digest;
 use crate::config;
 use crate::pb::Attachment;
 use crate::pb::attachment_service_client::AttachmentServiceClient;
-use crate::tls::{self, Credentials};
+use crate::tls::{self, Credentials, Whose};
 
 mod failed;
 mod retry;
@@ -181,10 +181,14 @@ impl Arguments {
         let endpoint = match (cert_file, key_file) {
             (Some(certificate), Some(path)) => {
                 let pair = (certificates("--cert-file", certificate)?, read(path)?);
-                let (certificate, key) = credentials.identity.insert(pair);
-                let wrong =
-                    |error| Failure::usage(format!("--key-file: {}: {}", path.display(), failed::with_causes(&error)));
-                endpoint.tls_config(known.identity(Identity::from_pem(certificate, key))).map_err(wrong)?
+                let (pem, key) = credentials.identity.insert(pair);
+                let wrong = |error| {
+                    Failure::usage(match tls::distrusted(&error, Whose::Own) {
+                        Some(what) => format!("--cert-file: {}: {what}", certificate.display()),
+                        None => format!("--key-file: {}: {}", path.display(), failed::with_causes(&error)),
+                    })
+                };
+                endpoint.tls_config(known.identity(Identity::from_pem(pem, key))).map_err(wrong)?
             }
             _ => endpoint
                 .tls_config(known)

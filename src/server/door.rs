@@ -33,7 +33,7 @@ use crate::auth::{Certificates, Peer};
 use crate::edge::{self, Cut};
 use crate::origin::{FORWARDED_FOR, Network, Origin};
 use crate::telemetry::{HeadFault, Metrics, Port, Rejection};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 
 /// The first bytes of every HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -224,18 +224,18 @@ impl Connections {
         let opening = tokio::select! {
             biased;
             // In a box, which is gone once the client has begun.
-            opening = Box::pin(self.open(stream)) => opening,
+            opening = Box::pin(self.open(stream, address)) => opening,
             () = last_call => None,
         };
         match opening {
             Some(Opening::Http(stream, version)) => {
                 let certificate = stream.client_certificate();
-                let principal = certificate.and_then(|certificate| self.certificates.principal(certificate));
-                self.speak(stream, version, &self.routes, (address, Peer { principal }), stages).await;
+                let peer = certificate.map(|certificate| self.certificates.peer(certificate)).unwrap_or_default();
+                self.speak(stream, version, &self.routes, (address, peer), stages).await;
             }
             Some(Opening::Unencrypted(stream, version)) => {
                 if let Some(routes) = &self.plain {
-                    self.speak(stream, version, routes, (address, Peer { principal: None }), stages).await;
+                    self.speak(stream, version, routes, (address, Peer::default()), stages).await;
                 }
             }
             None => {}
@@ -244,7 +244,7 @@ impl Connections {
 
     /// Waits for the handshake, where there is one, and for the first words of a client, each for a bounded time. None where
     /// they do not come. hyper's own timers start once it knows the version.
-    async fn open(&self, stream: TcpStream) -> Option<Opening> {
+    async fn open(&self, stream: TcpStream, from: SocketAddr) -> Option<Opening> {
         let mut unencrypted = false;
         let mut stream = match &self.tls {
             None => Stream::from(stream),
@@ -258,7 +258,13 @@ impl Connections {
                     match tls.acceptor().accept(stream).await {
                         Ok(stream) => Some(Ok(stream)),
                         Err(error) => {
-                            tracing::debug!(%error, "a handshake failed");
+                            match tls::refused(&error) {
+                                Some(why) => {
+                                    let port = self.port.as_str();
+                                    tracing::info!(port, %from, why, "a client certificate was refused");
+                                }
+                                None => tracing::debug!(%error, "a handshake failed"),
+                            }
                             None
                         }
                     }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::harness::{Ask, Form, Setup, SigningKey, run};
+use crate::harness::{Ask, Form, Setup, SigningKey, pem, run};
 
 /// The keys of an issuer's table that say where its keys are.
 const SOURCES: [&str; 4] = ["discovery", "jwks_url", "ca_file", "bearer_token_file"];
@@ -80,7 +80,7 @@ impl Keys {
         let private: Pkcs8V1Der<'_> = pair.as_der().unwrap();
         let ec = SigningKey::new("ec");
         let set = json!({"keys": [{"kty": "RSA", "n": n, "e": e, "kid": "rsa", "use": "sig"}, ec.jwk]});
-        Keys { rsa: EncodingKey::from_rsa_pem(pem(private.as_ref()).as_bytes()).unwrap(), ec, set }
+        Keys { rsa: EncodingKey::from_rsa_pem(pem("PRIVATE KEY", private.as_ref()).as_bytes()).unwrap(), ec, set }
     }
 
     /// Signs a token as the issuer of this table would.
@@ -149,10 +149,4 @@ fn every_table_of_the_document_is_a_configuration_as_it_stands() {
         let shown = run(&["config", "show", "--config", config.to_str().unwrap()]);
         assert!(shown.status.success(), "{table}\n{shown:?}");
     }
-}
-
-fn pem(der: &[u8]) -> String {
-    let base64 = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<_> = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
 }

@@ -37,7 +37,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("envelope", &["auth", "error"]),
     ("multipart", &["error"]),
     ("rpc", &["attachment", "audit", "auth", "error", "origin", "pb", "telemetry", "upload"]),
-    ("auth", &["error", "units"]),
+    ("auth", &["error", "tls", "units"]),
     ("audit", &["auth", "error", "origin", "telemetry"]),
     ("rights", &["attachment", "auth", "error"]),
     ("upload", &["attachment", "audit", "auth", "budget", "error", "rights", "store", "telemetry"]),

@@ -1,20 +1,17 @@
 //! Keys at a provider: found, fetched, kept up to date while it rotates them, and while it is down. And files of keys that
 //! change.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::harness::{
-    Answer, Ask, Form, Provider, Reply, SECRET, Server, Setup, SigningKey, chunk, claims, eventually, finish, header,
-    mint_with, run,
+    Answer, Ask, Authority, Form, Provider, Reply, SECRET, Server, Setup, SigningKey, chunk, claims, eventually,
+    finish, header, mint_with, run,
 };
 
 const UNAVAILABLE: &str = "The token cannot be checked now, try again later";
@@ -354,7 +351,7 @@ fn a_redirect_is_followed_on_its_host_and_never_to_another() {
     provider.answer("/loop", Answer::redirect("/loop"));
     let at = |path: &str| server(provider.auth(LAZY, &format!("jwks_url = \"{}{path}\"", provider.url())));
     assert_eq!(status(&at("/here"), &provider.token(&key)), 201);
-    for (path, why) in [("/away", "names another host"), ("/loop", "one address after another")] {
+    for (path, why) in [("/away", "names another port"), ("/loop", "one address after another")] {
         let server = at(path);
         upload(&server, &provider.token(&key)).assert_refusal(503, UNAVAILABLE);
         complains(&server, why);
@@ -417,18 +414,8 @@ fn a_token_of_our_own_goes_to_the_host_that_was_configured_and_to_no_other() {
 
 /// A certificate authority, and what a provider needs that it vouches for.
 fn authority() -> (String, ServerConfig) {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-    let issuer = Issuer::new(ca, ca_key);
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let chain = vec![CertificateDer::from(leaf.der().to_vec())];
-    (ca_pem, config.with_no_client_auth().with_single_cert(chain, key).unwrap())
+    let authority = Authority::new("providers");
+    (authority.pem(), authority.server().serve())
 }
 
 #[test]

@@ -11,6 +11,7 @@
 mod harness;
 
 mod audit;
+mod certificates;
 mod chunks;
 mod cli;
 mod clients;

@@ -554,7 +554,7 @@ fn a_bad_certificate_or_table_ends_the_start_with_the_key_that_is_wrong() {
         (format!("[grpc.tls]\n{files}client_auth = \"optional\"\n"), None, "grpc.tls.client_auth"),
         (format!("[grpc.tls]\n{files}reload_interval = \"99ms\"\n"), None, "grpc.tls.reload_interval"),
         (format!("[grpc.tls]\n{files}reload_interval = \"3601s\"\n"), None, "grpc.tls.reload_interval"),
-        ("[[auth.certificates]]\nidentity = \"a\"\n".to_owned(), None, "auth.certificates"),
+        ("[[auth.certificates]]\nidentity = \"CN=a\"\n".to_owned(), None, "auth.certificates"),
         (
             format!("[grpc.tls]\n{files}client_ca_file = \"server.pem\"\n[[auth.certificates]]\nidentity = \"\"\n"),
             None,
@@ -562,15 +562,15 @@ fn a_bad_certificate_or_table_ends_the_start_with_the_key_that_is_wrong() {
         ),
         (
             format!(
-                "[grpc.tls]\n{files}client_ca_file = \"server.pem\"\n[[auth.certificates]]\nidentity = \"a\"\n\
-                 [[auth.certificates]]\nidentity = \"a\"\n"
+                "[grpc.tls]\n{files}client_ca_file = \"server.pem\"\n[[auth.certificates]]\nidentity = \"CN=a\"\n\
+                 [[auth.certificates]]\nidentity = \"CN=a\"\n"
             ),
             None,
             "auth.certificates[1].identity",
         ),
         (
             format!(
-                "[grpc.tls]\n{files}client_ca_file = \"server.pem\"\n[[auth.certificates]]\nidentity = \"a\"\n\
+                "[grpc.tls]\n{files}client_ca_file = \"server.pem\"\n[[auth.certificates]]\nidentity = \"CN=a\"\n\
                  scopes = [\"attachments:wrote\"]\n"
             ),
             None,

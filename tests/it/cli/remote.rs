@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use super::Outcome;
 use super::proxy::{answer, proxy, pump};
 use super::upload::{Uploader, over_tls};
-use crate::harness::{Authority, Server, Setup, noise};
+use crate::harness::{Authority, Identity, Server, Setup, noise};
 
 /// Uploads to an address, looks that nothing is printed, and that the complaint has these words and not those.
 fn assert_says(uploader: &Uploader, more: &[&str], code: i32, words: &[&str], not: &[&str]) -> Outcome {
@@ -116,8 +116,28 @@ fn a_certificate_of_another_time_is_explained() {
 }
 
 #[test]
+fn a_certificate_of_an_authority_that_a_server_shows_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let own = Identity::self_signed(&params);
+    own.write(folder.path(), "server");
+    let tls = "[grpc.tls]\ncert_file = \"server.pem\"\nkey_file = \"server.key\"\n".to_owned();
+    let server = Setup { more: tls, ..Setup::default() }.start_in(folder);
+    let mut uploader = Uploader::new(&server, b"x");
+    std::fs::write(uploader.here.path().join("ca.pem"), own.pem()).unwrap();
+    uploader.to = format!("https://{}", server.grpc);
+    let words = ["is marked as that of a certificate authority", "CA:FALSE"];
+    assert_says(&uploader, &["--ca-file", "ca.pem"], 1, &words, &["CaUsedAsEndEntity"]);
+}
+
+#[test]
 fn a_server_that_asks_for_a_client_certificate_is_told_apart() {
     let (server, uploader) = over_tls("client_ca_file = \"ca.pem\"");
+    let authority = Authority::new("others");
+    authority.first_version(authority.client("archiver", &[])).write(uploader.here.path(), "first");
+    let first = ["--ca-file", "ca.pem", "--cert-file", "first.pem", "--key-file", "first.key"];
+    assert_says(&uploader, &first, 2, &["--cert-file", "X.509 version 1"], &["UnsupportedCertVersion", "transport"]);
     assert_says(&uploader, &["--ca-file", "ca.pem"], 1, &["asks for a client certificate", "--cert-file"], &[]);
     let stranger = ["--ca-file", "ca.pem", "--cert-file", "stranger.pem", "--key-file", "stranger.key"];
     assert_says(&uploader, &stranger, 1, &["client certificate", "--cert-file"], &[]);

@@ -15,7 +15,7 @@ pub use ask::{Ask, honest};
 pub use grpc::{GrpcRefusal, authorised, chunk, finish, header, request_id};
 pub use http::{BOUNDARY, Connection, Form, Reply};
 pub use metrics::numbers;
-pub use pki::{Authority, Identity, connect_tls, grpc_over_tls};
+pub use pki::{Authority, Identity, connect_tls, grpc_over_tls, pem};
 pub use provider::{Answer, Provider, SigningKey};
 pub use raw::{RawConnection, RawReply, RawStream, framed, message_frame};
 pub use server::{Server, Setup, run};
