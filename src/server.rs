@@ -48,7 +48,7 @@ pub enum StartError {
     #[error(transparent)]
     Storage(#[from] OpenError),
     /// The storage cannot do what an upload needs.
-    #[error("storage: {}", .0.for_operator())]
+    #[error("{}", about_storage(.0))]
     Unfit(Error),
     /// A key could not be read.
     #[error(transparent)]
@@ -136,12 +136,18 @@ pub async fn check(config: &Config) -> Findings {
             Ok(store) => {
                 found.warnings.extend(store.warnings().iter().map(ToString::to_string));
                 let probed = store.probe().await;
-                found.problems.extend(probed.err().map(|error| format!("storage: {}", error.for_operator())));
+                found.problems.extend(probed.err().map(|error| about_storage(&error)));
             }
             Err(error) => found.problems.push(error.to_string()),
         }
     }
     found
+}
+
+/// What is wrong with the storage. A text that names an option needs no other beginning.
+fn about_storage(error: &Error) -> String {
+    let said = error.for_operator();
+    if said.starts_with("storage.") { said } else { format!("storage: {said}") }
 }
 
 /// Refuses a storage that cannot do what an upload needs. One that is not there at the moment may come, and is asked then.

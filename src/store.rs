@@ -21,6 +21,7 @@ use crate::telemetry::{Metrics, Operation};
 
 use backend::{Backend, Failure, Kept, Version};
 use local::Local;
+use meaning::Meanings;
 use patience::Patience;
 use steps::Steps;
 
@@ -34,6 +35,7 @@ mod faults;
 mod finding;
 mod inventory;
 mod local;
+mod meaning;
 mod measured;
 mod objects;
 mod patience;
@@ -88,6 +90,7 @@ pub struct Store {
     /// Writes.
     backend: Backend,
     patience: Patience,
+    meanings: Meanings,
     steps: Steps,
     metrics: Metrics,
 }
@@ -119,7 +122,7 @@ impl Store {
             Some(local) => local.operator(),
             None => Operator::via_iter(service.name, options),
         }
-        .map_err(|error| OpenError::new("options", error))?;
+        .map_err(|error| Meanings::of_setup(&error))?;
         if service.is_remote() {
             let context = transport::context(config.ca_file.as_deref())?;
             #[cfg(feature = "faults")]
@@ -138,7 +141,8 @@ impl Store {
             }
         };
         let patience = Patience::new(config.timeout);
-        Ok(Store { operator, backend, patience, steps, metrics: metrics.clone() })
+        let meanings = Meanings::of(service, &config.options);
+        Ok(Store { operator, backend, patience, meanings, steps, metrics: metrics.clone() })
     }
 
     /// What an operator should know of the storage, beside its configuration: the key, and what follows.
@@ -186,7 +190,7 @@ impl Store {
             }
         };
         let late = |_| Error::new(Kind::StorageUnavailable).because("the storage did not answer in time");
-        tokio::time::timeout(PROBE_TIMEOUT, look).await.map_err(late)?
+        tokio::time::timeout(PROBE_TIMEOUT, look).await.map_err(late)?.map_err(|error| self.meanings.explain(error))
     }
 
     /// Whether the root or the bucket is there. A file system says of a volume that is not mounted what it says of an object
@@ -201,6 +205,10 @@ impl Store {
     /// Whether the storage does all that an upload needs: writes a small object, reads it back and deletes it.
     pub async fn probe(&self) -> Result<()> {
         self.prove().await?;
+        self.try_out().await.map_err(|error| self.meanings.explain(error))
+    }
+
+    async fn try_out(&self) -> Result<()> {
         let path = format!("{PROBE}/{}", UploadId::fresh());
         let sent = path.clone().into_bytes();
         let put = self.backend.clone().put(path.clone(), sent.clone(), Version::Any, Steps::default());
@@ -221,7 +229,7 @@ impl Store {
     pub async fn prove(&self) -> Result<()> {
         match &self.backend {
             Backend::Local(_) => Ok(()),
-            Backend::Objects(objects) => objects.prove().await.map(drop),
+            Backend::Objects(objects) => objects.prove().await.map(drop).map_err(|error| self.meanings.explain(error)),
         }
     }
 

@@ -72,6 +72,8 @@ pub struct Service {
     required: &'static [&'static str],
     /// The options that nobody else may read. Each may also be the name of a file, as `{option}_file`.
     secret: &'static [&'static str],
+    /// The options that say who asks and prove it: all of them, or none.
+    keys: &'static [&'static str],
     /// The options that it has and that are of no use here: OpenDAL calls them deprecated, or they are not text.
     hidden: &'static [&'static str],
     /// All options, as OpenDAL's configuration of the service has them.
@@ -109,6 +111,16 @@ impl Service {
         option.strip_suffix("_file").filter(|secret| self.is_secret(secret))
     }
 
+    /// The option that says who asks.
+    pub fn key(&self) -> &'static str {
+        self.keys.first().copied().unwrap_or("options")
+    }
+
+    /// The option that proves it.
+    pub fn secret_of_key(&self) -> &'static str {
+        self.keys.last().copied().unwrap_or("options")
+    }
+
     /// Whether the option is the name of a folder of this machine.
     pub fn is_path(&self, option: &str) -> bool {
         self.name == "fs" && ["root", "atomic_write_dir"].contains(&option)
@@ -141,6 +153,20 @@ impl Service {
             if option == "endpoint" && value.contains('@') {
                 return Err(OpenError::new(key, "an address holds no secrets; they have options of their own"));
             }
+        }
+        let given = |option: &str| {
+            let has = |name: &str| options.get(name).is_some_and(|value| !value.is_empty());
+            has(option) || has(&format!("{option}_file"))
+        };
+        if let Some(one) = self.keys.iter().find(|option| given(option))
+            && let Some(other) = self.keys.iter().find(|option| !given(option))
+        {
+            return Err(OpenError::new(
+                format!("options.{other}"),
+                format!(
+                    "is missing, and {one} is of no use without it; write both, or neither to use a key of the platform"
+                ),
+            ));
         }
         match self.required.iter().find(|option| options.get(**option).is_none_or(String::is_empty)) {
             Some(option) => {
@@ -178,6 +204,7 @@ const SERVICES: &[Service] = &[
         name: "fs",
         required: &["root"],
         secret: &[],
+        keys: &[],
         hidden: &[],
         options: || fields(local::Options::default()),
         compares: Compares::Never,
@@ -192,6 +219,7 @@ const SERVICES: &[Service] = &[
         name: "memory",
         required: &[],
         secret: &[],
+        keys: &[],
         hidden: &[],
         options: || fields(opendal::services::MemoryConfig::default()),
         compares: Compares::Never,
@@ -207,6 +235,7 @@ const SERVICES: &[Service] = &[
         name: "s3",
         required: &["bucket"],
         secret: &["access_key_id", "secret_access_key", "session_token", "server_side_encryption_customer_key"],
+        keys: &["access_key_id", "secret_access_key"],
         hidden: &[
             "enable_versioning",
             "allow_anonymous",
@@ -232,6 +261,7 @@ const SERVICES: &[Service] = &[
         name: "gcs",
         required: &["bucket"],
         secret: &["credential", "token"],
+        keys: &["credential"],
         hidden: &["allow_anonymous"],
         options: || fields(opendal::services::GcsConfig::default()),
         compares: Compares::Generation,
@@ -249,6 +279,7 @@ const SERVICES: &[Service] = &[
         name: "azblob",
         required: &["container"],
         secret: &["account_key", "sas_token", "encryption_key"],
+        keys: &["account_key"],
         hidden: &["batch_max_operations"],
         options: || fields(opendal::services::AzblobConfig::default()),
         compares: Compares::Tag,
@@ -320,8 +351,17 @@ mod tests {
     #[test]
     fn the_options_of_a_service_are_those_of_opendal() {
         let s3 = find("s3").unwrap();
-        let good = [("bucket", "b"), ("region", "r"), ("endpoint", "http://h"), ("secret_access_key_file", "f")];
+        let good = [("bucket", "b"), ("region", "r"), ("access_key_id", "k"), ("secret_access_key_file", "f")];
         assert!(s3.check(&options(&good)).is_ok());
+        for (one, other) in [
+            ("access_key_id", "secret_access_key"),
+            ("access_key_id_file", "secret_access_key"),
+            ("secret_access_key", "access_key_id"),
+            ("secret_access_key_file", "access_key_id"),
+        ] {
+            let lonely = refusal("s3", &[("bucket", "b"), (one, "x")]);
+            assert!(lonely.starts_with(&format!("storage.options.{other}: is missing, and ")), "{lonely}");
+        }
         assert!(refusal("s3", &[]).starts_with("storage.options.bucket: "));
         let typo = refusal("s3", &[("bucket", "b"), ("regoin", "r")]);
         assert!(typo.contains("did you mean `region`?"), "{typo}");

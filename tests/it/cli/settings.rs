@@ -227,3 +227,37 @@ fn a_filter_that_turns_the_audit_trail_off_is_warned_of_whatever_it_shows() {
         assert!(events.any(|event| warns(&event)), "{filter}");
     }
 }
+
+#[cfg(feature = "s3")]
+#[test]
+fn an_s3_storage_without_a_region_or_a_key_is_refused_by_the_option() {
+    let s3 = |more: &[(&'static str, &'static str)]| {
+        let folder = configured("", "");
+        let mut variables = vec![
+            ("ATTACHD_STORAGE__SERVICE", "s3"),
+            ("ATTACHD_STORAGE__OPTIONS__BUCKET", "files"),
+            // Where nothing listens: a key that is missing is found before a request is sent.
+            ("ATTACHD_STORAGE__OPTIONS__ENDPOINT", "http://127.0.0.1:9"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ];
+        variables.extend_from_slice(more);
+        let outcome = attachd(folder.path(), &["check", "--config", "attachd.toml"], &variables);
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        for word in ["ConfigInvalid", "context", "reqsign", "S3::", "Builder"] {
+            assert!(!outcome.stderr.contains(word), "{outcome:?}");
+        }
+        outcome.stderr
+    };
+    let region = ("ATTACHD_STORAGE__OPTIONS__REGION", "us-east-1");
+    let key = ("ATTACHD_STORAGE__OPTIONS__ACCESS_KEY_ID", "key");
+    let secret = ("ATTACHD_STORAGE__OPTIONS__SECRET_ACCESS_KEY", "hunter2");
+    let said = s3(&[key, secret]);
+    assert!(said.contains("attachd: storage.options.region: is missing; write the region of the bucket"), "{said}");
+    let said = s3(&[region, key]);
+    assert!(said.contains("storage.options.secret_access_key: is missing, and access_key_id is of no use"), "{said}");
+    let said = s3(&[region, secret]);
+    assert!(said.contains("storage.options.access_key_id: is missing, and secret_access_key is of no use"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    let said = s3(&[region]);
+    assert!(said.contains("attachd: storage.options.access_key_id: is missing, and the environment"), "{said}");
+}
