@@ -19,6 +19,7 @@ mod faults;
 mod look;
 mod memory;
 mod outage;
+mod reads;
 mod refused;
 mod replicas;
 mod synced;
