@@ -191,7 +191,9 @@ impl Directory {
             io::ErrorKind::NotFound => stale(format!("{TROUBLE} is gone")),
             _ => error,
         })?;
-        if (found.dev(), found.ino()) == place.identity { Ok(place) } else { self.reopen() }
+        // A mount over the root may show the same directory, and forbid what the one below it permits.
+        let is_same = (found.dev(), found.ino()) == place.identity && volume(&self.path)? == place.volume;
+        if is_same { Ok(place) } else { self.reopen() }
     }
 
     /// Whether the root is there, and in it the temporary directory of this process.
@@ -204,11 +206,11 @@ impl Directory {
         let _turn = lock(&self.reopening);
         let (old, path) = (self.place.load_full(), self.path.display());
         let root = beneath::root(&self.path)?;
-        if identity(&root)? == old.identity && !old.is_deleted() {
+        let volume = volume(&self.path)?;
+        if identity(&root)? == old.identity && volume == old.volume && !old.is_deleted() {
             return Ok(old);
         }
         let empty = is_new(&root)?;
-        let volume = volume(&self.path)?;
         if empty && volume != old.volume && self.above.contains(&volume) {
             return Err(stale(format!("{TROUBLE} is empty, and the volume that it was on is not mounted")));
         }
