@@ -135,8 +135,12 @@ pub async fn check(config: &Config) -> Findings {
         match Store::open(&config.storage, Access::Write, config.limits.sizing(), &Metrics::default()) {
             Ok(store) => {
                 found.warnings.extend(store.warnings().iter().map(ToString::to_string));
-                let probed = store.probe().await;
-                found.problems.extend(probed.err().map(|error| about_storage(&error)));
+                match store.probe().await {
+                    Ok(()) => {
+                        found.warnings.extend(store.warning_when_empty().await.map(|warning| warning.to_string()))
+                    }
+                    Err(error) => found.problems.push(about_storage(&error)),
+                }
             }
             Err(error) => found.problems.push(error.to_string()),
         }
@@ -154,7 +158,12 @@ fn about_storage(error: &Error) -> String {
 async fn prove(store: &Store) -> Result<(), StartError> {
     let late = |_| Error::new(Kind::StorageUnavailable).because("it did not answer in time");
     match timeout(PROVED_WITHIN, store.prove()).await.map_err(late).flatten() {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            if let Ok(Some(warning)) = timeout(PROVED_WITHIN, store.warning_when_empty()).await {
+                tracing::warn!(key = warning.key(), why = warning.why(), "storage");
+            }
+            Ok(())
+        }
         Err(error) if error.kind() == Kind::StorageUnavailable => {
             tracing::warn!(%error, "the storage is not available");
             Ok(())

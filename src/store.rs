@@ -155,6 +155,13 @@ impl Store {
         }
     }
 
+    /// What an operator should know of a storage service that answers, if there is something: that it holds nothing.
+    pub async fn warning_when_empty(&self) -> Option<OpenError> {
+        let Backend::Objects(objects) = &self.backend else { return None };
+        let why = "holds no attachments: the storage is new, or this is not the one that should be there";
+        matches!(objects.is_empty().await, Ok(true)).then(|| OpenError::new("options", why))
+    }
+
     /// What a failed look at the storage says that anybody may read.
     pub fn trouble(&self, error: &Error) -> String {
         let said = error.log_source().filter(|said| said.starts_with(local::TROUBLE));
@@ -198,7 +205,7 @@ impl Store {
     async fn present(&self) -> Result<()> {
         match &self.backend {
             Backend::Local(local) => local.present().await,
-            Backend::Objects(objects) => objects.present().await.map_err(failure),
+            Backend::Objects(objects) => objects.is_empty().await.map(drop).map_err(failure),
         }
     }
 

@@ -101,13 +101,13 @@ impl Objects {
         !self.names_missing_bucket
     }
 
-    /// Whether the bucket is there.
-    pub async fn present(&self) -> opendal::Result<()> {
-        if self.remote {
-            let mut lister = self.operator.lister_with("clients/").limit(1).await?;
-            futures_util::StreamExt::next(&mut lister).await.transpose()?;
+    /// Whether the bucket is there, and there is nothing of attachd's in it.
+    pub async fn is_empty(&self) -> opendal::Result<bool> {
+        if !self.remote {
+            return Ok(false);
         }
-        Ok(())
+        let mut lister = self.operator.lister_with("clients/").limit(1).await?;
+        Ok(futures_util::StreamExt::next(&mut lister).await.transpose()?.is_none())
     }
 
     /// Reads a small object, and says which version of it that is.

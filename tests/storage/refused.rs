@@ -288,3 +288,20 @@ fn a_storage_that_comes_late_and_answers_slowly_is_served_in_the_end() {
     assert_eq!(upload(&server, Door::Rest, 1, b"x", false), 503);
     eventually("it is served", || upload(&server, Door::Rest, 1, b"x", false) == 201);
 }
+
+#[test]
+fn a_bucket_that_holds_nothing_is_warned_of_at_the_start_and_by_check() {
+    for engine in [Engine::Moto, Engine::Azurite, Engine::FakeGcs] {
+        let place = engine.place();
+        let warned = |said: &str| said.contains("holds no attachments: the storage is new, or this is not the one");
+        let (code, said) = place.run("", &["check"]);
+        assert_eq!((code, warned(&said)), (Some(0), true), "{said}");
+        let server = place.start();
+        assert!(server.log().iter().any(|line| warned(line)), "{engine:?}");
+        assert_eq!(upload(&server, Door::Rest, 1, b"x", false), 201);
+        drop(server);
+        assert!(!place.start().log().iter().any(|line| warned(line)), "{engine:?}");
+        let (code, said) = place.run("", &["check"]);
+        assert_eq!((code, warned(&said)), (Some(0), false), "{said}");
+    }
+}
