@@ -21,7 +21,7 @@ use crate::telemetry::{Metrics, Operation};
 
 use backend::{Backend, Failure, Kept, Version};
 use local::Local;
-use meaning::Meanings;
+use meaning::{Meanings, plain};
 use patience::Patience;
 use steps::Steps;
 
@@ -342,7 +342,7 @@ fn failure(error: opendal::Error) -> Error {
         _ if passes => Kind::StorageUnavailable,
         _ => Kind::Internal,
     };
-    Error::new(kind).because(error)
+    Error::new(kind).because(plain(&error))
 }
 
 /// What a failed call of the local file system means for the caller.

@@ -242,13 +242,21 @@ impl Store {
     /// What is said of an operation that failed. No link is followed, so that is why it does at one.
     pub(super) async fn failed(&self, path: &str, error: Error) -> Finding {
         let path = path.to_owned();
-        if self.is_link(&path).await { Finding::Link { path } } else { Finding::Failed { path, error } }
+        if self.is_link(&path).await {
+            Finding::Link { path }
+        } else {
+            Finding::Failed { path, error: self.meanings.explain(error) }
+        }
     }
 
     /// What is said of a record that cannot be read.
     pub(super) async fn unreadable(&self, key: Key, error: Error) -> Finding {
         let path = super::record_path(key);
-        if self.is_link(&path).await { Finding::Link { path } } else { Finding::Unreadable { path, error } }
+        if self.is_link(&path).await {
+            Finding::Link { path }
+        } else {
+            Finding::Unreadable { path, error: self.meanings.explain(error) }
+        }
     }
 
     async fn is_link(&self, path: &str) -> bool {

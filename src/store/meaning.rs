@@ -49,10 +49,10 @@ impl Meanings {
         }
     }
 
-    /// What a text of the library means: its kind, its context, and after an arrow what the service or the signing of requests said.
+    /// What a text means that [`plain`] has made: a kind, and what the service or the signing of requests said.
     fn meant(&self, said: &str) -> Option<(&'static str, String)> {
         let (place, name) = self.place.as_ref()?;
-        let (context, answer) = said.split_once(" => ")?;
+        let (kind, answer) = said.split_once(": ")?;
         let says = |words: &[&str]| words.iter().any(|word| answer.contains(word));
         if says(&["NoSuchBucket", "ContainerNotFound", "bucket does not exist", "container does not exist"]) {
             let why = format!(
@@ -80,7 +80,7 @@ impl Meanings {
         if says(&["AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraint"]) {
             return Some(("region", format!("is not the region of the {place} {name:?}")));
         }
-        if context.starts_with("PermissionDenied") {
+        if kind == "PermissionDenied" {
             let why = format!(
                 "the storage denies access to the {place} {name:?}; check that the key is the right one, and that its policy permits \
                  to read, write, list and delete"
@@ -91,11 +91,26 @@ impl Meanings {
     }
 }
 
+/// What an error of the library says on one line: its kind, its message and the cause at its root, without its context.
+pub fn plain(error: &opendal::Error) -> String {
+    let mut root = std::error::Error::source(error);
+    while let Some(deeper) = root.and_then(std::error::Error::source) {
+        root = Some(deeper);
+    }
+    let mut said = format!("{}: {}", error.kind(), error.message());
+    if let Some(root) = root.map(ToString::to_string)
+        && !said.contains(&root)
+    {
+        said = format!("{said}: {root}");
+    }
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 #[cfg(feature = "s3")]
 mod tests {
     use super::*;
-    use crate::store::services;
+    use crate::store::{failure, services};
 
     #[test]
     fn a_refusal_is_told_by_the_option_that_mends_it() {
@@ -103,7 +118,7 @@ mod tests {
         let meanings = Meanings::of(services::find("s3").unwrap(), &options);
         let meant = |kind: opendal::ErrorKind, said: &str| {
             let error = opendal::Error::new(kind, said).with_context("uri", "http://h/NoSuchBucket");
-            meanings.explain(Error::internal(error)).for_operator()
+            meanings.explain(failure(error)).for_operator()
         };
         let denied = opendal::ErrorKind::PermissionDenied;
         for (kind, said, expected) in [
@@ -126,5 +141,14 @@ mod tests {
         assert!(meant(opendal::ErrorKind::Unexpected, "a surprise").contains("a surprise"));
         let ours = meanings.explain(Error::internal("the storage does not compare versions"));
         assert_eq!(ours.for_operator(), "the storage does not compare versions");
+    }
+
+    #[test]
+    fn an_error_is_one_line_without_the_context_of_the_library() {
+        let cause = std::io::Error::other("connection\n  refused");
+        let error =
+            opendal::Error::new(opendal::ErrorKind::RateLimited, "Slow\n  down").with_context("uri", "http://h/secret");
+        assert_eq!(plain(&error), "RateLimited: Slow down");
+        assert_eq!(plain(&error.set_source(cause)), "RateLimited: Slow down: connection refused");
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use super::backend::{Failure, Version};
 use super::commit::Locks;
 use super::failure;
+use super::meaning::plain;
 use super::services::{Compares, Parts, Service};
 use super::steps::{Step, Steps};
 use crate::attachment::Key;
@@ -178,7 +179,7 @@ impl Objects {
             match error.kind() {
                 // Which of the two it was, nobody knows: the caller may try again, and has done nothing wrong.
                 ErrorKind::ConditionNotMatch if unclear => {
-                    return Err(Failure::Unclear(Error::new(Kind::StorageUnavailable).because(error)));
+                    return Err(Failure::Unclear(Error::new(Kind::StorageUnavailable).because(plain(&error))));
                 }
                 ErrorKind::ConditionNotMatch => return Err(Failure::Overtaken),
                 // The service has said that it did nothing.
@@ -222,7 +223,7 @@ impl Objects {
         if put.is_err()
             && let Err(error) = writer.abort().await
         {
-            tracing::warn!(%error, "a put could not be aborted cleanly");
+            tracing::warn!(error = plain(&error), "a put could not be aborted cleanly");
         }
         put
     }

@@ -128,7 +128,7 @@ impl Sweeper {
                 // Another sweep, or the upload that replaced it, was faster.
                 Err(error) if error.kind() == ErrorKind::NotFound => Fate::Deleted,
                 Err(error) => {
-                    self.findings.send(Finding::Failed { path, error: failure(error) }).await;
+                    self.findings.send(self.store.failed(&path, failure(error)).await).await;
                     return;
                 }
             },

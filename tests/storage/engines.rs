@@ -237,7 +237,11 @@ impl Place {
         let endpoint = running.endpoint.clone();
         let text = str::to_owned;
         let root = match service {
-            "fs" => format!("{endpoint}/{BUCKET}/{name}"),
+            "fs" => {
+                let root = format!("{endpoint}/{BUCKET}/{name}");
+                std::fs::create_dir_all(&root).unwrap();
+                root
+            }
             "memory" => return Place { running, root: format!("{name}/"), service, variables: BTreeMap::new() },
             _ => format!("/{name}"),
         };

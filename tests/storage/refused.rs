@@ -14,14 +14,19 @@ use crate::way;
 
 /// Runs `serve`, which is expected to end by itself.
 fn refused(setup: &Setup) -> String {
+    let (code, said) = ended(setup, "serve");
+    assert_eq!(code, Some(2), "{said}");
+    said
+}
+
+/// Runs a command that takes a configuration and ends, and returns its exit code with all that it said.
+fn ended(setup: &Setup, command: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let config = setup.write(folder.path());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_attachd"));
-    let command = command.args(["serve", "--config"]).arg(config).env_clear().envs(&setup.variables);
-    let Output { status, stderr, .. } = command.output().unwrap();
-    let said = String::from_utf8(stderr).unwrap();
-    assert_eq!(status.code(), Some(2), "{said}");
-    said
+    let mut attachd = Command::new(env!("CARGO_BIN_EXE_attachd"));
+    let attachd = attachd.args([command, "--config"]).arg(config).env_clear().envs(&setup.variables);
+    let Output { status, stdout, stderr } = attachd.output().unwrap();
+    (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
 }
 
 fn with(place: &Place, option: &'static str, value: &str) -> Setup {
@@ -91,6 +96,13 @@ fn a_bucket_that_is_not_there_is_refused() {
             "{said}"
         );
         assert_says_nothing_of_the_library(&said);
+        for command in ["verify", "gc"] {
+            let (code, said) =
+                ended(&with(&engine.place(), "ATTACHD_STORAGE__OPTIONS__BUCKET", "no-such-bucket"), command);
+            assert_eq!(code, Some(1), "{said}");
+            assert!(said.contains("storage.options.bucket: the bucket \"no-such-bucket\" does not exist"), "{said}");
+            assert_says_nothing_of_the_library(&said);
+        }
     }
     let said = refused(&with(&Engine::Azurite.place(), "ATTACHD_STORAGE__OPTIONS__CONTAINER", "no-such-container"));
     let expected = "attachd: storage.options.container: the container \"no-such-container\" does not exist";

@@ -9,11 +9,11 @@ use futures_util::future::{BoxFuture, FutureExt, Shared, join_all};
 use opendal::{Buffer, ErrorKind};
 use tracing::Instrument;
 
-use super::tries::plain;
 use super::{Compares, Objects};
 use crate::attachment::UploadId;
 use crate::error::{Error, Kind, Result};
 use crate::store::backend::{Failure, Version};
+use crate::store::meaning::plain;
 use crate::store::steps::Steps;
 use crate::store::{PROBE, failure, lock};
 

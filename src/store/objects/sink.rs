@@ -11,11 +11,12 @@ use opendal::{Buffer, ErrorKind, Execute, Executor, Operator, Writer};
 use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::tries::{LONGEST_PAUSE, PAUSE, Retries, plain};
+use super::tries::{LONGEST_PAUSE, PAUSE, Retries};
 use super::{Compares, Objects};
 use crate::error::{Error, Kind, Result};
 use crate::store::backend::Kept;
 use crate::store::failure;
+use crate::store::meaning::plain;
 
 /// The size of the pieces that a part is gathered in, in bytes.
 const PIECE: usize = 1 << 20;
@@ -216,7 +217,7 @@ impl Sink {
                 Ok(())
             }
             // The try before may have come about, so this answer says nothing of the upload.
-            Err(error) if again => Err(Error::new(Kind::StorageUnavailable).because(error)),
+            Err(error) if again => Err(Error::new(Kind::StorageUnavailable).because(plain(&error))),
             Err(error) => Err(self.failure(error)),
         }
     }
@@ -245,7 +246,7 @@ impl Sink {
     fn failure(&self, error: opendal::Error) -> Error {
         let in_parts = self.objects.part().is_some_and(|part| self.size > part as u64);
         if self.objects.remote && in_parts && error.kind() == ErrorKind::NotFound {
-            return Error::new(Kind::StorageUnavailable).because(error);
+            return Error::new(Kind::StorageUnavailable).because(plain(&error));
         }
         failure(error)
     }

@@ -9,6 +9,8 @@ use http::{Request, Response};
 use opendal::layers::{RetryEvent, RetryInterceptor, RetryLayer};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, HttpTransporter, Operator, Result};
 
+use crate::store::meaning::plain;
+
 /// How often an operation is tried.
 pub const TRIES: usize = 3;
 
@@ -78,12 +80,6 @@ pub fn log(operation: &str, attempt: usize, error: &Error) {
     tracing::warn!(operation, attempt, error = plain(error), "a storage operation failed and is tried again");
 }
 
-/// What an error says on one line: its kind and its message, without the library's context and backtrace.
-pub fn plain(error: &Error) -> String {
-    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("{}: {message}", error.kind())
-}
-
 impl HttpTransport for Limited {
     async fn fetch(&self, request: Request<Buffer>) -> Result<Response<HttpBody>> {
         if (self.completes)(&request) {
@@ -98,20 +94,5 @@ impl HttpTransport for Limited {
             let text = format!("the storage did not answer a request within {:?}", self.time);
             Error::new(ErrorKind::Unexpected, text).set_temporary()
         })?
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_is_one_line_without_the_context_of_the_library() {
-        let error = Error::new(ErrorKind::RateLimited, "Slow\n  down").with_context("uri", "http://h/secret");
-        assert_eq!(plain(&error.set_source(anyhow_source())), "RateLimited: Slow down");
-    }
-
-    fn anyhow_source() -> std::io::Error {
-        std::io::Error::other("cause\n0: frame")
     }
 }
