@@ -72,12 +72,12 @@ fn keeps_what_was_acknowledged_through_kills(engine: Engine, kills: usize) {
     for attachment in ledger.0.keys().copied().collect::<Vec<_>>() {
         ledger.check(&place, attachment);
     }
-    let before = place.look().list(&place.root).len();
+    let before = place.look().kept(&place.root).len();
     collect_garbage(&place);
     for attachment in ledger.0.keys().copied().collect::<Vec<_>>() {
         ledger.check(&place, attachment);
     }
-    let after = place.look().list(&place.root);
+    let after = place.look().kept(&place.root);
     let stored = ledger.0.values().filter(|may| may[0].is_some()).count();
     assert_eq!(after.len(), stored * 2, "a record and its content each, and nothing else: {after:?}");
     println!(

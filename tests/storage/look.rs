@@ -124,9 +124,16 @@ impl Look {
         panic!("attachment {attachment} is replaced faster than it can be read");
     }
 
+    /// The keys below a root, with their sizes, but for what a probe has left: its server was ended in the middle of it, or a put
+    /// that was given up came about after its object was deleted. A later start deletes that.
+    pub fn kept(&self, root: &str) -> BTreeMap<String, u64> {
+        let probe = format!("{root}probe/");
+        self.list(root).into_iter().filter(|(key, _)| !key.starts_with(&probe)).collect()
+    }
+
     /// Looks that below a root there is exactly what the records name, and that no upload in parts is open.
     pub fn assert_nothing_left(&self, root: &str) {
-        let found = self.list(root);
+        let found = self.kept(root);
         let mut live = BTreeSet::new();
         for key in found.keys().filter(|key| key.ends_with("/record.json")) {
             let record = self.json(key).expect("it is listed");
@@ -138,9 +145,7 @@ impl Look {
             }
             live.insert(key.clone());
         }
-        // A put of the probe that was given up can come about after its object was deleted; a later start deletes it.
-        let probe = format!("{root}probe/");
-        let found: BTreeSet<String> = found.into_keys().filter(|key| !key.starts_with(&probe)).collect();
+        let found: BTreeSet<String> = found.into_keys().collect();
         assert_eq!(found, live, "left: what is there and what the records name differ");
         assert_eq!(self.uploads(root), [""; 0], "uploads in parts are open");
     }

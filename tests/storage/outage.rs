@@ -267,10 +267,10 @@ fn what_a_cluster_acknowledged_is_whole_though_its_nodes_end_and_come_back_one_a
     for server in &servers {
         eventually("the server is idle", || server.readiness()["uploads_in_flight"] == 0);
     }
-    let before = looks[0].list(root).len();
+    let before = looks[0].kept(root).len();
     collect_garbage(&places[0]);
     for look in &looks {
-        let names: Vec<String> = look.list(root).into_keys().collect();
+        let names: Vec<String> = look.kept(root).into_keys().collect();
         assert_eq!(names.len(), settled.len() * 2, "a record and its content each, and nothing else: {names:?}");
         for (attachment, digest) in &settled {
             assert_eq!(look.stored(root, *attachment).as_ref(), Some(digest), "{attachment}");

@@ -282,18 +282,18 @@ fn a_storage_that_refuses_the_version_that_stands_is_refused_in_words() {
 /// The probe takes longer than an upload waits for it, and goes on when that upload has its answer.
 #[test]
 fn a_storage_that_comes_late_and_answers_slowly_is_served_in_the_end() {
-    let place = Engine::Moto.place();
+    let place = Engine::Moto.secluded();
     let there = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&there);
     let endpoint = way::to(&place, move |request| {
         if !seen.load(Ordering::SeqCst) {
             return request.answer("503 Service Unavailable", "");
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(100));
         request.pass()
     });
     let mut setup = with(&place, "ATTACHD_STORAGE__OPTIONS__ENDPOINT", &endpoint);
-    setup.storage = "timeout = \"1s\"\n".to_owned();
+    setup.storage = "timeout = \"3s\"\n".to_owned();
     let server = setup.start();
     assert_eq!(upload(&server, Door::Rest, 1, b"x", false), 503);
     there.store(true, Ordering::SeqCst);
