@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::TryStreamExt;
 use futures_util::future::{BoxFuture, FutureExt, Shared, join_all};
 use opendal::{Buffer, ErrorKind};
+use scopeguard::guard;
 use tracing::Instrument;
 
 use super::{Compares, Objects};
@@ -107,8 +108,7 @@ impl Objects {
     /// it goes on where they go away.
     ///
     /// # Errors
-    /// [`Kind::Internal`] where the service does not keep writers apart, and what storage raises. Then it is asked again by
-    /// whoever comes next.
+    /// [`Kind::Internal`] if the service does not keep writers apart, and what storage raises. The next call tries again.
     pub async fn prove(self: &Arc<Self>) -> Result<TagForm> {
         if self.compares == Compares::Never {
             return Ok(TagForm::AsRead);
@@ -121,13 +121,13 @@ impl Objects {
     }
 
     fn begin_to_try(self: &Arc<Self>) -> Trying {
-        let objects = Arc::clone(self);
+        // It ends for those who come later even if it panics.
+        let objects = guard(Arc::clone(self), |objects| *lock(&objects.proof.under_way) = None);
         let trying = async move {
             let found = objects.try_out().await;
             if let Ok(form) = found {
                 objects.proof.form.get_or_init(|| form);
             }
-            *lock(&objects.proof.under_way) = None;
             found.map_err(|error| (error.kind(), error.for_operator()))
         };
         let trying = tokio::spawn(trying.in_current_span());
