@@ -85,13 +85,11 @@ async function main() {
   if (which === 'hydra') await silence(provider, server);
 }
 
-/** A new key, with a name of its own. */
-async function rotation(provider, server, first) {
-  await provider.rotate();
+/** Asks for a token of the key that signs now, and has it accepted. `wrong` says why it is not of that key. Returns the token. */
+async function acceptedAtOnce(provider, server, name, wrong) {
   const began = Date.now();
   const token = await provider.good();
   const refused = [];
-  const name = 'a token of a new key';
   try {
     await until(name, 30, async () => {
       const { status } = await server.upload(token);
@@ -99,13 +97,19 @@ async function rotation(provider, server, first) {
       return status === 201;
     });
     const took = Date.now() - began;
-    const isNew = kid(token) !== kid(first);
-    verdict(`${name} is accepted ${took} ms after the rotation, at the first try`,
-      isNew ? refused.join() : 'the provider signs with the old key');
+    verdict(`${name} is accepted ${took} ms after the rotation, at the first try`, wrong(token) || refused.join());
   } catch (error) {
     verdict(name, error.message);
   }
   verdict('and over gRPC', await outcome(server, token, STORED));
+  return token;
+}
+
+/** A new key, with a name of its own. */
+async function rotation(provider, server, first) {
+  await provider.rotate();
+  await acceptedAtOnce(provider, server, 'a token of a new key',
+    (token) => kid(token) === kid(first) && 'the provider signs with the old key');
   verdict('a token of the old key is accepted while it is published', await outcome(server, first, STORED));
 }
 
@@ -114,23 +118,8 @@ async function replacement(provider, server) {
   const old = await provider.good();
   verdict('a token of the key that will be replaced uploads', await outcome(server, old, STORED));
   await provider.replace();
-  const began = Date.now();
-  const token = await provider.good();
-  const refused = [];
-  const name = 'a token of a key that was replaced under its kid';
-  try {
-    await until(name, 30, async () => {
-      const { status } = await server.upload(token);
-      if (status !== 201) refused.push(status);
-      return status === 201;
-    });
-    const took = Date.now() - began;
-    verdict(`${name} is accepted ${took} ms after the rotation, at the first try`,
-      kid(token) === kid(old) ? refused.join() : 'the kid is another');
-  } catch (error) {
-    verdict(name, error.message);
-  }
-  verdict('and over gRPC', await outcome(server, token, STORED));
+  await acceptedAtOnce(provider, server, 'a token of a key that was replaced under its kid',
+    (token) => kid(token) !== kid(old) && 'the kid is another');
   verdict('a token of the key that is gone is refused', await outcome(server, old, INVALID));
 }
 

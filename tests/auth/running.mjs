@@ -39,7 +39,7 @@ export async function ask(url, { method = 'GET', headers = {}, body } = {}) {
   return { status: response.statusCode, text };
 }
 
-/** A port of 127.0.0.1 for a program that is told its port: below those that the system gives to connections. */
+/** A port of 127.0.0.1 for a program that takes its port as an argument: below the ports that the system gives to connections. */
 export async function freePort() {
   for (;;) {
     const port = 20000 + Math.floor(Math.random() * 12000);
