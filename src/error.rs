@@ -390,7 +390,7 @@ impl Error {
             .then_some(RETRY_AFTER)
     }
 
-    /// What is wrong, for an operator: the cause, or what the caller is told where there is none.
+    /// What is wrong, for an operator: the cause, or the public text of an error without a cause.
     pub fn for_operator(&self) -> String {
         self.log_source().unwrap_or_else(|| self.public_details().to_string())
     }

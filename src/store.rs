@@ -62,7 +62,7 @@ pub const WRITE: usize = 256 << 10;
 const RECORD: &str = "record.json";
 
 /// The folder of all clients.
-const CLIENTS: &str = "clients";
+const CLIENTS: &str = "clients/";
 
 /// The folder of its content.
 const CONTENT: &str = "content";

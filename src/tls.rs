@@ -341,7 +341,7 @@ fn found<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     within.and_then(|within| found(within)).or_else(|| found(error.source()?))
 }
 
-/// Why a client of ours and a server did not come to an agreement, and the mend, in words for whoever runs the client; `None`
+/// Why a client of ours and a server did not come to an agreement, and the mend, in words for the person who runs the client; `None`
 /// if the error is not about TLS.
 pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
     use rustls::Error as Tls;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backend::Backend;
 use super::finding::{Finding, Findings};
-use super::{Store, failure};
+use super::{CLIENTS, Store, failure};
 use crate::attachment::{Id, Key, Record, UploadId};
 use crate::error::{Error, Result};
 
@@ -334,9 +334,6 @@ impl Names {
         Ok(None)
     }
 }
-
-/// The folder of all clients.
-const CLIENTS: &str = "clients/";
 
 fn attachments_path(client: Id) -> String {
     format!("{CLIENTS}{client}/attachments/")

@@ -16,10 +16,10 @@ use tokio::sync::Mutex;
 
 use super::backend::{Failure, Version};
 use super::commit::Locks;
-use super::failure;
 use super::meaning::plain;
 use super::services::{Compares, Parts, Service};
 use super::steps::{Step, Steps};
+use super::{CLIENTS, failure};
 use crate::attachment::Key;
 use crate::error::{Error, Kind, Result};
 
@@ -107,7 +107,7 @@ impl Objects {
         if !self.remote {
             return Ok(false);
         }
-        let mut lister = self.operator.lister_with("clients/").limit(1).await?;
+        let mut lister = self.operator.lister_with(CLIENTS).limit(1).await?;
         Ok(futures_util::StreamExt::next(&mut lister).await.transpose()?.is_none())
     }
 

@@ -180,7 +180,7 @@ fn a_file_system_that_keeps_open_files_keeps_no_process_from_starting() {
         // What a process leaves that is killed, the next one sweeps.
         folder = server.kill();
     }
-    // Something is kept there that cannot be deleted: it is told of, and the start goes on.
+    // A file there cannot be deleted: the log names it, and the start goes on.
     let leftover = real.join(".attachd-tmp/leftover");
     fs::create_dir_all(leftover.join(".nfs0001/kept")).unwrap();
     let server = Setup { garbage: true, ..Setup::default() }.start_in(folder);

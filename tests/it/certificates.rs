@@ -83,7 +83,7 @@ fn a_certificate_of_a_provider_that_does_not_do_is_named_with_the_mend() {
         for library in ["CaUsedAsEndEntity", "UnsupportedCertVersion", "invalid peer certificate", "client error"] {
             assert!(!said.contains(library), "{said}");
         }
-        // Whoever looks at the configuration reads the same.
+        // `check` says the same.
         let config = server.config();
         let checked = run(&["check", "--config", config.to_str().unwrap()]);
         assert!(String::from_utf8(checked.stderr.clone()).unwrap().contains(words), "{checked:?}");
@@ -212,7 +212,7 @@ async fn a_client_certificate_that_matches_no_identity_is_named_in_the_audit_tra
         assert_eq!(by_rest(&server, &authority, &identity).await, Some(401), "{words}");
         let refusal = by_grpc(&server, &authority, &identity).await.unwrap_err();
         assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Unauthenticated, "TOKEN_MISSING"), "{words}");
-        // The caller is told nothing more than before.
+        // The reply says no more than for any other request without a principal.
         assert_eq!(refusal.message, "JWT token not found");
         eventually("both are in the trail", || refusals(&server).len() == before + 2);
         for line in &refusals(&server)[before..] {

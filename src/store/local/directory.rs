@@ -330,7 +330,7 @@ fn sweep_one(shared: &OwnedFd, name: &str) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => return Ok(false),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    // Nobody else takes it meanwhile: whoever sweeps holds the lock that all share.
+    // No other process can take it: a sweep holds the lock that all processes share.
     drop(lock);
     beneath::remove_folder(shared, name).map(|()| true)
 }

@@ -41,7 +41,7 @@ pub(super) type Volume = u64;
 
 /// Whether a root holds no attachments, whatever else is in it.
 pub(super) fn is_new(root: &OwnedFd) -> io::Result<bool> {
-    match beneath::stat_in(root, CLIENTS) {
+    match beneath::stat(root, CLIENTS) {
         Ok(_) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
@@ -51,7 +51,7 @@ pub(super) fn is_new(root: &OwnedFd) -> io::Result<bool> {
 /// Something in a root that neither attachd nor a file system puts there.
 pub(super) fn stranger(root: &OwnedFd) -> io::Result<Option<String>> {
     let all = names(root)?;
-    // Whoever runs `attachd dev` may keep more in its folder.
+    // The folder of `attachd dev` may hold more.
     if all.iter().any(|name| name == DEV_KEY) {
         return Ok(None);
     }
