@@ -7,32 +7,28 @@
 //! more, so all cannot wait for each other.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::error::{Error, Kind, Result};
 use claim::Kept;
+use pool::{Pool, QUARTERS, UNIT};
 
 pub use claim::Claim;
+pub use pool::Reservation;
 
 mod claim;
-
-/// The unit in which memory is handed out, in bytes: the semaphore counts in 32 bits, and a budget may pass 4 GiB.
-const UNIT: usize = 1024;
+mod pool;
 
 /// The smallest budget that is accepted, in bytes: one gRPC message and one storage write must fit.
 pub const LEAST: u64 = 8 << 20;
 
 /// How many quarters of the budget are for what uploads keep.
 const QUARTERS_KEPT: usize = 3;
-
-/// How many quarters there are.
-const QUARTERS: usize = 4;
 
 /// The smallest budget, in bytes, for uploads that each keep as many as `kept` to their end.
 pub fn least(kept: u64) -> u64 {
@@ -83,34 +79,6 @@ pub struct Budget {
     refused: AtomicU64,
 }
 
-/// Memory that was taken from the budget, by default none; dropping it gives it back.
-#[derive(Debug, Default)]
-pub struct Reservation(Option<OwnedSemaphorePermit>);
-
-impl Reservation {
-    /// Joins another reservation to this one.
-    pub fn merge(&mut self, other: Reservation) {
-        match (&mut self.0, other.0) {
-            (Some(mine), Some(theirs)) => mine.merge(theirs),
-            (mine @ None, theirs) => *mine = theirs,
-            (Some(_), None) => {}
-        }
-    }
-
-    /// How many bytes it is of, rounded up to whole units.
-    pub fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |permit| permit.num_permits() * UNIT)
-    }
-
-    /// Gives back all but `bytes`, rounded up.
-    pub fn shrink(&mut self, bytes: usize) {
-        let more = self.bytes().saturating_sub(bytes) / UNIT;
-        if let Some(permit) = &mut self.0 {
-            drop(permit.split(more));
-        }
-    }
-}
-
 impl Budget {
     /// A budget with all of its memory free.
     pub fn new(config: Config) -> Budget {
@@ -138,7 +106,7 @@ impl Budget {
 
     /// Whether less than half of the memory that passes through is free, so that others may soon wait for what is held.
     pub fn is_scarce(&self) -> bool {
-        self.passing.free.available_permits() < self.passing.units / 2
+        self.passing.is_scarce()
     }
 
     /// Takes `bytes`, waiting for them in the order of arrival.
@@ -171,8 +139,61 @@ impl Budget {
     async fn wait_for(&self, pool: &Pool, bytes: usize) -> Result<Reservation> {
         self.waits.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting::enter(&self.waiting);
-        let permit = Arc::clone(&pool.free).acquire_many_owned(pool.units_of(bytes)).await;
-        permit.map(|permit| Reservation(Some(permit))).map_err(Error::internal)
+        pool.take(bytes).await
+    }
+
+    /// A claim to the most that one upload may keep.
+    pub fn claim(&self) -> Claim {
+        Claim::up_to(self.kept.most_bytes())
+    }
+
+    /// Takes all that an upload will ever keep, waiting for it in the order of arrival.
+    ///
+    /// # Errors
+    /// None that is expected.
+    pub async fn keep(&self, bytes: usize) -> Result<Claim> {
+        let claim = Claim::up_to(bytes);
+        claim.add(self.take_of(&self.kept.all, bytes).await?, None);
+        Ok(claim)
+    }
+
+    /// Whether a claim holds `bytes`, or the most that it may come to, after more was taken if that is free now.
+    pub fn try_grow(&self, claim: &Claim, bytes: usize) -> bool {
+        let more = bytes.min(claim.most()).saturating_sub(claim.bytes());
+        if more == 0 {
+            return true;
+        }
+        let Some(open) = self.kept.open.try_take_all(more) else { return false };
+        let Some(memory) = self.kept.all.try_take_all(more) else { return false };
+        claim.add(memory, Some(open));
+        true
+    }
+
+    /// Sees to it that a claim holds `bytes`, or the most that it may come to, and waits for them. Nothing that passes through may
+    /// be held meanwhile.
+    ///
+    /// # Errors
+    /// None that is expected.
+    pub async fn grow(&self, claim: &Claim, bytes: usize) -> Result<()> {
+        if self.try_grow(claim, bytes) {
+            return Ok(());
+        }
+        let (first, held) = (bytes.min(claim.most()), claim.bytes());
+        if held == 0 && self.kept.open.has(first) {
+            let open = self.take_of(&self.kept.open, first).await?;
+            let memory = self.take_of(&self.kept.all, first).await?;
+            claim.add(memory, Some(open));
+        } else {
+            claim.add(self.take_of(&self.kept.all, claim.most() - held).await?, None);
+        }
+        Ok(())
+    }
+
+    async fn take_of(&self, pool: &Pool, bytes: usize) -> Result<Reservation> {
+        match pool.try_take(bytes) {
+            Some(taken) => Ok(taken),
+            None => self.wait_for(pool, bytes).await,
+        }
     }
 
     /// Refuses a newcomer where as many wait already as may.
@@ -193,7 +214,7 @@ impl Budget {
 
     /// Bytes that uploads may hold.
     pub fn total_bytes(&self) -> usize {
-        (self.passing.units + self.kept.all.units) * UNIT
+        self.passing.total_bytes() + self.kept.total_bytes()
     }
 
     /// How many wait now.
@@ -213,44 +234,7 @@ impl Budget {
 
     /// Bytes that are taken now.
     pub fn used_bytes(&self) -> usize {
-        self.passing.used_bytes() + self.kept.all.used_bytes()
-    }
-}
-
-/// Memory that is for one use.
-#[derive(Debug)]
-struct Pool {
-    free: Arc<Semaphore>,
-    units: usize,
-}
-
-impl Pool {
-    fn new(units: usize) -> Pool {
-        Pool { free: Arc::new(Semaphore::new(units)), units }
-    }
-
-    fn try_take(&self, bytes: usize) -> Option<Reservation> {
-        let permit = Arc::clone(&self.free).try_acquire_many_owned(self.units_of(bytes));
-        permit.ok().map(|permit| Reservation(Some(permit)))
-    }
-
-    /// Whether there could ever be so many bytes.
-    fn has(&self, bytes: usize) -> bool {
-        bytes.div_ceil(UNIT) <= self.units
-    }
-
-    /// Takes `bytes` if they are free now, and not less where there are never as many.
-    fn try_take_all(&self, bytes: usize) -> Option<Reservation> {
-        self.has(bytes).then(|| self.try_take(bytes)).flatten()
-    }
-
-    fn used_bytes(&self) -> usize {
-        (self.units - self.free.available_permits().min(self.units)) * UNIT
-    }
-
-    /// A request for more than there is would wait for ever, so it is cut to the whole pool.
-    fn units_of(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.div_ceil(UNIT).min(self.units)).unwrap_or(u32::MAX)
+        self.passing.used_bytes() + self.kept.used_bytes()
     }
 }
 
@@ -272,6 +256,8 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn config(bytes: u64, max_waiting_uploads: usize) -> Config {

@@ -2,28 +2,29 @@
 //! a configuration that is wrong, 3 a request that may succeed later, 4 a token that is accepted and grants nothing.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, Config};
-use crate::server::{self, Server, StartError};
-use crate::telemetry::{self, Telemetry};
-use crate::{rest, tls};
+use crate::{rest, server, telemetry, tls};
 
 mod allocator;
 mod dev;
+mod failure;
 mod gc;
 mod maintenance;
 mod out;
 mod register;
 mod remote;
+mod serve;
 mod show;
 mod token;
 mod upload;
 mod verify;
+
+use failure::Failure;
 
 /// After how many tasks a thread of the runtime looks at sockets and timers. By default it is 61, which is long where each of them
 /// may hash a batch.
@@ -99,39 +100,6 @@ struct ConfigFile {
     config: PathBuf,
 }
 
-/// Why a command failed, and how the process ends for it.
-#[derive(Debug)]
-struct Failure {
-    code: u8,
-    /// What is written to standard error; `None` if nobody wants to read it.
-    why: Option<String>,
-}
-
-impl Failure {
-    /// The command or the configuration is wrong.
-    fn usage(why: impl ToString) -> Failure {
-        Failure { code: 2, why: Some(why.to_string()) }
-    }
-
-    /// Reports the failure, and says how the process ends.
-    fn end(self) -> ExitCode {
-        if let Some(why) = self.why {
-            out::complain(&format!("attachd: {why}"));
-        }
-        ExitCode::from(self.code)
-    }
-
-    /// Something failed on the way.
-    fn running(why: impl ToString) -> Failure {
-        Failure { code: 1, why: Some(why.to_string()) }
-    }
-
-    /// The reader of standard output closed the pipe before the work was done.
-    fn unread() -> Failure {
-        Failure { code: 1, why: None }
-    }
-}
-
 /// Reads the arguments of the process and does what they say.
 pub fn main() -> ExitCode {
     allocator::keep_freed_memory();
@@ -149,7 +117,7 @@ pub fn main() -> ExitCode {
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.end(),
+        Err(failure) => end(failure),
     }
 }
 
@@ -159,16 +127,17 @@ fn explain(error: &clap::Error) -> ExitCode {
     match shown {
         // Of a text for standard error there is no one left to tell.
         _ if error.use_stderr() => ExitCode::from(2),
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => out::unwritable(&error).end(),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => end(out::unwritable(&error)),
         _ => ExitCode::SUCCESS,
     }
 }
 
-/// Reads a configuration for a command that does not judge it, and warns of variables that were meant for it and are ignored.
-fn load(file: &Path) -> Result<Config, Failure> {
-    let config = Config::load(file).map_err(Failure::usage)?;
-    show::ignored_variables()?;
-    Ok(config)
+/// Reports a failure, and says how the process ends.
+fn end(failure: Failure) -> ExitCode {
+    if let Some(why) = failure.why {
+        out::complain(&format!("attachd: {why}"));
+    }
+    ExitCode::from(failure.code)
 }
 
 async fn run(command: Command) -> Result<(), Failure> {
@@ -178,7 +147,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             let config = Config::load(&config).map_err(Failure::usage)?;
             let telemetry = telemetry::start(&config.log, &config.traces).map_err(Failure::usage)?;
             show::log(&config)?;
-            serve(config, telemetry, |_| Ok(())).await
+            serve::run(config, telemetry, |_| Ok(())).await
         }
         Command::Check(ConfigFile { config: file }) => {
             let config = Config::load(&file).map_err(Failure::usage)?;
@@ -192,7 +161,7 @@ async fn run(command: Command) -> Result<(), Failure> {
                 problems => Err(Failure::usage(problems.join("\nattachd: "))),
             }
         }
-        Command::Config(ConfigCommand::Show(file)) => show::run(&file),
+        Command::Config(ConfigCommand::Show(file)) => show::run(&file.config),
         Command::Token(arguments) => token::run(&arguments).await,
         Command::Register(arguments) => register::run(arguments).await,
         Command::Upload(arguments) => upload::run(arguments).await,
@@ -207,43 +176,4 @@ async fn run(command: Command) -> Result<(), Failure> {
             out::print(&text).map(drop)
         }
     }
-}
-
-/// Serves until the process is told to end. `started` is called once the ports are bound.
-async fn serve(
-    config: Config,
-    telemetry: Telemetry,
-    started: impl FnOnce(server::Addresses) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let server = Server::bind(config, telemetry.metrics.clone()).await.map_err(|error| match error {
-        StartError::Storage(_) | StartError::Unfit(_) | StartError::Keys(_) | StartError::Certificates(_) => {
-            Failure::usage(error)
-        }
-        StartError::Bind { .. } => Failure::running(error),
-    })?;
-    // Whoever reads that it is ready may end it at once.
-    let ends = ends().map_err(Failure::running)?;
-    started(server.addresses().map_err(Failure::running)?)?;
-    let ended = server.run(ends).await.map_err(Failure::running);
-    telemetry.end().await;
-    ended
-}
-
-/// Waits for the first SIGTERM or SIGINT. The second one ends the process at once.
-fn ends() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        let mut next = async move || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        next().await;
-        tokio::spawn(async move {
-            next().await;
-            std::process::exit(1);
-        });
-    })
 }

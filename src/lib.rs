@@ -28,6 +28,7 @@ mod budget;
 mod store;
 
 mod error;
+mod spelling;
 mod telemetry;
 mod units;
 

@@ -7,7 +7,6 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -113,7 +112,7 @@ async fn admit(
 
     let boundary = Boundary::from_content_type(single(&parts.headers, &CONTENT_TYPE)?)?;
     let digests = Digests::read(&parts.headers)?;
-    header.sha256 = digests.file().map(bytes);
+    header.sha256 = digests.file().map(digests::bytes);
     unencoded(&parts.headers)?;
     fits(&parts.headers, attachments.uploads().config().max_upload_size)?;
     let chunks = Chunks::announced(&parts.headers, parts.uri.query().unwrap_or_default())?;
@@ -150,11 +149,6 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u
         (value, None) => Ok(value.map(HeaderValue::as_bytes)),
         (_, Some(_)) => Err(Error::invalid(format!("the header {name} must be given once"))),
     }
-}
-
-/// A digest as a message has it.
-fn bytes(digest: Digest) -> Bytes {
-    Bytes::copy_from_slice(digest.as_bytes())
 }
 
 fn unencoded(headers: &HeaderMap) -> Result<()> {

@@ -2,7 +2,7 @@
 //! and back. Its inherent methods are the operations; the tonic trait and the REST door both call them.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::{Stream, StreamExt, stream};
@@ -28,14 +28,18 @@ pub use crate::upload::Admitted;
 use crate::upload::{Conditions, Declared, Header, Piece, Uploads};
 
 mod deadline;
+mod failure;
 mod frames;
 mod framing;
 mod whole;
 
 pub use deadline::{TIMEOUT, before_deadline};
+pub use failure::Failure;
 pub use frames::Unread;
-pub use framing::Encoding;
+pub use framing::{Encoding, MAX_CHUNK, MAX_WHOLE_MESSAGE};
 pub use whole::{Takes, checked};
+
+use framing::chunk_too_large;
 
 /// Where an upload is called. Its body is not for tonic to read, which would put every message together: it is to be handed over as
 /// [`Unread`], among the extensions of the request.
@@ -43,16 +47,6 @@ pub const UPLOAD: &str = "/attachments.v2.AttachmentService/UploadAttachment";
 
 /// Where a registration is called.
 pub const REGISTER: &str = "/attachments.v2.AttachmentService/RegisterAttachment";
-
-/// The largest chunk, in bytes. A larger one is refused.
-pub const MAX_CHUNK: usize = 4 << 20;
-
-/// The largest gRPC message, in bytes. What it has over [`MAX_CHUNK`] is room for the framing of a chunk.
-pub const MAX_MESSAGE: usize = MAX_CHUNK + (64 << 10);
-
-/// The largest gRPC message, in bytes, that is more or other than one chunk: it is put together in memory that no budget counts.
-/// A header with the longest name and media type has less than 1 KiB.
-pub const MAX_WHOLE_MESSAGE: usize = 64 << 10;
 
 /// The operations of `attachments.v2.AttachmentService`.
 #[derive(Clone, Debug)]
@@ -185,25 +179,6 @@ pub struct Call {
     pub entry: Entry,
 }
 
-/// The error that a call ended with, on its way to the edge past tonic, which keeps of it what a caller may know. It goes along
-/// with the request.
-#[derive(Clone, Debug, Default)]
-pub struct Failure(Arc<Mutex<Option<Error>>>);
-
-impl Failure {
-    /// Takes the error out, if there is one.
-    pub fn take(&self) -> Option<Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Leaves an error, and returns what tonic is to answer.
-    pub fn leave(&self, error: Error) -> Status {
-        let status = error.to_status();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        status
-    }
-}
-
 impl Call {
     fn of(extensions: &mut Extensions) -> Result<(Call, Failure), Status> {
         let failure = extensions.remove::<Failure>().unwrap_or_default();
@@ -221,10 +196,6 @@ fn piece(message: UploadAttachmentRequest) -> Result<Piece> {
         Some(Message::Header(_)) => Err(Error::invalid("the header must come once")),
         None => Err(empty_message()),
     }
-}
-
-fn chunk_too_large() -> Error {
-    Error::invalid_field("chunk", format!("must be at most {MAX_CHUNK} bytes"))
 }
 
 fn empty_message() -> Error {

@@ -21,14 +21,16 @@ mod process;
 mod request;
 mod textfile;
 mod traces;
+mod words;
 
 pub use catalogue::markdown as metrics_reference;
 pub use exposition::{Exposition, KeySet, Snapshot};
 pub use metrics::{HeadFault, Metrics, Operation, Outcome, Port, Rejection, Timing};
 pub use process::memory_limit;
-pub use request::{Door, Exit, Method, REQUEST_ID, RequestId, Trail};
+pub use request::{Exit, REQUEST_ID, RequestId, Trail};
 pub use textfile::TextFile;
-pub use traces::{Caller, Config as TracesConfig, SPANS};
+pub use traces::{Caller, Config as TracesConfig};
+pub use words::{Door, Method, SPANS};
 
 /// How the log is written.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -86,12 +88,9 @@ pub enum StartError {
     /// The filter of the log is wrong.
     #[error("log.filter: {0}")]
     Filter(String),
-    /// Nothing that sends traces could be made.
-    #[error("traces: {0}")]
-    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
-    /// The authorities that vouch for the collector cannot be read.
-    #[error("traces.ca_file: {0}")]
-    Authorities(String),
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] traces::ExportError),
 }
 
 /// Writes the log to standard error, and sends traces, from now on. Where a log is written already, that stays as it is.
@@ -106,7 +105,7 @@ pub fn start(log: &Config, traces: &TracesConfig) -> Result<Telemetry, StartErro
 /// Looks at what [`start`] would read, and starts nothing. To be called within a runtime.
 pub fn check(log: &Config, traces: &TracesConfig) -> Result<(), StartError> {
     log.parse_filter().map_err(StartError::Filter)?;
-    traces.exporter().map(drop)
+    traces.exporter().map(drop).map_err(StartError::Traces)
 }
 
 /// Runs `speak`, and writes its events to the log whatever the filter says.

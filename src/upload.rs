@@ -7,26 +7,22 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::Stream;
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
-use tracing::field::Empty;
 
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
 use crate::audit::Entry;
 use crate::auth::{Principal, Scope};
-use crate::budget::{Budget, Claim};
+use crate::budget::Budget;
 use crate::error::{Error, Kind, Result};
 use crate::rights::{self, Stands};
-use crate::store::{Receipt, Store};
-use crate::telemetry::{SPANS, Trail};
+use crate::store::Store;
+use crate::telemetry::Trail;
 
 pub use conditions::Conditions;
 use presence::Presence;
-use receive::Upload;
 
 mod alarm;
 mod batch;
@@ -211,57 +207,6 @@ impl Uploads {
                 Ok(arrived) => return Ok(arrived),
                 Err(_) => end = self.still_idle(asked, end)?,
             }
-        }
-    }
-
-    /// Takes the content and stores it: all of it, verified and durable, or nothing.
-    ///
-    /// # Errors
-    /// [`Kind::Incomplete`] where `pieces` ends without a finish, what `pieces` raises, [`Kind::TooLarge`],
-    /// [`Kind::SizeMismatch`], [`Kind::DigestMismatch`], [`Kind::Overloaded`], [`Kind::ClientTooSlow`], [`Kind::Draining`], and what storage raises.
-    pub async fn receive<S>(&self, admitted: Admitted, header: Header, pieces: S) -> Result<Receipt>
-    where
-        S: Stream<Item = Result<Piece>>,
-    {
-        self.fits(header.declared.size)?;
-        let known = header.declared.size.into_iter().chain(admitted.at_most).min();
-        let claim = tokio::select! {
-            biased;
-            () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
-            claim = self.claim(known) => claim?,
-        };
-        let mut upload = Upload::begin(self, &admitted, header.declared, known, claim);
-        let pieces = pin!(pieces);
-        let receiving = tracing::info_span!(target: SPANS, "receive", size_bytes = Empty);
-        let pumped = tokio::select! {
-            biased;
-            () = self.ended.cancelled() => Err(Error::new(Kind::Draining)),
-            pumped = upload.pump(pieces).instrument(receiving.clone()) => pumped,
-        };
-        receiving.record("size_bytes", upload.size);
-        drop(receiving);
-        match pumped {
-            Ok(declared) => upload.finish(Commit { config: self.config, admitted, header, declared }).await,
-            // In a box, since this future would have room for it as long as content arrives.
-            Err(error) => Err(Box::pin(upload.abort(error)).await),
-        }
-    }
-
-    /// What an upload of at most `known` bytes keeps to its end, where the storage keeps something. Where it is not known how much
-    /// that is, it holds nothing yet.
-    async fn claim(&self, known: Option<u64>) -> Result<Option<Arc<Claim>>> {
-        match (self.store.kept_by_upload(known), known) {
-            (0, _) => Ok(None),
-            (bytes, Some(_)) => Ok(Some(Arc::new(self.budget.keep(bytes).await?))),
-            (_, None) => Ok(Some(Arc::new(self.budget.claim()))),
-        }
-    }
-
-    fn fits(&self, size: Option<u64>) -> Result<()> {
-        match size {
-            Some(size) if size > self.config.max_upload_size => Err(Error::new(Kind::TooLarge)
-                .detail(format!("at most {} bytes are permitted", self.config.max_upload_size))),
-            _ => Ok(()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Entity tags in a precondition (RFC 9110 s13.1): `*`, or a list of quoted tags. The entity tag of content is its SHA-256
 //! digest, so a tag of any other form is valid and matches nothing.
 
-use super::Digest;
+use super::digest::Digest;
 use crate::error::{Error, Result};
 
 /// The value of `If-Match` or `If-None-Match`.

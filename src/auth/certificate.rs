@@ -9,7 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::LoadError;
+use super::load_error::LoadError;
 use super::principal::{Ids, MAX_SUBJECT_BYTES, Principal, Rights, Scope, is_subject};
 use super::subject;
 

@@ -4,14 +4,47 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::config::{ClaimNames, LoadError};
+use super::load_error::LoadError;
 use super::principal::{Ids, Rights, Scope, is_subject};
 use super::token::Members;
 
 /// The claims that have a meaning of their own in every token (RFC 7519 §4.1).
 const RESERVED: [&str; 5] = ["iss", "aud", "exp", "nbf", "iat"];
+
+/// The `[auth.issuers.claims]` table: where the claims stand. Each is the name of a claim, or, where it begins with `/`, a
+/// JSON pointer (RFC 6901) to one within others. None may be empty, the same as another, within another, or one of `iss`,
+/// `aud`, `exp`, `nbf` and `iat`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClaimNames {
+    /// Who the caller is: a string. Default `sub`.
+    pub subject: String,
+    /// What it may do: a string of names between spaces, or an array of names. Default `scope`.
+    pub scopes: String,
+    /// For which clients: an id or an array of ids, as integers or their digits, or `"*"` for all. Default `client_ids`.
+    pub clients: String,
+    /// For which projects, likewise. Default `project_ids`.
+    pub projects: String,
+    /// For which portfolios, likewise. Default `portfolio_ids`.
+    pub portfolios: String,
+}
+
+impl Default for ClaimNames {
+    /// `sub`, `scope`, `client_ids`, `project_ids`, `portfolio_ids`.
+    fn default() -> Self {
+        ClaimNames {
+            subject: "sub".to_owned(),
+            scopes: "scope".to_owned(),
+            clients: "client_ids".to_owned(),
+            projects: "project_ids".to_owned(),
+            portfolios: "portfolio_ids".to_owned(),
+        }
+    }
+}
 
 /// Where a claim stands: the names on the way to it. A configured name that begins with `/` is a JSON pointer (RFC 6901),
 /// any other is the name of a member of the claims, whatever characters it has.

@@ -2,7 +2,6 @@
 //! holds.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::units;
 
 use super::certificate::CertificateConfig;
-use super::claims::{Path as ClaimPath, Paths};
+use super::claims::{ClaimNames, Path as ClaimPath, Paths};
 use super::fetch::Provider;
 use super::grants::Grant;
 use super::keys::{self, Form};
+use super::load_error::LoadError;
 use super::principal::Scope;
 
 /// The largest clock difference that is forgiven, and the default.
@@ -158,31 +158,6 @@ pub struct IssuerConfig {
     pub grants: Vec<Grant>,
 }
 
-/// The `[auth.issuers.claims]` table: where the claims stand. Each is the name of a claim, or, where it begins with `/`, a
-/// JSON pointer (RFC 6901) to one within others. None may be empty, the same as another, within another, or one of `iss`,
-/// `aud`, `exp`, `nbf` and `iat`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ClaimNames {
-    /// Who the caller is: a string. Default `sub`.
-    pub subject: String,
-    /// What it may do: a string of names between spaces, or an array of names. Default `scope`.
-    pub scopes: String,
-    /// For which clients: an id or an array of ids, as integers or their digits, or `"*"` for all. Default `client_ids`.
-    pub clients: String,
-    /// For which projects, likewise. Default `project_ids`.
-    pub projects: String,
-    /// For which portfolios, likewise. Default `portfolio_ids`.
-    pub portfolios: String,
-}
-
-/// Why a configuration of tokens cannot be used: which key of it, and what is wrong. Holds no key material.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadError {
-    key: String,
-    what: String,
-}
-
 /// Where an issuer's keys are.
 #[derive(Debug)]
 pub(super) enum Source<'a> {
@@ -225,43 +200,6 @@ impl Default for KeysConfig {
         }
     }
 }
-
-impl Default for ClaimNames {
-    /// `sub`, `scope`, `client_ids`, `project_ids`, `portfolio_ids`.
-    fn default() -> Self {
-        ClaimNames {
-            subject: "sub".to_owned(),
-            scopes: "scope".to_owned(),
-            clients: "client_ids".to_owned(),
-            projects: "project_ids".to_owned(),
-            portfolios: "portfolio_ids".to_owned(),
-        }
-    }
-}
-
-impl LoadError {
-    pub(super) fn new(key: impl Into<String>, what: impl Into<String>) -> Self {
-        LoadError { key: key.into(), what: what.into() }
-    }
-
-    /// The configuration key that is wrong, such as `auth.issuers[0].pem_file`.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// What is wrong with it, in words for whoever wrote the configuration.
-    pub fn what(&self) -> &str {
-        &self.what
-    }
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.what)
-    }
-}
-
-impl std::error::Error for LoadError {}
 
 impl Source<'_> {
     /// What the source holds.

@@ -12,8 +12,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, StatusCode, Url};
 use serde::Deserialize;
 
-use super::config::LoadError;
 use super::keys;
+use super::load_error::LoadError;
 use crate::tls::{self, Whose};
 
 /// No answer is longer: 1 MiB. Key sets have some thousands of bytes.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::claims::Path;
-use super::config::LoadError;
+use super::load_error::LoadError;
 use super::principal::{Ids, Rights, Scope, is_subject};
 
 /// One `[[auth.issuers.grants]]` table: what one subject may do, or every caller whose token has a value in a claim. It stands

@@ -15,8 +15,8 @@ use super::keyring::Held;
 use super::keys::shown;
 use super::principal::{Ids, Principal, Scope};
 use super::times::{self, Window};
-use super::token::{Members, Parts};
-use super::{Unjudged, Verifier};
+use super::token::{MAX_TOKEN_BYTES, Members, Parts};
+use super::verifier::{Unjudged, Verifier};
 use crate::error::{Error, Result};
 
 /// The longest value of a token that is shown whole, in characters.
@@ -140,7 +140,7 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     fn of(verifier: &'a Verifier, token: &str, now: Duration) -> View<'a> {
-        let short = token.len() <= super::MAX_TOKEN_BYTES;
+        let short = token.len() <= MAX_TOKEN_BYTES;
         let parts = Parts::of(token).filter(|_| short);
         let claims = parts.as_ref().and_then(|parts| Members::decode(parts.claims).ok());
         let name = claims.as_ref().and_then(|claims| claims.string("iss"));

@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use super::check::{Check, Refusal};
 use super::claims::{Path, Paths};
-use super::config::{ALGORITHMS, IssuerConfig, KeysConfig, LoadError};
+use super::config::{ALGORITHMS, IssuerConfig, KeysConfig};
 use super::grants::Holder;
 use super::keyring::{Held, Keyring};
 use super::keys::{self, Key};
+use super::load_error::LoadError;
 use super::principal::{Principal, Rights, Scope};
 use super::token::{Members, Parts};
 

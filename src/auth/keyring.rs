@@ -13,9 +13,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::Algorithm;
 use tokio::sync::{Mutex, Semaphore};
 
-use super::config::{KeysConfig, LoadError, Source};
+use super::config::{KeysConfig, Source};
 use super::fetch::Fetcher;
 use super::keys::{self, Form, Key, Unusable};
+use super::load_error::LoadError;
 use super::misses::Misses;
 
 /// How often a file is looked at.

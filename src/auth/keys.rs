@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::config::LoadError;
+use super::load_error::LoadError;
 
 /// No key file is longer: 1 MiB. A path that names something endless must not hang or fill the memory.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;

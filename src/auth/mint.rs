@@ -8,10 +8,11 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
 use serde_json::{Map, Value};
 
 use super::claims::Paths;
-use super::config::{IssuerConfig, KeysConfig, LoadError, Source};
+use super::config::{IssuerConfig, KeysConfig, Source};
 use super::issuer::Issuer;
 use super::keyring::Held;
 use super::keys::{self, Form};
+use super::load_error::LoadError;
 use super::principal::{Ids, Scope, is_subject};
 use super::token::{MAX_TOKEN_BYTES, Members, Parts};
 use crate::error::{Error, Result};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -20,10 +21,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::config::ClaimNames;
+use super::claims::ClaimNames;
 use super::grants::Grant;
 use super::*;
-use crate::error::Kind;
+use crate::error::{Error, Kind, Result};
 
 const ISSUER: &str = "https://id.example";
 const NOW: u64 = 1_800_000_000;

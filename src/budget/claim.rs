@@ -8,15 +8,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{Budget, Pool, QUARTERS, Reservation, UNIT};
-use crate::error::Result;
+use super::pool::{Pool, QUARTERS, Reservation, UNIT};
 
 /// The memory that uploads keep.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) all: Pool,
     /// Of it, what those may hold that may come to need more.
-    open: Pool,
+    pub(super) open: Pool,
     /// The most that one upload may keep, in units.
     most: usize,
 }
@@ -41,9 +40,34 @@ impl Kept {
     pub(super) fn new(units: usize, most: usize) -> Kept {
         Kept { all: Pool::new(units), open: Pool::new((units / QUARTERS).min(units.saturating_sub(most))), most }
     }
+
+    /// The most that one upload may keep, in bytes.
+    pub(super) fn most_bytes(&self) -> usize {
+        self.most * UNIT
+    }
+
+    /// Bytes that there are.
+    pub(super) fn total_bytes(&self) -> usize {
+        self.all.total_bytes()
+    }
+
+    /// Bytes that are taken now.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.all.used_bytes()
+    }
 }
 
 impl Claim {
+    /// A claim that holds nothing and may come to so many bytes.
+    pub(super) fn up_to(most: usize) -> Claim {
+        Claim { most, ..Claim::default() }
+    }
+
+    /// The most that it may come to, in bytes.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
     /// How many bytes are kept.
     pub fn bytes(&self) -> usize {
         self.held().memory.bytes()
@@ -60,68 +84,13 @@ impl Claim {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, memory: Reservation, open: Option<Reservation>) {
+    /// Adds memory. `open` is its share of what is open; without one, no more will be needed.
+    pub(super) fn add(&self, memory: Reservation, open: Option<Reservation>) {
         let mut held = self.held();
         held.memory.merge(memory);
         match open {
             Some(open) => held.open.merge(open),
             None => held.open = Reservation::default(),
-        }
-    }
-}
-
-impl Budget {
-    /// A claim to the most that one upload may keep.
-    pub fn claim(&self) -> Claim {
-        Claim { most: self.kept.most * UNIT, ..Claim::default() }
-    }
-
-    /// Takes all that an upload will ever keep, waiting for it in the order of arrival.
-    ///
-    /// # Errors
-    /// None that is expected.
-    pub async fn keep(&self, bytes: usize) -> Result<Claim> {
-        let claim = Claim { most: bytes, ..Claim::default() };
-        claim.add(self.take_of(&self.kept.all, bytes).await?, None);
-        Ok(claim)
-    }
-
-    /// Whether a claim holds `bytes`, or the most that it may come to, after more was taken if that is free now.
-    pub fn try_grow(&self, claim: &Claim, bytes: usize) -> bool {
-        let more = bytes.min(claim.most).saturating_sub(claim.bytes());
-        if more == 0 {
-            return true;
-        }
-        let Some(open) = self.kept.open.try_take_all(more) else { return false };
-        let Some(memory) = self.kept.all.try_take_all(more) else { return false };
-        claim.add(memory, Some(open));
-        true
-    }
-
-    /// Sees to it that a claim holds `bytes`, or the most that it may come to, and waits for them. Nothing that passes through may
-    /// be held meanwhile.
-    ///
-    /// # Errors
-    /// None that is expected.
-    pub async fn grow(&self, claim: &Claim, bytes: usize) -> Result<()> {
-        if self.try_grow(claim, bytes) {
-            return Ok(());
-        }
-        let (first, held) = (bytes.min(claim.most), claim.bytes());
-        if held == 0 && self.kept.open.has(first) {
-            let open = self.take_of(&self.kept.open, first).await?;
-            let memory = self.take_of(&self.kept.all, first).await?;
-            claim.add(memory, Some(open));
-        } else {
-            claim.add(self.take_of(&self.kept.all, claim.most - held).await?, None);
-        }
-        Ok(())
-    }
-
-    async fn take_of(&self, pool: &Pool, bytes: usize) -> Result<Reservation> {
-        match pool.try_take(bytes) {
-            Some(taken) => Ok(taken),
-            None => self.wait_for(pool, bytes).await,
         }
     }
 }
@@ -134,7 +103,7 @@ mod tests {
     use bytesize::ByteSize;
     use tokio::time::timeout;
 
-    use super::super::Config;
+    use super::super::{Budget, Config};
     use super::*;
 
     /// The unit, in bytes: a test is small in its numbers.

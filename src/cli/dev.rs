@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use super::{Failure, out};
+use super::failure::Failure;
+use super::{out, serve};
 use crate::auth::{self, Claims, IssuerConfig, Minter, Scope};
 use crate::config::{Attachments, Config, Door, Limits, Listen, OnUnknown, Rest, Shutdown};
 use crate::server::Addresses;
@@ -75,7 +76,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         traces,
         shutdown: Shutdown { delay: Duration::ZERO, grace: Duration::from_secs(5) },
     };
-    super::serve(config, telemetry, |addresses| {
+    serve::run(config, telemetry, |addresses| {
         // A server goes on without a reader: the token is in its file as well.
         out::print(&announcement(addresses, &data, &token, &token_file).map_err(Failure::running)?).map(drop)
     })

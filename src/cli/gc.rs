@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::{Failure, maintenance};
+use super::failure::Failure;
+use super::maintenance;
 use crate::store::{End, Fate, Finding, Sweep};
 use crate::telemetry::TextFile;
 

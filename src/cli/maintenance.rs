@@ -11,7 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, dev, ends, out};
+use super::failure::Failure;
+use super::serve::ends;
+use super::{dev, out, show};
 use crate::attachment::Id;
 use crate::config::Limits;
 use crate::store::{Access, End, Finding, Store, Walk};
@@ -62,7 +64,7 @@ impl Arguments {
     fn open(&self) -> Result<(Arc<Store>, String), Failure> {
         let (storage, limits) = match (&self.config, &self.data) {
             (Some(config), _) => {
-                let config = super::load(config)?;
+                let config = show::load(config)?;
                 (config.storage, config.limits)
             }
             // A walk over a folder that is not there would be a success that says nothing.

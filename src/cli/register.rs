@@ -2,8 +2,9 @@
 
 use clap::Args;
 
+use super::failure::Failure;
+use super::out;
 use super::remote::{self, Failed, Remote};
-use super::{Failure, out};
 use crate::pb::{Attachment, RegisterAttachmentRequest};
 
 #[derive(Debug, Args)]

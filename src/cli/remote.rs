@@ -11,7 +11,7 @@ use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::attachment::Digest;
 use crate::config;
 use crate::pb::Attachment;

@@ -1,13 +1,16 @@
 //! `attachd config show`, and what every command that reads a configuration says of its dangers.
 
-use super::{ConfigFile, Failure, out};
+use std::path::Path;
+
+use super::failure::Failure;
+use super::out;
 use crate::config::{self, Config, Warning};
 use crate::telemetry;
 
 /// Prints the configuration in force to standard output, and its warnings to standard error, so that the one can be kept in
 /// a file.
-pub fn run(ConfigFile { config }: &ConfigFile) -> Result<(), Failure> {
-    let config = Config::load(config).map_err(Failure::usage)?;
+pub fn run(file: &Path) -> Result<(), Failure> {
+    let config = Config::load(file).map_err(Failure::usage)?;
     let shown = config.shown().map_err(Failure::running)?;
     print(&config)?;
     out::print(&shown).map(drop)
@@ -19,8 +22,15 @@ pub fn print(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Reads a configuration for a command that does not judge it, and warns of variables that were meant for it and are ignored.
+pub fn load(file: &Path) -> Result<Config, Failure> {
+    let config = Config::load(file).map_err(Failure::usage)?;
+    ignored_variables()?;
+    Ok(config)
+}
+
 /// Prints warnings of variables that were meant for the configuration and are ignored.
-pub fn ignored_variables() -> Result<(), Failure> {
+fn ignored_variables() -> Result<(), Failure> {
     complain(config::ignored_variables().map_err(Failure::usage)?);
     Ok(())
 }

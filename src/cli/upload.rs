@@ -7,8 +7,9 @@ use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::failure::Failure;
+use super::out;
 use super::remote::{self, Failed, Remote};
-use super::{Failure, out};
 use crate::pb::{Attachment, UploadHeader};
 use source::{Reading, Sent, Source, is_standard_input};
 

@@ -10,6 +10,7 @@ use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::overrides::{Overrides, meant};
+use crate::spelling::nearest;
 
 /// What is wrong with a configuration, and where.
 #[derive(Debug)]
@@ -209,14 +210,4 @@ fn mend(given: &Value, expected: &str) -> String {
 
 fn whole(text: &str) -> Option<u64> {
     text.trim().parse().ok()
-}
-
-/// The known name that was most likely meant, or all of them, for a message.
-pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    let best =
-        known.clone().max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
-    match best.filter(|best| strsim::jaro_winkler(unknown, best) > 0.75) {
-        Some(best) => format!("did you mean `{best}`?"),
-        None => format!("known are {}", known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
-    }
 }

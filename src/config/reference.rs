@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::Config;
 use super::overrides::PREFIX;
+use super::sections::Config;
 
 /// A table of the configuration.
 struct Section {

@@ -3,7 +3,8 @@
 
 use toml::{Table, Value};
 
-use super::{Config, Error};
+use super::problems::Error;
+use super::sections::Config;
 
 /// What stands in place of a secret.
 const MASK: &str = "***";

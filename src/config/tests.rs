@@ -1,6 +1,12 @@
 //! What a configuration may say, and what is said of one that may not.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytesize::ByteSize;
+
 use super::*;
+use crate::budget;
 
 pub const LEAST: &str = r#"
     [storage]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Config, OnUnknown, overrides};
+use super::overrides;
+use super::sections::{Config, OnUnknown};
 use crate::origin::Network;
 use crate::units;
 

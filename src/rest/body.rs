@@ -6,9 +6,8 @@ use futures_util::{Stream, stream};
 use http_body::Frame;
 use http_body_util::BodyExt;
 
-use super::bytes;
 use super::chunks::{Chunks, VALUE_BYTES};
-use super::digests::Digests;
+use super::digests::{Digests, bytes};
 use super::near_miss::near_miss;
 use crate::error::{Error, Kind, Result};
 use crate::multipart::{Event, Limits, Parser, PartHead};

@@ -11,8 +11,7 @@ use http_body_util::BodyExt;
 use prost::Message as _;
 use tonic::body::Body;
 
-use super::framing::{Encoding, PREFIX, cut_short, length};
-use super::{MAX_CHUNK, MAX_MESSAGE, MAX_WHOLE_MESSAGE, chunk_too_large};
+use super::framing::{Encoding, MAX_CHUNK, MAX_MESSAGE, MAX_WHOLE_MESSAGE, PREFIX, chunk_too_large, cut_short, length};
 use crate::error::{Error, Result};
 use crate::pb::UploadAttachmentRequest;
 use crate::pb::upload_attachment_request::Message;

@@ -7,6 +7,16 @@ use crate::error::{Error, Kind, Result};
 /// How many bytes stand before each message: a flag and a length.
 pub(super) const PREFIX: usize = 5;
 
+/// The largest chunk, in bytes. A larger one is refused.
+pub const MAX_CHUNK: usize = 4 << 20;
+
+/// The largest gRPC message, in bytes. What it has over [`MAX_CHUNK`] is room for the framing of a chunk.
+pub const MAX_MESSAGE: usize = MAX_CHUNK + (64 << 10);
+
+/// The largest gRPC message, in bytes, that is more or other than one chunk: it is put together in memory that no budget counts.
+/// A header with the longest name and media type has less than 1 KiB.
+pub const MAX_WHOLE_MESSAGE: usize = 64 << 10;
+
 /// The compression that a call names in `grpc-encoding`. Only messages whose flag is set are compressed by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -54,4 +64,9 @@ pub(super) fn length(arrived: &mut BytesMut, encoding: Encoding, most: usize) ->
 /// A stream that ended within a message.
 pub(super) fn cut_short() -> Error {
     Error::new(Kind::Incomplete).detail("the stream was cut short")
+}
+
+/// A chunk of more than [`MAX_CHUNK`] bytes.
+pub(super) fn chunk_too_large() -> Error {
+    Error::invalid_field("chunk", format!("must be at most {MAX_CHUNK} bytes"))
 }

@@ -10,8 +10,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tonic::body::Body;
 
-use super::framing::{Encoding, PREFIX, cut_short, length};
-use super::{Failure, MAX_WHOLE_MESSAGE};
+use super::failure::Failure;
+use super::framing::{Encoding, MAX_WHOLE_MESSAGE, PREFIX, cut_short, length};
 use crate::error::{Error, Result};
 use crate::upload::Uploads;
 

@@ -142,7 +142,7 @@ impl Service {
         for (option, value) in options {
             let key = format!("options.{option}");
             if !known.contains(&option.as_str()) {
-                let nearest = crate::config::nearest(option, known.iter().copied());
+                let nearest = crate::spelling::nearest(option, known.iter().copied());
                 return Err(OpenError::new(key, format!("the service {} has no such option; {nearest}", self.name)));
             }
             if let Some(secret) = self.secret_in_file(option)

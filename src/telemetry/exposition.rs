@@ -233,7 +233,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::metrics::{End, Operation, Outcome, Port, Rejection};
-    use super::super::request::{Door, Method};
+    use super::super::words::{Door, Method};
     use super::*;
     use crate::error;
 

@@ -13,7 +13,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const OURS: &str = "attachd";
 
 /// What may follow it: the modules of the library.
-const MODULES: [&str; 22] = [
+const MODULES: [&str; 23] = [
     "cli",
     "config",
     "server",
@@ -33,6 +33,7 @@ const MODULES: [&str; 22] = [
     "budget",
     "store",
     "error",
+    "spelling",
     "telemetry",
     "units",
     "pb",

@@ -12,8 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use tracing::{Span, field};
 
-use super::request::{Door, Method};
-use super::traces::SPANS;
+use super::words::{Door, Method, SPANS, label};
 use crate::error::{Error, Kind, Result};
 
 /// Names and values of the labels of one series.
@@ -309,30 +308,6 @@ impl Drop for OpenConnection {
         self.0.dec();
     }
 }
-
-/// Makes an enumeration whose variants are the values of a label.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$why:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$why])* $variant,)*
-        }
-
-        impl $name {
-            /// Each there is.
-            pub const ALL: [$name; [$($word),*].len()] = [$($name::$variant),*];
-
-            /// The value of the label.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $($name::$variant => $word,)*
-                }
-            }
-        }
-    };
-}
-pub(super) use label;
 
 label! {
     /// A kind of storage operation.

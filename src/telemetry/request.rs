@@ -13,8 +13,9 @@ use tracing::Span;
 use tracing::field::{self, Empty};
 use uuid::Uuid;
 
-use super::metrics::{End, Metrics, label};
-use super::traces::{self, Caller, SPANS};
+use super::metrics::{End, Metrics};
+use super::traces::{self, Caller};
+use super::words::{Door, Method, SPANS};
 use crate::attachment::{Key, UploadId};
 use crate::error::{Error, Kind};
 
@@ -49,40 +50,6 @@ impl RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-label! {
-    /// Which port a request came through.
-    Door {
-        /// The REST port.
-        Rest = "rest",
-        /// The gRPC port.
-        Grpc = "grpc",
-    }
-}
-
-label! {
-    /// What a request asked for.
-    Method {
-        /// An upload.
-        Upload = "UploadAttachment",
-        /// A registration.
-        Register = "RegisterAttachment",
-        /// The health of the service.
-        Health = "Health",
-        /// The descriptors of the service.
-        Reflection = "ServerReflection",
-        /// What there is not.
-        Other = "other",
-    }
-}
-
-impl Door {
-    /// What can be asked for through it.
-    pub fn methods(self) -> impl Iterator<Item = Method> {
-        let never = |method| matches!(method, Method::Register | Method::Health | Method::Reflection);
-        Method::ALL.into_iter().filter(move |method| self == Door::Grpc || !never(*method))
     }
 }
 

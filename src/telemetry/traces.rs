@@ -27,12 +27,9 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::StartError;
 use super::metrics::Metrics;
+use super::words::SPANS;
 use crate::{tls, units};
-
-/// The target of the spans that are traces. Nothing else is sent, and nothing of it is in the log.
-pub const SPANS: &str = "attachd::span";
 
 /// How many spans wait to be sent. Past it they are dropped.
 const QUEUE: usize = 4096;
@@ -42,6 +39,17 @@ const BATCH: usize = 512;
 
 /// How long the last ones are waited for at the end of the process.
 const FLUSH: Duration = Duration::from_secs(3);
+
+/// Why traces cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// Nothing that sends traces could be made.
+    #[error("traces: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The authorities that vouch for the collector cannot be read.
+    #[error("traces.ca_file: {0}")]
+    Authorities(String),
+}
 
 /// Where traces are sent, and which.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -123,7 +131,7 @@ impl Config {
     }
 
     /// What sends spans, if they are to be sent. It must be made within a runtime, which sends for it.
-    pub(super) fn exporter(&self) -> Result<Option<opentelemetry_otlp::SpanExporter>, StartError> {
+    pub(super) fn exporter(&self) -> Result<Option<opentelemetry_otlp::SpanExporter>, ExportError> {
         let Some(endpoint) = &self.endpoint else {
             return Ok(None);
         };
@@ -133,7 +141,7 @@ impl Config {
             builder = builder.with_tls_config(match file {
                 None => ClientTlsConfig::new().with_native_roots(),
                 Some(file) => {
-                    let refusal = |why| StartError::Authorities(format!("{}: {why}", file.display()));
+                    let refusal = |why| ExportError::Authorities(format!("{}: {why}", file.display()));
                     let pem = std::fs::read(file).map_err(|error| refusal(error.to_string()))?;
                     tls::certificates(&pem).map_err(refusal)?;
                     ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
@@ -144,7 +152,7 @@ impl Config {
     }
 
     /// What makes and sends spans, likewise.
-    pub(super) fn provider(&self, metrics: &Metrics) -> Result<Option<SdkTracerProvider>, StartError> {
+    pub(super) fn provider(&self, metrics: &Metrics) -> Result<Option<SdkTracerProvider>, ExportError> {
         let Some(exporter) = self.exporter()? else {
             return Ok(None);
         };

@@ -11,11 +11,12 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::alarm::Alarm;
 use super::batch::{Batch, COPIED};
 use super::pace::Pace;
-use super::{Admitted, Commit, Config, Declared, Piece, Uploads, size_mismatch};
+use super::{Admitted, Commit, Config, Declared, Header, Piece, Uploads, size_mismatch};
 use crate::attachment::Record;
 use crate::budget::{Claim, Reservation};
 use crate::error::{Error, Kind, Result};
@@ -32,8 +33,61 @@ const LINGER: Duration = Duration::from_millis(100);
 /// How long they do while memory is scarce.
 const HURRY: Duration = Duration::from_millis(5);
 
+impl Uploads {
+    /// Takes the content and stores it: all of it, verified and durable, or nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Incomplete`] where `pieces` ends without a finish, what `pieces` raises, [`Kind::TooLarge`],
+    /// [`Kind::SizeMismatch`], [`Kind::DigestMismatch`], [`Kind::Overloaded`], [`Kind::ClientTooSlow`], [`Kind::Draining`], and what storage raises.
+    pub async fn receive<S>(&self, admitted: Admitted, header: Header, pieces: S) -> Result<Receipt>
+    where
+        S: Stream<Item = Result<Piece>>,
+    {
+        self.fits(header.declared.size)?;
+        let known = header.declared.size.into_iter().chain(admitted.at_most).min();
+        let claim = tokio::select! {
+            biased;
+            () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
+            claim = self.claim(known) => claim?,
+        };
+        let mut upload = Upload::begin(self, &admitted, header.declared, known, claim);
+        let pieces = pin!(pieces);
+        let receiving = tracing::info_span!(target: SPANS, "receive", size_bytes = Empty);
+        let pumped = tokio::select! {
+            biased;
+            () = self.ended.cancelled() => Err(Error::new(Kind::Draining)),
+            pumped = upload.pump(pieces).instrument(receiving.clone()) => pumped,
+        };
+        receiving.record("size_bytes", upload.size);
+        drop(receiving);
+        match pumped {
+            Ok(declared) => upload.finish(Commit { config: self.config, admitted, header, declared }).await,
+            // In a box, since this future would have room for it as long as content arrives.
+            Err(error) => Err(Box::pin(upload.abort(error)).await),
+        }
+    }
+
+    /// What an upload of at most `known` bytes keeps to its end, where the storage keeps something. Where it is not known how much
+    /// that is, it holds nothing yet.
+    async fn claim(&self, known: Option<u64>) -> Result<Option<Arc<Claim>>> {
+        match (self.store.kept_by_upload(known), known) {
+            (0, _) => Ok(None),
+            (bytes, Some(_)) => Ok(Some(Arc::new(self.budget.keep(bytes).await?))),
+            (_, None) => Ok(Some(Arc::new(self.budget.claim()))),
+        }
+    }
+
+    fn fits(&self, size: Option<u64>) -> Result<()> {
+        match size {
+            Some(size) if size > self.config.max_upload_size => Err(Error::new(Kind::TooLarge)
+                .detail(format!("at most {} bytes are permitted", self.config.max_upload_size))),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// An upload whose content is arriving. Dropping it takes back what was written.
-pub(super) struct Upload<'a> {
+struct Upload<'a> {
     uploads: &'a Uploads,
     writer: ContentWriter,
     /// What the writer keeps to the end, where it keeps something.
@@ -42,7 +96,7 @@ pub(super) struct Upload<'a> {
     /// The most that can arrive, in bytes, where that is known.
     known: Option<u64>,
     trail: Trail,
-    pub(super) size: u64,
+    size: u64,
     batch: Batch,
     flow: Flow,
     /// Since when the batch has memory.
@@ -76,7 +130,7 @@ fn left_open(error: Error) -> Error {
 
 impl<'a> Upload<'a> {
     /// An upload of at most `known` bytes, where that is known. `claim` is to the memory that it keeps to its end.
-    pub(super) fn begin(
+    fn begin(
         uploads: &'a Uploads,
         admitted: &Admitted,
         declared: Declared,
@@ -105,7 +159,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Takes pieces until the finish, and looks that nothing comes after it.
-    pub(super) async fn pump<S>(&mut self, mut pieces: Pin<&mut S>) -> Result<Declared>
+    async fn pump<S>(&mut self, mut pieces: Pin<&mut S>) -> Result<Declared>
     where
         S: Stream<Item = Result<Piece>>,
     {
@@ -282,7 +336,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Commits what was received.
-    pub(super) async fn finish(mut self, commit: Commit) -> Result<Receipt> {
+    async fn finish(mut self, commit: Commit) -> Result<Receipt> {
         let (bytes, memory) = self.batch.take();
         if let Some(claim) = self.claim.take() {
             claim.settle(self.uploads.store.kept_by_upload(Some(self.size)));
@@ -316,7 +370,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Takes back what was written, and returns the error that it is for once that is done.
-    pub(super) async fn abort(self, error: Error) -> Error {
+    async fn abort(self, error: Error) -> Error {
         self.writer.abort().await;
         error
     }

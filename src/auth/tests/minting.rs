@@ -1,5 +1,6 @@
 //! Every kind of key, from file to principal.
 
+use super::super::token::Members;
 use super::*;
 
 #[test]

@@ -1,5 +1,6 @@
 //! Keys that change while the service runs, and tokens that are remembered meanwhile.
 
+use super::super::verifier::Verifications;
 use super::*;
 
 const OTHER_SECRET: &[u8] = b"another secret, and as long as it needs to be";

@@ -1,5 +1,6 @@
 //! When a token holds, for whom, and by whose word.
 
+use super::super::verifier::Verifications;
 use super::*;
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::out;
-use super::Failed;
+use super::failed::Failed;
 
 /// The first pause, which doubles each time.
 const FIRST: Duration = Duration::from_millis(500);

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 
 use clap::Args;
 
-use super::super::{Failure, dev, out};
+use super::super::failure::Failure;
+use super::super::{dev, out, show};
 use crate::auth::{self, Report, Verdict, Verifier};
 
 /// The most that is read, in bytes. What is longer than a token may be is refused for that.
@@ -32,7 +33,7 @@ pub struct Arguments {
 
 pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = match (&arguments.config, &arguments.data) {
-        (Some(config), _) => super::super::load(config)?.auth,
+        (Some(config), _) => show::load(config)?.auth,
         (None, Some(data)) => auth::Config { issuers: vec![dev::issuer(data)], ..auth::Config::default() },
         (None, None) => return Err(Failure::usage("--config or --data is needed")),
     };

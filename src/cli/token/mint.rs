@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use super::super::{Failure, dev, out};
+use super::super::failure::Failure;
+use super::super::{dev, out, show};
 use crate::attachment::Id;
 use crate::auth::{Claims, Ids, Minter, Scope};
 
@@ -48,7 +49,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let issuer = match (&arguments.config, &arguments.data) {
         (Some(config), _) => {
-            let issuers = super::super::load(config)?.auth.issuers;
+            let issuers = show::load(config)?.auth.issuers;
             let wanted = |name: &str| arguments.issuer.as_deref().is_none_or(|wanted| wanted == name);
             let found = issuers.into_iter().find(|issuer| wanted(&issuer.issuer));
             found.ok_or_else(|| Failure::usage("--issuer: the configuration has no such issuer"))?

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use indicatif::ProgressBar;
 
-use super::super::Failure;
+use super::super::failure::Failure;
 use crate::pb::upload_attachment_request::Message;
 use crate::pb::{UploadAttachmentRequest, UploadFinish, UploadHeader};
 

@@ -1,0 +1,94 @@
+//! A pool of memory, and what is taken from it. It must not know what the memory is for.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Result};
+
+/// The unit in which memory is handed out, in bytes: the semaphore counts in 32 bits, and a budget may pass 4 GiB.
+pub(super) const UNIT: usize = 1024;
+
+/// How many quarters there are.
+pub(super) const QUARTERS: usize = 4;
+
+/// Memory that is for one use.
+#[derive(Debug)]
+pub(super) struct Pool {
+    free: Arc<Semaphore>,
+    units: usize,
+}
+
+impl Pool {
+    pub(super) fn new(units: usize) -> Pool {
+        Pool { free: Arc::new(Semaphore::new(units)), units }
+    }
+
+    pub(super) fn try_take(&self, bytes: usize) -> Option<Reservation> {
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(self.units_of(bytes));
+        permit.ok().map(|permit| Reservation(Some(permit)))
+    }
+
+    /// Whether there could ever be so many bytes.
+    pub(super) fn has(&self, bytes: usize) -> bool {
+        bytes.div_ceil(UNIT) <= self.units
+    }
+
+    /// Takes `bytes` if they are free now, and not less where there are never as many.
+    pub(super) fn try_take_all(&self, bytes: usize) -> Option<Reservation> {
+        self.has(bytes).then(|| self.try_take(bytes)).flatten()
+    }
+
+    pub(super) fn used_bytes(&self) -> usize {
+        (self.units - self.free.available_permits().min(self.units)) * UNIT
+    }
+
+    /// Takes `bytes`, waiting for them in the order of arrival.
+    pub(super) async fn take(&self, bytes: usize) -> Result<Reservation> {
+        let permit = Arc::clone(&self.free).acquire_many_owned(self.units_of(bytes)).await;
+        permit.map(|permit| Reservation(Some(permit))).map_err(Error::internal)
+    }
+
+    /// Whether less than half of it is free.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.free.available_permits() < self.units / 2
+    }
+
+    /// Bytes that there are.
+    pub(super) fn total_bytes(&self) -> usize {
+        self.units * UNIT
+    }
+
+    /// A request for more than there is would wait for ever, so it is cut to the whole pool.
+    fn units_of(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(UNIT).min(self.units)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Memory that was taken from the budget, by default none; dropping it gives it back.
+#[derive(Debug, Default)]
+pub struct Reservation(Option<OwnedSemaphorePermit>);
+
+impl Reservation {
+    /// Joins another reservation to this one.
+    pub fn merge(&mut self, other: Reservation) {
+        match (&mut self.0, other.0) {
+            (Some(mine), Some(theirs)) => mine.merge(theirs),
+            (mine @ None, theirs) => *mine = theirs,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// How many bytes it is of, rounded up to whole units.
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |permit| permit.num_permits() * UNIT)
+    }
+
+    /// Gives back all but `bytes`, rounded up.
+    pub fn shrink(&mut self, bytes: usize) {
+        let more = self.bytes().saturating_sub(bytes) / UNIT;
+        if let Some(permit) = &mut self.0 {
+            drop(permit.split(more));
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The tables and keys of the configuration as types, with their defaults. Each part owns its own `Config`; this file is their
+//! sum. It must not know how they are read.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::address;
+use crate::origin::Network;
+use crate::store::Sizing;
+use crate::{auth, budget, edge, store, telemetry, tls, units, upload};
+
+/// All that `attachd serve` is told.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The REST port. Default `0.0.0.0:8080`.
+    #[serde(default)]
+    pub rest: Rest,
+    /// The gRPC port. Default `0.0.0.0:50051`.
+    #[serde(default = "Door::grpc")]
+    pub grpc: Door,
+    /// The admin port. Default `0.0.0.0:9090`.
+    #[serde(default = "Listen::admin")]
+    pub admin: Listen,
+    /// Where the bytes go.
+    pub storage: store::Config,
+    /// What may be uploaded to.
+    #[serde(default)]
+    pub attachments: Attachments,
+    /// Sizes and times.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Whose tokens are accepted.
+    pub auth: auth::Config,
+    /// How the log is written.
+    #[serde(default)]
+    pub log: telemetry::Config,
+    /// Where traces are sent, and which.
+    #[serde(default)]
+    pub traces: telemetry::TracesConfig,
+    /// How the process ends.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+}
+
+/// The REST port.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rest {
+    /// The address to listen on. Port 0 takes a free one, which the log names.
+    #[serde(deserialize_with = "address::read")]
+    pub listen: SocketAddr,
+    /// The certificate. Without it the port speaks plain text.
+    #[serde(default)]
+    pub tls: Option<tls::Config>,
+    /// The proxies whose `X-Forwarded-For` is believed, in the audit trail and nowhere else: networks or addresses. The last
+    /// address in it that is none of theirs is where a request comes from. Default none: it is the address of the connection.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+    /// Which pages may call the port from a browser.
+    #[serde(default)]
+    pub cors: edge::cors::Config,
+}
+
+impl Rest {
+    /// A port that speaks plain text, and that no page may call.
+    pub fn plain(listen: SocketAddr) -> Rest {
+        Rest { listen, tls: None, trusted_proxies: Vec::new(), cors: edge::cors::Config::default() }
+    }
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Rest::plain(SocketAddr::from(([0, 0, 0, 0], 8080)))
+    }
+}
+
+/// The gRPC port.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Door {
+    /// The address to listen on. Port 0 takes a free one, which the log names.
+    #[serde(deserialize_with = "address::read")]
+    pub listen: SocketAddr,
+    /// The certificate. Without it the port speaks plain text.
+    #[serde(default)]
+    pub tls: Option<tls::Config>,
+    /// The proxies whose `X-Forwarded-For` is believed, in the audit trail and nowhere else: networks or addresses. The last
+    /// address in it that is none of theirs is where a request comes from. Default none: it is the address of the connection.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+}
+
+impl Door {
+    /// A port that speaks plain text.
+    pub fn plain(listen: SocketAddr) -> Door {
+        Door { listen, tls: None, trusted_proxies: Vec::new() }
+    }
+
+    fn grpc() -> Door {
+        Door::plain(SocketAddr::from(([0, 0, 0, 0], 50051)))
+    }
+}
+
+/// The admin port, which speaks plain text.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// The address to listen on. Port 0 takes a free one, which the log names.
+    #[serde(deserialize_with = "address::read")]
+    pub listen: SocketAddr,
+}
+
+impl Listen {
+    fn admin() -> Listen {
+        Listen { listen: SocketAddr::from(([0, 0, 0, 0], 9090)) }
+    }
+}
+
+/// What may be uploaded to.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attachments {
+    /// What becomes of an upload to an attachment that was never registered. Default `reject`.
+    pub on_unknown: OnUnknown,
+}
+
+/// What becomes of an upload to an unknown attachment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknown {
+    /// It is answered 404 / NOT_FOUND.
+    #[default]
+    Reject,
+    /// It makes the attachment known.
+    Create,
+}
+
+/// What the window of an HTTP/2 stream may be, in bytes. Below it frames do not fit; above it the window of a connection, which
+/// has room for those of all its streams, would pass what HTTP/2 can say (RFC 9113 §6.9.1).
+pub(crate) const HTTP2_WINDOW: std::ops::RangeInclusive<u64> = (64 << 10)..=(8 << 20);
+
+/// Up to which window a fast client on the same network gains by it, in bytes.
+const FAST_WINDOW: u64 = 256 << 10;
+
+/// Sizes and times.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest content, in bytes. Past it 413 / RESOURCE_EXHAUSTED. Default 5 GiB.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub max_upload_size: ByteSize,
+    /// Bytes that all upload buffers together may hold, 8 MiB or more. Past it uploads wait, and where none that waits gets any
+    /// for `storage.timeout` they get 503 / UNAVAILABLE; what keeps the parts of an object waits on. The service `fs` takes no
+    /// more than 8 MiB of it, which keep its threads busy. Default 256 MiB.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub memory_budget: ByteSize,
+    /// How much may have arrived of each request over HTTP/2 before it is read, from 64 KiB to 8 MiB: the window of a stream, beside
+    /// `memory_budget`. An upload over HTTP/2 comes no faster than so much in the time that a packet takes to the client and
+    /// back. 0 takes the 1024th part of `memory_budget`, but 64 KiB at least and 256 KiB at most. Default 0.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub http2_window: ByteSize,
+    /// How many uploads may wait for memory, 1 or more. Past it new ones get 503 / UNAVAILABLE. Default 1024.
+    pub max_waiting_uploads: usize,
+    /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. In the content
+    /// a time in which the process itself stood still for more than 2 s does not count. Default 30 s.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub idle_timeout: Duration,
+    /// The least number of bytes a second that a client must send, over each `min_rate_window` of waiting for it, without what
+    /// `idle_timeout` does not count. Below it 408 / DEADLINE_EXCEEDED. 0 asks for none. Default 256 B.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub min_rate: ByteSize,
+    /// Over which time the rate is averaged, and which it has at the beginning. Default 30 s.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub min_rate_window: Duration,
+    /// How many connections each port may have open, 1 or more. Further ones wait to be accepted. Default 4096.
+    pub max_connections: usize,
+    /// How many TLS handshakes each port may have under way, 1 or more. Further ones wait. Default 256.
+    pub max_handshakes: usize,
+    /// How long a TLS handshake may take, the waiting included. Past it the connection is closed. Default 10 s.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub handshake_timeout: Duration,
+    /// How long one upload may take. Past it 408 / DEADLINE_EXCEEDED. Default 6 h.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub max_upload_time: Duration,
+    /// How much of a refused request is read so that its client can read the reply. Past it the connection is closed, or the
+    /// stream of HTTP/2 reset. Default 256 MiB.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub drain_bytes: ByteSize,
+    /// For how long it is read, likewise. Default 30 s.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub drain_time: Duration,
+}
+
+impl Limits {
+    /// What uploads there may be.
+    pub fn sizing(&self) -> Sizing {
+        Sizing { largest: self.max_upload_size.as_u64(), memory: budget::for_kept(self.memory_budget) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_upload_size: ByteSize::gib(5),
+            memory_budget: ByteSize::mib(256),
+            http2_window: ByteSize::b(0),
+            max_waiting_uploads: 1024,
+            idle_timeout: Duration::from_secs(30),
+            max_upload_time: Duration::from_secs(6 * 60 * 60),
+            min_rate: ByteSize::b(256),
+            min_rate_window: Duration::from_secs(30),
+            max_connections: 4096,
+            max_handshakes: 256,
+            handshake_timeout: Duration::from_secs(10),
+            drain_bytes: ByteSize::mib(256),
+            drain_time: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// How long all is served still after a SIGTERM, while those who send requests learn to send them elsewhere. Default 5 s.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub delay: Duration,
+    /// How long requests in flight may go on after that. Past it they are answered 503 / UNAVAILABLE, for which there are
+    /// 3 s more. Default 30 s.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown { delay: Duration::from_secs(5), grace: Duration::from_secs(30) }
+    }
+}
+
+impl Config {
+    /// What the pipeline may do.
+    pub(crate) fn upload(&self) -> upload::Config {
+        upload::Config {
+            max_upload_size: self.limits.max_upload_size.as_u64(),
+            idle_timeout: self.limits.idle_timeout,
+            max_upload_time: self.limits.max_upload_time,
+            min_rate: self.limits.min_rate.as_u64(),
+            min_rate_window: self.limits.min_rate_window,
+            create_unknown: self.attachments.on_unknown == OnUnknown::Create,
+        }
+    }
+
+    /// What memory uploads may hold.
+    pub(crate) fn budget(&self) -> budget::Config {
+        budget::Config {
+            memory_budget: self.limits.memory_budget,
+            max_waiting_uploads: self.limits.max_waiting_uploads,
+            max_wait: self.storage.timeout,
+            kept: self.storage.kept_by_upload(self.limits.sizing()),
+            useful: self.storage.useful_memory(),
+        }
+    }
+
+    /// The window of an HTTP/2 stream, in bytes.
+    pub(crate) fn http2_window(&self) -> u32 {
+        let bytes = match self.limits.http2_window.as_u64() {
+            0 => (self.limits.memory_budget.as_u64() / 1024).clamp(*HTTP2_WINDOW.start(), FAST_WINDOW),
+            bytes => bytes,
+        };
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// The ports, each with the address that it listens on.
+    pub(crate) fn ports(&self) -> [(&'static str, SocketAddr); 3] {
+        [("rest", self.rest.listen), ("grpc", self.grpc.listen), ("admin", self.admin.listen)]
+    }
+
+    /// How refused requests are drained.
+    pub(crate) fn edge(&self) -> edge::Config {
+        edge::Config { drain_bytes: self.limits.drain_bytes.as_u64(), drain_time: self.limits.drain_time }
+    }
+}
