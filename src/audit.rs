@@ -4,7 +4,7 @@
 //! the log. This module must not know how a decision is made, and never sees a token.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::auth::{Caller, Principal, Refused};
 use crate::error::{Error, Kind};
@@ -43,15 +43,16 @@ pub struct Asked {
 }
 
 /// One line of the audit trail, from the moment of the request on. Clones are the same line. It is written once: by the first
-/// clone that learns how the request ended, else when the last clone is dropped.
+/// clone that learns how the request ended, else when the last clone is dropped. It is not written if the request asks for
+/// nothing that the audit trail has a word for.
 #[derive(Clone)]
 pub struct Entry(Arc<Line>);
 
 struct Line {
-    action: Action,
+    action: OnceLock<Action>,
     door: Door,
     id: RequestId,
-    from: Option<Origin>,
+    from: Origin,
     about: Mutex<About>,
 }
 
@@ -83,8 +84,14 @@ const ABANDONED: End<'_> = End { outcome: "abandoned", reason: "CLIENT_GONE", wh
 
 impl Entry {
     /// Begins the line of a request.
-    pub fn new(action: Action, door: Door, id: RequestId, from: Option<Origin>) -> Entry {
-        Entry(Arc::new(Line { action, door, id, from, about: Mutex::default() }))
+    pub fn new(door: Door, id: RequestId, from: Origin) -> Entry {
+        Entry(Arc::new(Line { action: OnceLock::new(), door, id, from, about: Mutex::default() }))
+    }
+
+    /// What the request asks for.
+    pub fn asks_for(&self, action: Action) {
+        // A second word on it would be a mistake that changes nothing.
+        let _ = self.0.action.set(action);
     }
 
     /// The request names these ids.
@@ -141,12 +148,13 @@ impl Line {
     }
 
     fn write(&self, about: &About, end: &End<'_>) {
+        let Some(action) = self.action.get() else { return };
         let (caller, asked) = (about.caller.as_ref(), about.asked.as_ref());
         tracing::info!(
             target: "attachd::audit",
             request_id = %self.id,
             door = self.door.as_str(),
-            action = self.action.as_str(),
+            action = action.as_str(),
             outcome = end.outcome,
             reason = end.reason,
             why = end.why,
@@ -156,8 +164,8 @@ impl Line {
             attachment_id = asked.map(|asked| asked.attachment),
             project_id = asked.and_then(|asked| asked.project),
             portfolio_id = asked.and_then(|asked| asked.portfolio),
-            from = self.from.map(tracing::field::display),
-            via = self.from.and_then(|from| from.via()).map(tracing::field::display),
+            from = %self.from,
+            via = self.from.via().map(tracing::field::display),
             late = end.late.then_some(true),
             "audit"
         );

@@ -19,10 +19,12 @@ use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tower::ServiceExt;
 use tracing::Instrument;
 
 use crate::envelope::{self, Refusal};
-use crate::error::{Error, Kind};
+use crate::error::Error;
+use crate::request::{self, Arrival, RequestContext, Unreadable};
 use crate::telemetry::{Caller, Door, Exit, Metrics, REQUEST_ID, RequestId};
 
 pub mod cors;
@@ -49,20 +51,30 @@ pub struct Config {
     pub drain_time: Duration,
 }
 
-/// Stands among the extensions of a request in place of a head that could not be read. The request is answered with this, and
-/// nothing else of it is looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Unreadable {
-    /// The kind of failure.
-    pub kind: Kind,
-    /// What was wrong, in words for the client.
-    pub why: &'static str,
-}
-
 /// Stands among the extensions of a reply that says `Connection: close` because more of its request is to come than is read
 /// quickly.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut;
+
+/// What a port serves. Nothing gets in but by [`Port::serve`], so every request has its [`Arrival`].
+#[derive(Clone, Debug)]
+pub struct Port(Router);
+
+impl Port {
+    /// Routes with no edge around them.
+    pub fn bare(routes: Router) -> Port {
+        Port(routes)
+    }
+
+    /// Answers a request that arrived so.
+    pub fn serve(&self, arrival: Arrival, mut request: Request) -> impl Future<Output = Response> + use<> {
+        request.extensions_mut().insert(arrival);
+        self.0.clone().oneshot(request).map(|served| match served {
+            Ok(response) => response,
+            Err(never) => match never {},
+        })
+    }
+}
 
 /// Wraps the routes in one layer, since each has boxes of its own for every request. A request passes
 ///
@@ -70,8 +82,8 @@ pub struct Cut;
 ///    permission for pages of other origins to read the reply, so that every reply carries them;
 /// 2. the draining of bodies, outside of what may panic, so that a client can read that reply as well;
 /// 3. the catching of panics, around the routes alone.
-pub fn around(routes: Router, config: Config, cors: Arc<cors::Config>, metrics: Metrics) -> Router {
-    routes.layer(middleware::from_fn_with_state((config, cors, metrics), pass))
+pub fn around(routes: Router, config: Config, cors: Arc<cors::Config>, metrics: Metrics) -> Port {
+    Port(routes.layer(middleware::from_fn_with_state((config, cors, metrics), pass)))
 }
 
 /// What the layer is given.
@@ -84,13 +96,14 @@ async fn pass(State((config, cors, metrics)): State<Given>, mut request: Request
         let caller = Caller(&|name| headers.get(name).and_then(|value| value.to_str().ok()));
         Exit::new(Door::Rest, id, request.method().as_str(), request.uri().path(), &metrics, &caller)
     };
-    request.extensions_mut().insert(exit.trail().clone());
-    request.extensions_mut().insert(exit.request_id().clone());
     let version = request.version();
     let origin = cors.allowed(request.headers());
     let rest = Rest::default();
-    let early = match readable(&request) {
-        Ok(()) => cors.preflight(&request),
+    let early = match request::take(request.extensions_mut()).and_then(|arrival| readable(arrival, &request)) {
+        Ok(arrival) => {
+            request.extensions_mut().insert(RequestContext::new(arrival, exit.trail()));
+            cors.preflight(&request)
+        }
         Err(error) => Some(envelope::refusal(&error)),
     };
     let request = rest.watch(request);
@@ -121,10 +134,10 @@ async fn pass(State((config, cors, metrics)): State<Given>, mut request: Request
 }
 
 /// Whether the head of a request can be understood, and in one way only.
-fn readable(request: &Request) -> Result<(), Error> {
-    match request.extensions().get::<Unreadable>() {
-        Some(unreadable) => Err(Error::new(unreadable.kind).detail(unreadable.why)),
-        None => host::named(request),
+fn readable(arrival: Arrival, request: &Request) -> Result<Arrival, Error> {
+    match arrival.unreadable {
+        Some(Unreadable { kind, why }) => Err(Error::new(kind).detail(why)),
+        None => host::named(request).map(|()| arrival),
     }
 }
 
@@ -244,10 +257,16 @@ async fn drain(body: &mut Body, most: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Peer;
+    use crate::origin::Origin;
     use axum::routing::post;
     use http::header::HOST;
     use serde_json::{Value, json};
-    use tower::ServiceExt;
+
+    pub(super) fn arrival() -> Arrival {
+        let origin = Origin::of(([127, 0, 0, 1], 4711).into(), std::iter::empty(), &[]);
+        Arrival { origin, peer: Peer::default(), unreadable: None }
+    }
 
     #[tokio::test]
     async fn a_panic_in_one_request_is_an_envelope_with_an_id_and_the_next_request_is_served() {
@@ -255,13 +274,13 @@ mod tests {
             .route("/panic", post(|| async { if true { panic!("secret") } else { "" } }))
             .route("/fine", post(|| async { "fine" }));
         let config = Config { drain_bytes: 1024, drain_time: Duration::from_secs(1) };
-        let service = around(routes, config, Arc::default(), Metrics::default());
+        let port = around(routes, config, Arc::default(), Metrics::default());
         let ask = |path: &str| {
             let request =
                 Request::post(path).header(HOST, "attachd").header(REQUEST_ID, "mine").body(Body::empty()).unwrap();
-            service.clone().oneshot(request)
+            port.serve(arrival(), request)
         };
-        let response = ask("/panic").await.unwrap();
+        let response = ask("/panic").await;
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[REQUEST_ID], "mine");
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -270,6 +289,6 @@ mod tests {
             "details": "An internal server error occurred"
         });
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), documented);
-        assert_eq!(ask("/fine").await.unwrap().status(), 200);
+        assert_eq!(ask("/fine").await.status(), 200);
     }
 }

@@ -18,6 +18,8 @@ pub mod multipart;
 
 mod rpc;
 
+mod request;
+
 mod audit;
 mod auth;
 mod rights;

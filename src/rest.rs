@@ -1,6 +1,6 @@
-//! The REST door: transcodes the documented route onto the RPC. Path, query and headers become the upload's header; the
-//! arriving multipart body becomes the same stream of messages that a gRPC client sends, its bytes moved, not copied; the
-//! reply becomes the documented envelope. What an upload means is decided in `rpc` and `upload`, not here.
+//! The REST port: transcodes the documented route onto the operation that the RPC has. Path, query and headers become the
+//! upload's header; the arriving multipart body becomes the pieces of the content, its bytes moved, not copied; the reply becomes
+//! the documented envelope. What an upload means is decided in `rpc` and `upload`, not here.
 
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -11,14 +11,15 @@ use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::attachment::Digest;
-use crate::audit::{Action, Entry};
+use crate::attachment::{Digest, Filename, Id, MediaType, Target};
+use crate::audit::{Action, Asked};
 use crate::envelope;
 use crate::error::{Error, Kind, Result};
 use crate::multipart::{Boundary, Limits, Parser};
-use crate::pb::{Attachment, UPLOAD_ROUTE, UploadHeader};
-use crate::rpc::{self, Admitted, Attachments};
-use crate::telemetry::{Door, Method, RequestId, Trail};
+use crate::pb::{Attachment, UPLOAD_ROUTE};
+use crate::request::{self, RequestContext};
+use crate::rpc::{Admitted, Attachments, Declared, Header};
+use crate::telemetry::Method;
 
 mod body;
 mod chunks;
@@ -29,7 +30,7 @@ mod near_miss;
 pub mod openapi;
 mod target;
 
-use body::Form;
+use body::{Form, Reading};
 use chunks::Chunks;
 use digests::Digests;
 use target::target;
@@ -58,15 +59,19 @@ pub fn speaks_tls() -> Router {
 async fn upload(
     State(attachments): State<Attachments>,
     path: Result<RawPathParams, RawPathParamsRejection>,
-    request: Request,
+    mut request: Request,
 ) -> Response {
-    let id = request.extensions().get::<RequestId>().cloned();
-    let id = id.unwrap_or_else(|| RequestId::accept_or_make(None));
-    let entry = rpc::entry(Action::Upload, Door::Rest, id, request.extensions());
-    match serve(&attachments, &entry, path, request).await {
+    let context: RequestContext = match request::take(request.extensions_mut()) {
+        Ok(context) => context,
+        Err(error) => return envelope::refusal(&error),
+    };
+    context.trail.asks_for(Method::Upload);
+    context.audit.asks_for(Action::Upload);
+    let audit = context.audit.clone();
+    match serve(&attachments, context, path, request).await {
         Ok(attachment) => created(&attachment),
         Err(error) => {
-            entry.refused(&error);
+            audit.refused(&error);
             envelope::refusal(&error)
         }
     }
@@ -74,17 +79,24 @@ async fn upload(
 
 async fn serve(
     attachments: &Attachments,
-    entry: &Entry,
+    context: RequestContext,
     path: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
 ) -> Result<Attachment> {
     let (parts, body) = request.into_parts();
     // The headers are slices of the buffer that they were read into, which is free for the body once they are gone.
-    let (admitted, form, header) = admit(attachments, entry, path, parts).await?;
+    let (admitted, form) = admit(attachments, context, path, parts).await?;
     let admitted = admitted.at_most(http_body::Body::size_hint(&body).upper());
+    let declared = Declared { size: None, sha256: form.digests.file() };
+    let mut reading = Reading::new(body, form);
+    let file = attachments.uploads().in_time(reading.file()).await??;
+    let header = Header {
+        filename: Filename::new(&file.filename.unwrap_or_default())?,
+        content_type: MediaType::new(&file.content_type.unwrap_or_default())?,
+        declared,
+    };
     // In a box, since every future that it is handed down through would have room for all of it, twice.
-    let messages = Box::pin(body::transcode(body, form, header));
-    let stored = attachments.upload(admitted, messages).await?;
+    let stored = attachments.upload(admitted, header, Box::pin(reading.pieces())).await?;
     stored.attachment.ok_or_else(|| Error::internal("an upload was stored without an attachment"))
 }
 
@@ -92,31 +104,37 @@ async fn serve(
 /// checks after.
 async fn admit(
     attachments: &Attachments,
-    entry: &Entry,
+    context: RequestContext,
     path: Result<RawPathParams, RawPathParamsRejection>,
-    mut parts: Parts,
-) -> Result<(Admitted, Form, UploadHeader)> {
-    let trail = parts.extensions.remove::<Trail>().ok_or_else(|| Error::internal("a request without a trail"))?;
-    trail.asks_for(Method::Upload);
+    parts: Parts,
+) -> Result<(Admitted, Form)> {
     let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
     // Read before the token is looked at, so that the audit trail says what a stranger was after; told after.
-    let header = target(path, parts.uri.query().unwrap_or_default());
-    if let Ok(header) = &header {
-        entry.asked(rpc::asked(header));
+    let target = target(path, parts.uri.query().unwrap_or_default());
+    if let Ok(target) = &target {
+        context.audit.asked(asked(target));
     }
-    let caller = attachments.caller(authorization, &parts.extensions).await?;
-    entry.called(&caller);
-    let mut header = header?;
-    conditions::read(&parts.headers, &mut header)?;
-    let admitted = attachments.admit(caller, &header, trail, entry).await?;
+    let call = attachments.authenticate(authorization, context).await?;
+    let target = target?;
+    let conditions = conditions::read(&parts.headers)?;
+    let admitted = attachments.admit(call, target, conditions).await?;
 
     let boundary = Boundary::from_content_type(single(&parts.headers, &CONTENT_TYPE)?)?;
     let digests = Digests::read(&parts.headers)?;
-    header.sha256 = digests.file().map(digests::bytes);
     unencoded(&parts.headers)?;
     fits(&parts.headers, attachments.uploads().config().max_upload_size)?;
     let chunks = Chunks::announced(&parts.headers, parts.uri.query().unwrap_or_default())?;
-    Ok((admitted, Form { parser: Parser::new(&boundary, Limits::default()), chunks, digests }, header))
+    Ok((admitted, Form { parser: Parser::new(&boundary, Limits::default()), chunks, digests }))
+}
+
+/// What an upload asks for, for the audit trail.
+fn asked(target: &Target) -> Asked {
+    Asked {
+        client: target.key.client.get(),
+        attachment: target.key.attachment.get(),
+        project: target.project.map(Id::get),
+        portfolio: target.portfolio.map(Id::get),
+    }
 }
 
 fn created(attachment: &Attachment) -> Response {

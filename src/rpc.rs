@@ -1,48 +1,49 @@
 //! The service: what each message means, in which order messages may come, and how the wire's words become the domain's
 //! and back. Its inherent methods are the operations; the tonic trait and the REST door both call them.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use prost_types::Timestamp;
 use time::OffsetDateTime;
-use tonic::{Extensions, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Tags, Target};
-use crate::audit::{Action, Asked, Entry};
+use crate::audit::Asked;
 use crate::auth::{Peer, Principal, Verifier, bearer};
 use crate::error::{Error, Kind, Result};
-use crate::origin::Origin;
 use crate::pb::attachment_service_server::AttachmentService;
 use crate::pb::upload_attachment_request::Message;
 use crate::pb::{
     Attachment, RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest,
     UploadAttachmentResponse, UploadFinish, UploadHeader,
 };
-use crate::telemetry::{Door, Metrics, RequestId, SPANS, Trail};
-pub use crate::upload::Admitted;
-use crate::upload::{Conditions, Declared, Header, Piece, Uploads};
+use crate::request::{Call, RequestContext};
+use crate::telemetry::{Metrics, SPANS};
+use crate::upload::Uploads;
+pub use crate::upload::{Admitted, Conditions, Declared, Header, Piece};
 
 mod deadline;
 mod failure;
 mod frames;
 mod framing;
+mod passed;
 mod whole;
 
 pub use deadline::{TIMEOUT, before_deadline};
 pub use failure::Failure;
 pub use frames::Unread;
 pub use framing::{Encoding, MAX_CHUNK, MAX_WHOLE_MESSAGE};
+pub use passed::Passed;
 pub use whole::{Takes, checked};
 
 use framing::chunk_too_large;
 
 /// Where an upload is called. Its body is not for tonic to read, which would put every message together: it is to be handed over as
-/// [`Unread`], among the extensions of the request.
+/// [`Unread`], in [`Passed`].
 pub const UPLOAD: &str = "/attachments.v2.AttachmentService/UploadAttachment";
 
 /// Where a registration is called.
@@ -67,88 +68,60 @@ impl Attachments {
         &self.uploads
     }
 
-    /// Who is calling: by the values of the authorization header or metadata where there are any, else by the certificate
-    /// of the connection. A token that is sent decides alone, also where it does not hold: whoever sends one asks to be
-    /// judged by it.
+    /// Finds out who is calling: by the values of the authorization header or metadata where there are any, else by the
+    /// certificate of the connection. A token that is sent decides alone, even if it is invalid: the caller asks to be judged by
+    /// it.
     ///
     /// # Errors
     /// [`Kind::TokenMissing`], [`Kind::TokenInvalid`], [`Kind::TokenExpired`], [`Kind::KeysUnavailable`].
-    pub async fn caller<'a>(
+    pub async fn authenticate<'a>(
         &self,
         authorization: impl Iterator<Item = &'a [u8]>,
-        extensions: &Extensions,
-    ) -> Result<Principal> {
+        request: RequestContext,
+    ) -> Result<Call> {
         let span = tracing::info_span!(target: SPANS, "authenticate", outcome = Empty);
-        let caller = self.identify(authorization, extensions).instrument(span.clone()).await;
+        let caller = self.identify(authorization, &request.peer).instrument(span.clone()).await;
         span.record("outcome", caller.as_ref().map_or_else(|error| error.kind().row().reason, |_| "OK"));
         self.metrics.authenticated(caller.as_ref().err().map(Error::kind));
-        caller
+        let caller = caller?;
+        request.audit.called(&caller);
+        Ok(Call { caller, request })
     }
 
-    async fn identify<'a>(
-        &self,
-        authorization: impl Iterator<Item = &'a [u8]>,
-        extensions: &Extensions,
-    ) -> Result<Principal> {
+    async fn identify<'a>(&self, authorization: impl Iterator<Item = &'a [u8]>, peer: &Peer) -> Result<Principal> {
         let mut authorization = authorization.peekable();
-        let peer = extensions.get::<Peer>();
-        if let (None, Some(principal)) = (authorization.peek(), peer.and_then(Peer::principal)) {
+        if let (None, Some(principal)) = (authorization.peek(), peer.principal()) {
             return Ok(principal.clone());
         }
-        let token = bearer(authorization).map_err(|error| match peer.and_then(Peer::stranger) {
+        let token = bearer(authorization).map_err(|error| match peer.stranger() {
             Some(why) if error.kind() == Kind::TokenMissing => error.because(format!("no token was sent, and {why}")),
             _ => error,
         })?;
         self.verifier.verify(token, SystemTime::now()).await
     }
 
-    /// Decides whether the caller may upload what `header` names, before any content is asked for. Looks at the ids and
-    /// the preconditions alone; the rest of the header is read by [`upload`](Self::upload).
-    pub async fn admit(
-        &self,
-        caller: Principal,
-        header: &UploadHeader,
-        trail: Trail,
-        entry: &Entry,
-    ) -> Result<Admitted> {
-        let target = target(header.client_id, header.attachment_id, header.project_id, header.portfolio_id)?;
-        let conditions = conditions(header)?;
-        trail.names(target.key);
+    /// Decides whether the caller may upload to `target`, before any content is asked for.
+    pub async fn admit(&self, call: Call, target: Target, conditions: Conditions) -> Result<Admitted> {
+        call.request.trail.names(target.key);
         let span = tracing::info_span!(target: SPANS, "admit");
-        self.uploads.admit(caller, target, conditions, trail, entry).instrument(span).await
+        self.uploads.admit(call, target, conditions).instrument(span).await
     }
 
-    /// Stores the content that `messages` bring: one header, chunks, one finish.
-    pub async fn upload<S>(&self, admitted: Admitted, messages: S) -> Result<UploadAttachmentResponse>
-    where
-        S: Stream<Item = Result<UploadAttachmentRequest>>,
-    {
-        let mut messages = pin!(messages);
-        let header = self.header(messages.next()).await?;
-        let named = target(header.client_id, header.attachment_id, header.project_id, header.portfolio_id)?;
-        if named != admitted.target() {
-            return Err(Error::internal("an upload was admitted to another attachment than its header names"));
-        }
-        let header = Header {
-            filename: Filename::new(&header.filename)?,
-            content_type: MediaType::new(&header.content_type)?,
-            declared: declared(header.size, header.sha256.as_deref())?,
-        };
-        let receipt = self.uploads.receive(admitted, header, messages.map(|message| piece(message?))).await?;
+    /// Stores the content that `pieces` bring.
+    pub async fn upload(
+        &self,
+        admitted: Admitted,
+        header: Header,
+        pieces: impl Stream<Item = Result<Piece>>,
+    ) -> Result<UploadAttachmentResponse> {
+        let receipt = self.uploads.receive(admitted, header, pieces).await?;
         Ok(UploadAttachmentResponse { attachment: Some(attachment(receipt.record())) })
     }
 
     /// Makes an attachment known.
-    pub async fn register(
-        &self,
-        caller: &Principal,
-        request: &RegisterAttachmentRequest,
-        trail: &Trail,
-        entry: &Entry,
-    ) -> Result<RegisterAttachmentResponse> {
-        let target = target(request.client_id, request.attachment_id, request.project_id, request.portfolio_id)?;
-        trail.names(target.key);
-        let record = self.uploads.register(caller, target, trail, entry).await?;
+    pub async fn register(&self, call: &Call, target: Target) -> Result<RegisterAttachmentResponse> {
+        call.request.trail.names(target.key);
+        let record = self.uploads.register(call, target).await?;
         Ok(RegisterAttachmentResponse { attachment: Some(attachment(&record)) })
     }
 
@@ -168,25 +141,6 @@ impl Attachments {
     }
 }
 
-/// What the edge of the gRPC port has found out about a call, for the adapters. It goes along with the request.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// Who is calling.
-    pub caller: Principal,
-    /// Where the request's way is written down.
-    pub trail: Trail,
-    /// The line of the audit trail. The edge writes a refusal into it.
-    pub entry: Entry,
-}
-
-impl Call {
-    fn of(extensions: &mut Extensions) -> Result<(Call, Failure), Status> {
-        let failure = extensions.remove::<Failure>().unwrap_or_default();
-        let call = extensions.remove().ok_or_else(|| Error::internal("a call that has not passed the edge"));
-        call.map(|call| (call, failure.clone())).map_err(|error| failure.leave(error))
-    }
-}
-
 /// The order of messages after the header.
 fn piece(message: UploadAttachmentRequest) -> Result<Piece> {
     match message.message {
@@ -202,11 +156,14 @@ fn empty_message() -> Error {
     Error::invalid("a message must hold a header, a chunk or a finish")
 }
 
-fn target(client: i64, attachment: i64, project: Option<i64>, portfolio: Option<i64>) -> Result<Target> {
+fn target(asked: Asked) -> Result<Target> {
     Ok(Target {
-        key: Key { client: Id::new("client_id", client)?, attachment: Id::new("attachment_id", attachment)? },
-        project: project.map(|id| Id::new("project_id", id)).transpose()?,
-        portfolio: portfolio.map(|id| Id::new("portfolio_id", id)).transpose()?,
+        key: Key {
+            client: Id::new("client_id", asked.client)?,
+            attachment: Id::new("attachment_id", asked.attachment)?,
+        },
+        project: asked.project.map(|id| Id::new("project_id", id)).transpose()?,
+        portfolio: asked.portfolio.map(|id| Id::new("portfolio_id", id)).transpose()?,
     })
 }
 
@@ -245,6 +202,15 @@ fn timestamp(time: OffsetDateTime) -> Timestamp {
     Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().cast_signed() }
 }
 
+/// What comes with the content beside the ids and the preconditions, which decide whether the rest is looked at.
+fn described(header: &UploadHeader) -> Result<Header> {
+    Ok(Header {
+        filename: Filename::new(&header.filename)?,
+        content_type: MediaType::new(&header.content_type)?,
+        declared: declared(header.size, header.sha256.as_deref())?,
+    })
+}
+
 /// The adapters: unwrap, call the operation, convert.
 #[tonic::async_trait]
 impl AttachmentService for Attachments {
@@ -253,15 +219,18 @@ impl AttachmentService for Attachments {
         request: Request<Streaming<UploadAttachmentRequest>>,
     ) -> Result<Response<UploadAttachmentResponse>, Status> {
         let (_, mut extensions, _) = request.into_parts();
-        let (Call { caller, trail, entry }, failure) = Call::of(&mut extensions)?;
+        let failure = Failure::of(&extensions);
         let served = async {
+            let (call, body) = Passed::taken(&mut extensions)?;
             // In a box, since every future that it is handed down through would have room for all of it, twice.
-            let mut messages = Box::pin(frames::messages(extensions.get::<Unread>())?);
+            let mut messages = Box::pin(frames::messages(body)?);
             let header = self.header(messages.next()).await?;
-            entry.asked(asked(&header));
-            let admitted = self.admit(caller, &header, trail, &entry).await?;
-            let header = UploadAttachmentRequest { message: Some(Message::Header(header)) };
-            self.upload(admitted, stream::iter([Ok(header)]).chain(messages)).await
+            let UploadHeader { client_id, attachment_id, project_id, portfolio_id, .. } = header;
+            let asked =
+                Asked { client: client_id, attachment: attachment_id, project: project_id, portfolio: portfolio_id };
+            call.request.audit.asked(asked);
+            let admitted = self.admit(call, target(asked)?, conditions(&header)?).await?;
+            self.upload(admitted, described(&header)?, messages.map(|message| piece(message?))).await
         };
         served.await.map(Response::new).map_err(|error| failure.leave(error))
     }
@@ -271,26 +240,15 @@ impl AttachmentService for Attachments {
         request: Request<RegisterAttachmentRequest>,
     ) -> Result<Response<RegisterAttachmentResponse>, Status> {
         let (_, mut extensions, message) = request.into_parts();
-        let (Call { caller, trail, entry }, failure) = Call::of(&mut extensions)?;
-        let RegisterAttachmentRequest { client_id, attachment_id, project_id, portfolio_id } = message;
-        entry.asked(Asked {
-            client: client_id,
-            attachment: attachment_id,
-            project: project_id,
-            portfolio: portfolio_id,
-        });
-        let registered = self.register(&caller, &message, &trail, &entry).await;
-        registered.map(Response::new).map_err(|error| failure.leave(error))
+        let failure = Failure::of(&extensions);
+        let served = async {
+            let (call, _) = Passed::taken(&mut extensions)?;
+            let RegisterAttachmentRequest { client_id, attachment_id, project_id, portfolio_id } = message;
+            let asked =
+                Asked { client: client_id, attachment: attachment_id, project: project_id, portfolio: portfolio_id };
+            call.request.audit.asked(asked);
+            self.register(&call, target(asked)?).await
+        };
+        served.await.map(Response::new).map_err(|error| failure.leave(error))
     }
-}
-
-/// Begins the audit line of a request, with what the layers before have said of it.
-pub fn entry(action: Action, door: Door, id: RequestId, extensions: &Extensions) -> Entry {
-    Entry::new(action, door, id, extensions.get::<Origin>().copied())
-}
-
-/// What an upload asks for, for the audit trail.
-pub fn asked(header: &UploadHeader) -> Asked {
-    let UploadHeader { client_id, attachment_id, project_id, portfolio_id, .. } = *header;
-    Asked { client: client_id, attachment: attachment_id, project: project_id, portfolio: portfolio_id }
 }

@@ -13,13 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
-use crate::audit::Entry;
-use crate::auth::{Principal, Scope};
+use crate::auth::Scope;
 use crate::budget::Budget;
 use crate::error::{Error, Kind, Result};
+use crate::request::Call;
 use crate::rights::{self, Stands};
 use crate::store::Store;
-use crate::telemetry::Trail;
 
 pub use conditions::Conditions;
 use presence::Presence;
@@ -81,11 +80,9 @@ pub enum Piece {
 /// Leave to upload: the caller may, and there is something to upload to. It is asked again at the commit.
 #[derive(Debug)]
 pub struct Admitted {
-    principal: Principal,
+    call: Call,
     target: Target,
     conditions: Conditions,
-    trail: Trail,
-    entry: Entry,
     /// The most that can arrive, in bytes, where the door knows it.
     at_most: Option<u64>,
 }
@@ -94,11 +91,6 @@ impl Admitted {
     /// Says that no more than so many bytes can arrive, where that is known: a small upload then keeps little memory.
     pub fn at_most(self, bytes: Option<u64>) -> Admitted {
         Admitted { at_most: bytes, ..self }
-    }
-
-    /// What the leave is for.
-    pub fn target(&self) -> Target {
-        self.target
     }
 }
 
@@ -147,40 +139,26 @@ impl Uploads {
         self.ended.cancel();
     }
 
-    /// Decides whether `principal` may upload to `target`, before any content is asked for. The commit is told to `entry`.
+    /// Decides whether the caller may upload to `target`, before any content is asked for.
     ///
     /// # Errors
     /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::AlreadyExists`], [`Kind::PreconditionFailed`],
     /// [`Kind::Overloaded`], and what storage raises.
-    pub async fn admit(
-        &self,
-        principal: Principal,
-        target: Target,
-        conditions: Conditions,
-        trail: Trail,
-        entry: &Entry,
-    ) -> Result<Admitted> {
-        rights::decide(&principal, Scope::Write, target, Stands::Unread)?;
+    pub async fn admit(&self, call: Call, target: Target, conditions: Conditions) -> Result<Admitted> {
+        rights::decide(&call.caller, Scope::Write, target, Stands::Unread)?;
         self.budget.admit()?;
-        let admitted = Admitted { principal, target, conditions, trail, entry: entry.clone(), at_most: None };
+        let admitted = Admitted { call, target, conditions, at_most: None };
         self.config.accepts(&admitted, self.store.record(target.key).await?.as_ref())?;
         Ok(admitted)
     }
 
-    /// Makes an attachment known. Doing it again with the same project and portfolio changes nothing. The outcome is told to
-    /// `trail` and `entry`.
+    /// Makes an attachment known. Doing it again with the same project and portfolio changes nothing.
     ///
     /// # Errors
     /// [`Kind::Forbidden`], [`Kind::AlreadyExists`] where it is known otherwise, and what storage raises.
-    pub async fn register(
-        &self,
-        principal: &Principal,
-        target: Target,
-        trail: &Trail,
-        entry: &Entry,
-    ) -> Result<Record> {
-        rights::decide(principal, Scope::Manage, target, Stands::Unread)?;
-        let subject = principal.subject().to_owned();
+    pub async fn register(&self, call: &Call, target: Target) -> Result<Record> {
+        rights::decide(&call.caller, Scope::Manage, target, Stands::Unread)?;
+        let subject = call.caller.subject().to_owned();
         let decide = move |stands: Option<&Record>| match stands {
             Some(stands) if (stands.project_id, stands.portfolio_id) == (target.project, target.portfolio) => Ok(None),
             Some(_) => Err(Error::new(Kind::AlreadyExists)
@@ -192,7 +170,7 @@ impl Uploads {
             let known = store.update(target.key, decide, settled).await?;
             known.ok_or_else(|| Error::internal("a registration left no record"))
         };
-        self.change(trail, entry, update).await
+        self.change(&call.request, update).await
     }
 
     /// Waits for what a caller is to send, as long as it may take.
@@ -231,13 +209,13 @@ impl Config {
     /// Whether an upload may be stored over the record that stands. It is asked before the content, and once more at the
     /// commit, since others may have changed the record in between.
     fn accepts(self, admitted: &Admitted, record: Option<&Record>) -> Result<()> {
-        let Admitted { principal, target, conditions, .. } = admitted;
+        let Admitted { call, target, conditions, .. } = admitted;
         let stands = match record {
             Some(record) => Stands::Found(record),
             None if self.create_unknown => Stands::Absent,
             None => Stands::Missing,
         };
-        rights::decide(principal, Scope::Write, *target, stands)?;
+        rights::decide(&call.caller, Scope::Write, *target, stands)?;
         conditions.judge(record.and_then(Record::content).map(|content| content.sha256))
     }
 }
@@ -270,7 +248,7 @@ impl Commit {
             return Err(self.config.late());
         }
         self.config.accepts(&self.admitted, stands)?;
-        let Admitted { principal, target, .. } = &self.admitted;
+        let Admitted { call, target, .. } = &self.admitted;
         let content = Content {
             upload_id: segment.id,
             filename: self.header.filename.clone(),
@@ -279,9 +257,9 @@ impl Commit {
             sha256,
             segments: vec![segment],
             created_at: OffsetDateTime::now_utc(),
-            uploaded_by: principal.subject().to_owned(),
+            uploaded_by: call.caller.subject().to_owned(),
         };
-        let record = stands.cloned().unwrap_or_else(|| Record::registered(*target, principal.subject()));
+        let record = stands.cloned().unwrap_or_else(|| Record::registered(*target, call.caller.subject()));
         Ok(Record { state: State::Stored(content), ..record })
     }
 }

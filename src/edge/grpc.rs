@@ -19,13 +19,14 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status};
 use tracing::Instrument;
 
-use super::{Config, Rest, panicked};
-use crate::audit::{Action, Entry};
+use super::{Config, Port, Rest, panicked};
+use crate::audit::Action;
 use crate::auth::www_authenticate;
 use crate::envelope::{self, Refusal};
 use crate::error::{Error, Kind, Result};
-use crate::rpc::{self, Attachments, Call, Encoding, Failure, REGISTER, TIMEOUT, Takes, UPLOAD, Unread};
-use crate::telemetry::{Caller, Door, Exit, Method, Metrics, REQUEST_ID, RequestId, Trail};
+use crate::request::{self, RequestContext};
+use crate::rpc::{self, Attachments, Encoding, Failure, Passed, REGISTER, TIMEOUT, Takes, UPLOAD, Unread};
+use crate::telemetry::{Caller, Door, Exit, Method, Metrics, REQUEST_ID, RequestId};
 
 /// The metadata key of what a refused caller would have to bring (RFC 9110 §11.6.1, as HTTP has it).
 const CHALLENGE: &str = "www-authenticate";
@@ -55,11 +56,11 @@ struct Edge {
 /// 5. the check of the token, before a message is read. Health and reflection are open to all;
 /// 6. the check that there is such a method;
 /// 7. the check of the framing of its messages, before tonic decodes them. Uploads have a reader of their own.
-pub fn around(routes: Router, attachments: Attachments, config: Config, metrics: Metrics) -> Router {
-    routes.layer(middleware::from_fn_with_state(Edge { attachments, config, metrics }, pass))
+pub fn around(routes: Router, attachments: Attachments, config: Config, metrics: Metrics) -> Port {
+    Port(routes.layer(middleware::from_fn_with_state(Edge { attachments, config, metrics }, pass)))
 }
 
-async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let called = Called::by(request.uri().path());
     let exit = begin(&edge.metrics, called, &request);
     if let Err(error) = is_grpc(&request) {
@@ -73,20 +74,23 @@ async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Respons
         rest.settle(edge.config, version).await;
         return end(exit, response);
     }
-    let id = exit.request_id().clone();
-    let entry = called.action().map(|action| rpc::entry(action, Door::Grpc, id, request.extensions()));
+    let context = match request::take(request.extensions_mut()) {
+        Ok(arrival) => RequestContext::new(arrival, exit.trail()),
+        Err(error) => return end(exit, refusal(&error)),
+    };
+    if let Some(action) = called.action() {
+        context.audit.asks_for(action);
+    }
     let failure = Failure::default();
     let timeout = request.headers().get(TIMEOUT).cloned();
-    let routed = route(&edge, called, request, next, exit.trail(), entry.as_ref(), &failure);
+    let routed = route(&edge, called, request, next, &context, &failure);
     let routed = rpc::before_deadline(timeout.as_ref().map(HeaderValue::as_bytes), exit.trail(), routed);
     let routed = AssertUnwindSafe(routed).catch_unwind().instrument(exit.span().clone()).await;
     match routed.unwrap_or_else(|panic| Err(panicked(&*panic))) {
         Ok(response) if called.streams() => end_later(exit, failure, response),
         Ok(response) => end(exit, response),
         Err(error) => {
-            if let Some(entry) = entry {
-                entry.refused(&error);
-            }
+            context.audit.refused(&error);
             end(exit, refusal(&error))
         }
     }
@@ -191,24 +195,23 @@ async fn route(
     called: Called,
     mut request: Request,
     next: Next,
-    trail: &Trail,
-    entry: Option<&Entry>,
+    context: &RequestContext,
     failure: &Failure,
 ) -> Result<Response> {
-    request.extensions_mut().insert(failure.clone());
+    let mut passed = Passed::new(failure.clone());
     if !called.is_open() {
         let authorization = request.headers().get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        let caller = edge.attachments.caller(authorization, request.extensions()).await?;
-        let entry = entry.ok_or_else(no_such_method)?;
-        entry.called(&caller);
-        request.extensions_mut().insert(Call { caller, trail: trail.clone(), entry: entry.clone() });
+        passed.call = Some(edge.attachments.authenticate(authorization, context.clone()).await?);
+        if called == Called::Unknown {
+            return Err(no_such_method());
+        }
     }
     // The messages that tonic reads are never compressed.
     let encoding = request.headers_mut().remove(ENCODING);
     let encoding = Encoding::named(encoding.as_ref().map(HeaderValue::as_bytes));
     let body = tonic::body::Body::new(std::mem::take(request.body_mut()));
     if called == Called::Upload {
-        request.extensions_mut().insert(Unread::new(body, encoding));
+        passed.body = Some(Unread::new(body, encoding));
     } else {
         *request.body_mut() = Body::new(rpc::checked(
             body,
@@ -218,6 +221,7 @@ async fn route(
             Arc::clone(edge.attachments.uploads()),
         ));
     }
+    request.extensions_mut().insert(passed);
     let mut response = next.run(request).await;
     match (failure.take(), response.extensions_mut().remove::<Status>()) {
         (Some(error), _) => Err(error),
@@ -347,8 +351,8 @@ mod tests {
 
     use axum::routing::post;
     use tonic_types::StatusExt;
-    use tower::ServiceExt;
 
+    use super::super::tests::arrival;
     use super::*;
     use crate::auth::Verifier;
     use crate::budget::Budget;
@@ -356,7 +360,7 @@ mod tests {
     use crate::upload::Uploads;
 
     /// The port in front of these routes.
-    fn port(routes: Router) -> Router {
+    fn port(routes: Router) -> Port {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("key"), [7; 64]).unwrap();
         let file = folder.path().join("attachd.toml");
@@ -380,14 +384,14 @@ mod tests {
         let port = port(Router::new().route(check, post(fails)));
         let ask = |name: &'static str| {
             let request = Request::post(check).header(CONTENT_TYPE, GRPC).header(REQUEST_ID, "mine").header(name, "1");
-            port.clone().oneshot(request.body(Body::empty()).unwrap())
+            port.serve(arrival(), request.body(Body::empty()).unwrap())
         };
-        let response = ask("panic").await.unwrap();
+        let response = ask("panic").await;
         assert_eq!((response.status().as_u16(), &response.headers()[CONTENT_TYPE]), (200, &GRPC));
         assert_eq!(response.headers()[REQUEST_ID], "mine");
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!((status.code(), status.message()), (Code::Internal, "An internal server error occurred"));
         assert_eq!(status.get_details_error_info().unwrap().reason, "INTERNAL");
-        assert_eq!(ask("fine").await.unwrap().status(), 200);
+        assert_eq!(ask("fine").await.status(), 200);
     }
 }

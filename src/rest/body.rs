@@ -1,5 +1,5 @@
-//! The body of an upload over REST: the events of its multipart form become the messages that a gRPC client sends. Which part
-//! is the content, and what the parts beside it may be, is decided here.
+//! The body of an upload over REST: the events of its multipart form become the name, the type and the pieces of the content.
+//! Which part is the content, and what the parts beside it may be, is decided here.
 
 use axum::body::Body;
 use futures_util::{Stream, stream};
@@ -7,12 +7,11 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 
 use super::chunks::{Chunks, VALUE_BYTES};
-use super::digests::{Digests, bytes};
+use super::digests::Digests;
 use super::near_miss::near_miss;
 use crate::error::{Error, Kind, Result};
 use crate::multipart::{Event, Limits, Parser, PartHead};
-use crate::pb::upload_attachment_request::Message;
-use crate::pb::{UploadAttachmentRequest, UploadFinish, UploadHeader};
+use crate::rpc::{Declared, Piece};
 
 /// The name of the part that holds the content.
 const FILE: &str = "file";
@@ -31,14 +30,14 @@ pub struct Form {
     pub digests: Digests,
 }
 
-/// A multipart body on its way to becoming messages.
-struct Transcoding {
+/// A multipart body that is being read.
+pub struct Reading {
     body: Body,
     parser: Parser,
     chunks: Chunks,
     digests: Digests,
-    /// Until the file part has been seen, and then nothing.
-    header: Option<UploadHeader>,
+    /// Whether the file part has been seen.
+    has_file: bool,
     part: Part,
     /// The names of the first parts beside the file, in quotes.
     others: Vec<String>,
@@ -60,32 +59,55 @@ enum Part {
     Skipped(String),
 }
 
-/// The messages of the upload that a multipart body is: the header when its `file` part begins, its bytes, and the finish
-/// when the closing boundary was seen and the body has ended well.
-pub fn transcode(body: Body, form: Form, header: UploadHeader) -> impl Stream<Item = Result<UploadAttachmentRequest>> {
-    // In a box, since the stream and each of its steps would have room for it.
-    let Form { parser, chunks, digests } = form;
-    let (part, others) = (Part::None, Vec::new());
-    let begun = Box::new(Transcoding { body, parser, chunks, digests, header: Some(header), part, others });
-    stream::try_unfold(Some(begun), async |state| {
-        let Some(mut state) = state else {
-            return Ok(None);
-        };
-        let message = state.next().await?;
-        let next = (!matches!(message, Message::Finish(_))).then_some(state);
-        Ok(Some((UploadAttachmentRequest { message: Some(message) }, next)))
-    })
+/// What comes next in a form.
+enum Next {
+    /// The file begins.
+    File(PartHead),
+    /// Its bytes, or its end.
+    Piece(Piece),
 }
 
-impl Transcoding {
-    async fn next(&mut self) -> Result<Message> {
+impl Reading {
+    /// Begins to read a form.
+    pub fn new(body: Body, form: Form) -> Box<Reading> {
+        // In a box, since the stream and each of its steps would have room for it.
+        let Form { parser, chunks, digests } = form;
+        let (part, others) = (Part::None, Vec::new());
+        Box::new(Reading { body, parser, chunks, digests, has_file: false, part, others })
+    }
+
+    /// Reads until the file begins, and returns what the head of its part says. A form without a file is refused at its end.
+    pub async fn file(&mut self) -> Result<PartHead> {
+        loop {
+            if let Next::File(head) = self.next().await? {
+                return Ok(head);
+            }
+        }
+    }
+
+    /// The bytes of the file, and the finish when the closing boundary was seen and the body has ended well.
+    pub fn pieces(self: Box<Self>) -> impl Stream<Item = Result<Piece>> {
+        stream::try_unfold(Some(self), async |state| {
+            let Some(mut state) = state else {
+                return Ok(None);
+            };
+            loop {
+                if let Next::Piece(piece) = state.next().await? {
+                    let next = (!matches!(piece, Piece::Finish(_))).then_some(state);
+                    return Ok(Some((piece, next)));
+                }
+            }
+        })
+    }
+
+    async fn next(&mut self) -> Result<Next> {
         loop {
             match self.parser.next().map_err(|error| self.blamed(error))? {
-                Some(Event::Part(part)) if part.name == FILE => return self.file(part).map(Message::Header),
+                Some(Event::Part(part)) if part.name == FILE => return self.begin_file(part).map(Next::File),
                 Some(Event::Part(part)) => self.other(&part.name)?,
                 Some(Event::Data(bytes)) => {
                     if let Some(bytes) = self.data(bytes) {
-                        return Ok(Message::Chunk(bytes));
+                        return Ok(Next::Piece(Piece::Chunk(bytes)));
                     }
                 }
                 Some(Event::PartEnd) => self.end_part()?,
@@ -110,19 +132,19 @@ impl Transcoding {
                                 self.end_part()?;
                             }
                         }
-                        return self.finish();
+                        return self.finish().map(Next::Piece);
                     }
                 },
             }
         }
     }
 
-    fn file(&mut self, part: PartHead) -> Result<UploadHeader> {
-        let mut header = self.header.take().ok_or_else(|| Error::invalid_field(FILE, "must be given once"))?;
+    fn begin_file(&mut self, part: PartHead) -> Result<PartHead> {
+        if std::mem::replace(&mut self.has_file, true) {
+            return Err(Error::invalid_field(FILE, "must be given once"));
+        }
         self.part = Part::File { nameless: part.filename.as_deref() == Some(""), empty: true };
-        header.filename = part.filename.unwrap_or_default();
-        header.content_type = part.content_type.unwrap_or_default();
-        Ok(header)
+        Ok(part)
     }
 
     /// A part beside the file.
@@ -188,11 +210,11 @@ impl Transcoding {
     }
 
     /// The body has ended well, and the parser has seen its closing boundary.
-    fn finish(&mut self) -> Result<Message> {
-        if self.header.is_none() {
+    fn finish(&mut self) -> Result<Piece> {
+        if self.has_file {
             self.chunks.end()?;
-            let sha256 = self.digests.finish()?.map(bytes);
-            return Ok(Message::Finish(UploadFinish { size: None, sha256 }));
+            let sha256 = self.digests.finish()?;
+            return Ok(Piece::Finish(Declared { size: None, sha256 }));
         }
         Err(Error::invalid_field(
             FILE,

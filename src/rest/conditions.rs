@@ -8,14 +8,14 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::attachment::Tags;
 use crate::error::{Error, Result};
-use crate::pb::UploadHeader;
+use crate::rpc::Conditions;
 
-/// Takes the preconditions over into the header of the upload.
-pub(super) fn read(headers: &HeaderMap, header: &mut UploadHeader) -> Result<()> {
-    header.if_match = tags("If-Match", headers)?;
-    header.if_none_match = tags("If-None-Match", headers)?;
+/// Reads the preconditions.
+pub(super) fn read(headers: &HeaderMap) -> Result<Conditions> {
+    let conditions =
+        Conditions { if_match: tags("If-Match", headers)?, if_none_match: tags("If-None-Match", headers)? };
     // If-Match takes its place (RFC 9110 s13.1.4). If-Modified-Since has no meaning for a method that stores (s13.1.3).
-    if header.if_match.is_none() && headers.contains_key(IF_UNMODIFIED_SINCE) {
+    if conditions.if_match.is_none() && headers.contains_key(IF_UNMODIFIED_SINCE) {
         let mend = "cannot be evaluated, send the entity tag of the expected content in If-Match";
         return Err(Error::invalid_field("If-Unmodified-Since", mend));
     }
@@ -24,18 +24,15 @@ pub(super) fn read(headers: &HeaderMap, header: &mut UploadHeader) -> Result<()>
             return Err(Error::invalid_field(name, "is not supported for an upload, send the whole file without it"));
         }
     }
-    Ok(())
+    Ok(conditions)
 }
 
 /// The value of a header that is a list, from all lines of its name.
-fn tags(name: &'static str, headers: &HeaderMap) -> Result<Option<String>> {
+fn tags(name: &'static str, headers: &HeaderMap) -> Result<Option<Tags>> {
     let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes).map(String::from_utf8_lossy);
     let lines: Vec<Cow<'_, str>> = lines.collect();
     if lines.is_empty() {
         return Ok(None);
     }
-    let value = lines.join(", ");
-    // Read here as well, so that the refusal names the header and not the field of the message.
-    Tags::parse(name, &value)?;
-    Ok(Some(value))
+    Tags::parse(name, &lines.join(", ")).map(Some)
 }

@@ -2,7 +2,6 @@
 //! the head or in the trailer. A digest that is declared is verified, or the request is refused.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use bytes::Bytes;
 use http::header::TRAILER;
 use http::{HeaderMap, HeaderValue};
 
@@ -98,11 +97,6 @@ impl Digests {
 fn announced(headers: &HeaderMap) -> Vec<&str> {
     let lines = headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(|name| name.trim_matches([' ', '\t'])).collect()
-}
-
-/// A digest as a message has it.
-pub(super) fn bytes(digest: Digest) -> Bytes {
-    Bytes::copy_from_slice(digest.as_bytes())
 }
 
 fn refuse_unsupported(headers: &HeaderMap) -> Result<()> {

@@ -7,24 +7,25 @@ use axum::extract::RawPathParams;
 use axum::extract::rejection::RawPathParamsRejection;
 
 use super::near_miss::near_miss;
-use crate::attachment::Id;
+use crate::attachment::{Id, Key, Target};
 use crate::error::{Error, Result};
-use crate::pb::{UPLOAD_PATH_FIELDS, UploadHeader};
+use crate::pb::UPLOAD_PATH_FIELDS;
 
 /// How much of a caller's text is quoted in an error, in characters.
 const QUOTED: usize = 64;
 
 /// Reads the ids. In the query an unknown key is ignored, and a near miss of a known one is refused. `client_id` and
 /// `attachment_id` are unknown there: the path has them, and API gateways use `client_id` for an id of their own.
-pub(super) fn target(path: Result<RawPathParams, RawPathParamsRejection>, query: &str) -> Result<UploadHeader> {
+pub(super) fn target(path: Result<RawPathParams, RawPathParamsRejection>, query: &str) -> Result<Target> {
     let path = path.map_err(|_| Error::invalid("the path is not UTF-8"))?;
     let bound = |field: &'static str| {
         let (_, text) =
             path.iter().find(|(name, _)| *name == field).ok_or_else(|| Error::internal("an unbound path"))?;
-        Id::parse(field, text).map(Id::get)
+        Id::parse(field, text)
     };
     let [client_id, attachment_id] = UPLOAD_PATH_FIELDS.map(bound);
-    let mut header = UploadHeader { client_id: client_id?, attachment_id: attachment_id?, ..UploadHeader::default() };
+    let key = Key { client: client_id?, attachment: attachment_id? };
+    let mut target = Target { key, project: None, portfolio: None };
     for pair in query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let key = decoded(key);
@@ -33,19 +34,19 @@ pub(super) fn target(path: Result<RawPathParams, RawPathParamsRejection>, query:
                 return Err(Error::invalid_field(field, format!("write the query key {} as {field}", quoted(&key))));
             }
             let given = match field {
-                "project_id" => &mut header.project_id,
-                _ => &mut header.portfolio_id,
+                "project_id" => &mut target.project,
+                _ => &mut target.portfolio,
             };
             if given.is_some() {
                 return Err(Error::invalid_field(field, "must be given once"));
             }
             separated(value)?;
-            *given = Some(Id::parse(field, &decoded(value))?.get());
+            *given = Some(Id::parse(field, &decoded(value))?);
         } else {
             separated(value)?;
         }
     }
-    Ok(header)
+    Ok(target)
 }
 
 /// Refuses a value that swallowed a pair with an id, because `;` or a second `?` was written for `&`. A value with a slash is

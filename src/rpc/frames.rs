@@ -46,7 +46,7 @@ impl Unread {
 }
 
 /// The messages of a body that was kept.
-pub(super) fn messages(unread: Option<&Unread>) -> Result<impl Stream<Item = Result<UploadAttachmentRequest>> + use<>> {
+pub(super) fn messages(unread: Option<Unread>) -> Result<impl Stream<Item = Result<UploadAttachmentRequest>> + use<>> {
     let kept = unread.and_then(|unread| Some((unread.take()?, Frames::new(unread.1))));
     let begun = kept.ok_or_else(|| Error::internal("the body of a call was not kept"))?;
     Ok(stream::try_unfold(begun, async |(mut body, mut frames)| {

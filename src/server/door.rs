@@ -7,7 +7,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
@@ -19,7 +18,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
 use super::limits::{
     ACCEPT_PAUSE, HTTP1_BUFFER, HTTP1_HEADERS, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS,
@@ -32,6 +30,7 @@ use super::turn::{Reply, Speaking, Turn};
 use crate::auth::{Certificates, Peer};
 use crate::edge::{self, Cut};
 use crate::origin::{FORWARDED_FOR, Network, Origin};
+use crate::request::Arrival;
 use crate::telemetry::{HeadFault, Metrics, Port, Rejection};
 use crate::tls::{self, Tls};
 
@@ -85,9 +84,9 @@ pub(super) struct Door {
     /// Whose word is taken for where a request comes from.
     pub(super) trusted_proxies: Vec<Network>,
     /// What it serves.
-    pub(super) routes: Router,
+    pub(super) routes: edge::Port,
     /// What it serves to a client that does not speak TLS where it should; without it that client is hung up on.
-    pub(super) plain: Option<Router>,
+    pub(super) plain: Option<edge::Port>,
     /// Whether the routes answer for heads that could not be read. Else the HTTP library does, without a body.
     pub(super) explains: bool,
     /// What connections may do.
@@ -102,8 +101,8 @@ struct Connections {
     certificates: Arc<Certificates>,
     speaks: Speaks,
     trusted_proxies: Vec<Network>,
-    routes: Router,
-    plain: Option<Router>,
+    routes: edge::Port,
+    plain: Option<edge::Port>,
     explains: bool,
     limits: Limits,
     handshakes: Semaphore,
@@ -300,17 +299,17 @@ impl Connections {
         &self,
         stream: Stream,
         version: Version,
-        routes: &Router,
+        routes: &edge::Port,
         (address, peer): (SocketAddr, Peer),
         stages: Stages,
     ) {
         let turn = Turn::default();
-        let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
+        let service = hyper::service::service_fn(|request: Request<Incoming>| {
             let said = request.headers().get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
             let origin = Origin::of(address, said, &self.trusted_proxies);
-            request.extensions_mut().insert(origin);
+            let arrival = Arrival { origin, peer: peer.clone(), unreadable: None };
             let speaking = (version < Version::HTTP_2).then(|| turn.begin());
-            answer(routes, &peer, &stages, request, (&turn, speaking))
+            answer(routes, arrival, &stages, request, (&turn, speaking))
         });
         if version == Version::HTTP_2 {
             // In a box, since the task would have room for the connections of all versions.
@@ -336,9 +335,11 @@ impl Connections {
             None => stream,
             // The library has said nothing, or not been heard.
             Some(fault) => {
-                let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
-                    request.extensions_mut().insert(refused::reply(fault));
-                    answer(routes, &peer, &stages, request, (&turn, Some(turn.begin())))
+                let service = hyper::service::service_fn(|request: Request<Incoming>| {
+                    // A head that cannot be read names no proxy either.
+                    let origin = Origin::of(address, std::iter::empty(), &[]);
+                    let arrival = Arrival { origin, peer: peer.clone(), unreadable: Some(refused::reply(fault)) };
+                    answer(routes, arrival, &stages, request, (&turn, Some(turn.begin())))
                 });
                 turn.cut();
                 // In a box, which few connections need.
@@ -395,17 +396,16 @@ async fn to_its_end<C: Future>(
 /// Hands a request to the routes. On the way to the end of the process, an HTTP/1.1 client is told that its connection ends
 /// with this reply, so that its next request goes elsewhere; HTTP/2 says so by GOAWAY, when the port closes.
 fn answer(
-    routes: &Router,
-    peer: &Peer,
+    routes: &edge::Port,
+    arrival: Arrival,
     stages: &Stages,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     (turn, speaking): (&Turn, Option<Speaking>),
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     let http1 = (request.version() < Version::HTTP_2).then(|| (stages.clone(), turn.clone()));
-    request.extensions_mut().insert(peer.clone());
-    let reply = routes.clone().oneshot(request.map(Body::new));
+    let reply = routes.serve(arrival, request.map(Body::new));
     async move {
-        let mut reply = reply.await?;
+        let mut reply = reply.await;
         if let Some((stages, turn)) = http1 {
             if reply.extensions().get::<Cut>().is_some() {
                 turn.cut();

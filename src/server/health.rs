@@ -73,7 +73,7 @@ impl HealthProtocol for Serving {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         if !NAMES.contains(&request.get_ref().service.as_str()) {
             let error = Error::new(Kind::NotFound).detail("there is no service of this name");
-            let failure = request.extensions().get::<Failure>().cloned().unwrap_or_default();
+            let failure = Failure::of(request.extensions());
             return Err(failure.leave(error));
         }
         let status = self.0.borrow().status;

@@ -3,8 +3,8 @@
 
 use hyper::Error;
 
-use crate::edge::Unreadable;
 use crate::error::Kind;
+use crate::request::Unreadable;
 use crate::telemetry::HeadFault;
 
 /// What the library says of its refusals. Its kinds are not public, and a test holds these texts.

@@ -13,7 +13,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const OURS: &str = "attachd";
 
 /// What may follow it: the modules of the library.
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "cli",
     "config",
     "server",
@@ -25,6 +25,7 @@ const MODULES: [&str; 23] = [
     "envelope",
     "multipart",
     "rpc",
+    "request",
     "audit",
     "auth",
     "rights",

@@ -94,6 +94,16 @@ enum Change {
 }
 
 impl Trail {
+    /// The request's id.
+    pub fn request_id(&self) -> &RequestId {
+        &self.0.id
+    }
+
+    /// The port that the request came through.
+    pub fn door(&self) -> Door {
+        self.0.door
+    }
+
     /// What the request asks for. Until that is known it is [`Method::Other`].
     pub fn asks_for(&self, method: Method) {
         // A second word on it would be a mistake that changes nothing.

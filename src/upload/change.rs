@@ -2,28 +2,22 @@
 //! client may disconnect, reset its stream or let its deadline pass. Once a change has begun, its outcome is the reply, and the
 //! request log, the metrics and the audit trail report that outcome, even if the client is gone.
 
-use crate::audit::Entry;
 use crate::error::{Error, Kind, Result};
+use crate::request::RequestContext;
 use crate::store::Settled;
-use crate::telemetry::Trail;
 
 use super::Uploads;
 
 impl Uploads {
     /// Makes a change, and waits for its end. `change` is given whom to tell if an outcome that is unknown becomes known.
-    pub(super) async fn change<T, F>(
-        &self,
-        trail: &Trail,
-        entry: &Entry,
-        change: impl FnOnce(Settled) -> F,
-    ) -> Result<T>
+    pub(super) async fn change<T, F>(&self, request: &RequestContext, change: impl FnOnce(Settled) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let later = entry.clone();
+        let later = request.audit.clone();
         let change = change(Settled::new(move |made| later.settled(made)));
-        let report = Report::begin(trail, entry);
+        let report = Report::begin(request);
         let task = self.tasks.spawn(async move {
             let changed = change.await;
             report.end(changed.as_ref().map(|_| ()));
@@ -35,13 +29,13 @@ impl Uploads {
 
 /// Where a change is reported. A change that is dropped in the middle, because the process ends, is reported as unknown.
 struct Report {
-    to: Option<(Trail, Entry)>,
+    to: Option<RequestContext>,
 }
 
 impl Report {
-    fn begin(trail: &Trail, entry: &Entry) -> Report {
-        trail.changing();
-        Report { to: Some((trail.clone(), entry.clone())) }
+    fn begin(request: &RequestContext) -> Report {
+        request.trail.changing();
+        Report { to: Some(request.clone()) }
     }
 
     fn end(mut self, outcome: Result<(), &Error>) {
@@ -49,12 +43,12 @@ impl Report {
     }
 
     fn tell(&mut self, outcome: Result<(), &Error>) {
-        let Some((trail, entry)) = self.to.take() else {
+        let Some(RequestContext { trail, audit, .. }) = self.to.take() else {
             return;
         };
         match outcome {
-            Ok(()) => entry.done(),
-            Err(error) => entry.refused(error),
+            Ok(()) => audit.done(),
+            Err(error) => audit.refused(error),
         }
         trail.changed(outcome);
     }

@@ -137,8 +137,8 @@ impl<'a> Upload<'a> {
         known: Option<u64>,
         claim: Option<Arc<Claim>>,
     ) -> Self {
-        let Admitted { target, trail, .. } = admitted;
-        let trail = trail.clone();
+        let Admitted { call, target, .. } = admitted;
+        let trail = call.request.trail.clone();
         let writer = uploads.store.begin(target.key, claim.clone());
         trail.writes(writer.id());
         Upload {
@@ -341,15 +341,15 @@ impl<'a> Upload<'a> {
         if let Some(claim) = self.claim.take() {
             claim.settle(self.uploads.store.kept_by_upload(Some(self.size)));
         }
-        let Upload { uploads, writer, trail, begun, .. } = self;
+        let Upload { uploads, writer, begun, .. } = self;
         let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
-        let entry = commit.admitted.entry.clone();
+        let request = commit.admitted.call.request.clone();
         let commit = Arc::new(commit);
         let verifies = Arc::clone(&commit);
         let verify = move |size, sha256| verifies.verify(size, sha256);
         let decide = move |stands: Option<&Record>, segment, sha256| commit.record(stands, segment, sha256);
         let span = tracing::info_span!(target: SPANS, "commit");
-        let metrics = trail.metrics().clone();
+        let metrics = request.trail.metrics().clone();
         let commit = |settled| async move {
             let began = Instant::now();
             let committed = writer.commit(bytes, memory, verify, decide, settled).await;
@@ -363,7 +363,7 @@ impl<'a> Upload<'a> {
             }
             Ok(receipt)
         };
-        let committed = uploads.change(&trail, &entry, |settled| commit(settled).instrument(span));
+        let committed = uploads.change(&request, |settled| commit(settled).instrument(span));
         // It counts itself from here on.
         drop(begun);
         committed.await
