@@ -1,11 +1,11 @@
-//! Compiles `proto/` without a system protoc, keeps the descriptor set for reflection, and turns the `google.api.http`
-//! annotation of the upload into the constants that the REST door routes by, so that the route is written down once.
+//! Compiles `proto/` without a system protoc, keeps the descriptor set for reflection, and turns the annotations of the RPCs
+//! into the table of operations, so that paths, routes, scopes and names are written down once.
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use prost_reflect::{DescriptorPool, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
 
 const SERVICE: &str = "attachments.v2.AttachmentService";
 
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         compiler.open_file(file)?;
     }
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
-    fs::write(out.join("route.rs"), upload_route(&compiler.descriptor_pool())?)?;
+    fs::write(out.join("operations.rs"), operations(&compiler.descriptor_pool())?)?;
 
     let mut attachments = compiler.file_descriptor_set();
     attachments.file.retain(|file| !["google.api", "google.rpc"].contains(&file.package()));
@@ -30,35 +30,102 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Reads `post: "/…/{header.client_id}/…"` and writes it as a route template, whose variables are the last names of the
-/// bound field paths.
-fn upload_route(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
+/// Writes the table of operations: an enumeration of the RPCs, and for each what its annotations say.
+fn operations(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
+    let extension = |name| pool.get_extension_by_name(name).ok_or(format!("the extension {name} is not in the protos"));
+    let (http, scope) = (extension("google.api.http")?, extension("attachments.v2.scope")?);
     let service = pool.get_service_by_name(SERVICE).ok_or("the service is not in the protos")?;
-    let method =
-        service.methods().find(|m| m.name() == "UploadAttachment").ok_or("the service has no UploadAttachment")?;
-    let extension =
-        pool.get_extension_by_name("google.api.http").ok_or("google/api/annotations.proto is not imported")?;
-    let options = method.options();
-    let Value::Message(rule) = options.get_extension(&extension).into_owned() else {
-        return Err("google.api.http is not a message".into());
-    };
-    let Some(Value::String(template)) = rule.get_field_by_name("post").map(|value| value.into_owned()) else {
-        return Err("UploadAttachment has no `post` rule".into());
-    };
-    let mut bindings = Vec::new();
-    for variable in template.split('{').skip(1) {
-        let path = variable.split('}').next().unwrap_or_default();
-        let field = path.strip_prefix("header.").ok_or("the route may bind fields of the header only")?;
-        let header = pool.get_message_by_name("attachments.v2.UploadHeader").ok_or("there is no UploadHeader")?;
-        header.get_field_by_name(field).ok_or_else(|| format!("the route binds {path}, which does not exist"))?;
-        bindings.push(field.to_owned());
+    let (mut names, mut rows, mut routes) = (Vec::new(), String::new(), String::new());
+    let (mut over_rest, mut over_grpc_only) = (Vec::new(), Vec::new());
+    for method in service.methods() {
+        let (name, options) = (method.name().to_owned(), method.options());
+        let scope = options.get_extension(&scope).as_str().map(str::to_owned).unwrap_or_default();
+        let scope = scope.strip_prefix("attachments:").filter(|right| !right.is_empty());
+        let scope = capitalised(scope.ok_or(format!("{name} has no scope that begins with attachments:"))?);
+        let route = match options.get_extension(&http).as_ref() {
+            Value::Message(rule) if options.has_extension(&http) => {
+                let (verb, template, fields) = route(&method, rule)?;
+                let constant = snake(&name).to_uppercase();
+                routes += &format!(
+                    "/// The REST route of `{name}`.\n\
+                     pub const {constant}: Route = Route {{ method: {verb:?}, template: {template:?} }};\n\
+                     /// The fields of its request that the path binds, in order.\n\
+                     pub const {constant}_FIELDS: [&str; {}] = {fields:?};\n",
+                    fields.len()
+                );
+                over_rest.push(name.clone());
+                format!("Some(&{constant})")
+            }
+            _ => {
+                over_grpc_only.push(name.clone());
+                "None".to_owned()
+            }
+        };
+        let action = snake(name.trim_end_matches('s').trim_end_matches("Attachment"));
+        rows += &format!(
+            "Rpc::{name} => &Row {{ name: {name:?}, path: \"/{SERVICE}/{name}\", action: {action:?}, scope: Scope::{scope}, \
+             takes_content: {}, route: {route} }},\n",
+            method.is_client_streaming()
+        );
+        names.push(name);
     }
-    let route = template.replace("{header.", "{");
+    let variants: String = names.iter().map(|name| format!("/// `{name}`.\n{name},\n")).collect();
+    let all = names.iter().map(|name| format!("Rpc::{name}")).collect::<Vec<_>>().join(", ");
     Ok(format!(
-        "/// The path template of the upload, from its `google.api.http` annotation.\n\
-         pub const UPLOAD_ROUTE: &str = {route:?};\n\
-         /// The fields of `UploadHeader` that the path binds, in order.\n\
-         pub const UPLOAD_PATH_FIELDS: [&str; {}] = {bindings:?};\n",
-        bindings.len()
+        "/// An RPC of the service.\n\
+         #[derive(Clone, Copy, Debug, PartialEq, Eq)]\n\
+         pub enum Rpc {{\n{variants}}}\n\
+         impl Rpc {{\n\
+         /// Each RPC, in the order of the proto.\n\
+         pub const ALL: [Rpc; {}] = [{all}];\n\
+         /// What the proto says of the RPC.\n\
+         pub const fn row(self) -> &'static Row {{ match self {{\n{rows}}} }}\n\
+         }}\n\
+         {routes}\
+         macro_rules! names_over_rest {{ () => {{ {:?} }} }}\n\
+         macro_rules! names_over_grpc_only {{ () => {{ {:?} }} }}\n",
+        names.len(),
+        over_rest.join(", "),
+        over_grpc_only.join(", ")
     ))
+}
+
+/// Reads `post: "/…/{header.client_id}/…"`: the method, the template with the last names of the bound field paths as variables,
+/// and these names.
+fn route(method: &MethodDescriptor, rule: &DynamicMessage) -> Result<(String, String, Vec<String>), Box<dyn Error>> {
+    let verb = ["get", "put", "post", "delete", "patch"].into_iter().find(|verb| rule.has_field_by_name(verb));
+    let verb = verb.ok_or(format!("the HTTP rule of {} has no method", method.name()))?;
+    let pattern = rule.get_field_by_name(verb).and_then(|value| value.as_str().map(str::to_owned));
+    let pattern = pattern.ok_or("an HTTP rule has a pattern that is no text")?;
+    let (mut template, mut fields) = (pattern.clone(), Vec::new());
+    for variable in pattern.split('{').skip(1) {
+        let path = variable.split('}').next().unwrap_or_default();
+        let mut message = Some(method.input());
+        let mut last = "";
+        for name in path.split('.') {
+            let field = message.as_ref().and_then(|message| message.get_field_by_name(name));
+            let field = field.ok_or(format!("the route of {} binds {path}, which does not exist", method.name()))?;
+            message = field.kind().as_message().cloned();
+            last = name;
+        }
+        template = template.replace(&format!("{{{path}}}"), &format!("{{{last}}}"));
+        fields.push(last.to_owned());
+    }
+    Ok((verb.to_uppercase(), template, fields))
+}
+
+fn capitalised(word: &str) -> String {
+    let (first, rest) = word.split_at(1);
+    first.to_uppercase() + rest
+}
+
+fn snake(name: &str) -> String {
+    let mut snake = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.extend(letter.to_lowercase());
+    }
+    snake
 }

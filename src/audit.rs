@@ -1,4 +1,4 @@
-//! The audit trail: one line for each upload and registration that somebody asked for, with who, what, on which attachment,
+//! The audit trail: one line for each operation that somebody asked for, with who, what, on which attachment,
 //! from where, and how it ended. If the storage did not answer, the outcome is `unknown`, and a second line follows when the
 //! storage answers after all. The lines have a target of their own, `attachd::audit`, so that they can be kept apart from
 //! the log. This module must not know how a decision is made, and never sees a token.
@@ -8,26 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::auth::{Caller, Principal, Refused};
 use crate::error::{Error, Kind};
+use crate::operation::Rpc;
 use crate::origin::Origin;
 use crate::telemetry::{Door, RequestId};
-
-/// What somebody asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// To store the content of an attachment.
-    Upload,
-    /// To make an attachment known.
-    Register,
-}
-
-impl Action {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Action::Upload => "upload",
-            Action::Register => "register",
-        }
-    }
-}
 
 /// The ids that a request names, as it names them: whether they are ids at all is part of the decision.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +32,7 @@ pub struct Asked {
 pub struct Entry(Arc<Line>);
 
 struct Line {
-    action: OnceLock<Action>,
+    rpc: OnceLock<Rpc>,
     door: Door,
     id: RequestId,
     from: Origin,
@@ -85,13 +68,13 @@ const ABANDONED: End<'_> = End { outcome: "abandoned", reason: "CLIENT_GONE", wh
 impl Entry {
     /// Begins the line of a request.
     pub fn new(door: Door, id: RequestId, from: Origin) -> Entry {
-        Entry(Arc::new(Line { action: OnceLock::new(), door, id, from, about: Mutex::default() }))
+        Entry(Arc::new(Line { rpc: OnceLock::new(), door, id, from, about: Mutex::default() }))
     }
 
     /// What the request asks for.
-    pub fn asks_for(&self, action: Action) {
+    pub fn asks_for(&self, rpc: Rpc) {
         // A second word on it would be a mistake that changes nothing.
-        let _ = self.0.action.set(action);
+        let _ = self.0.rpc.set(rpc);
     }
 
     /// The request names these ids.
@@ -148,13 +131,13 @@ impl Line {
     }
 
     fn write(&self, about: &About, end: &End<'_>) {
-        let Some(action) = self.action.get() else { return };
+        let Some(rpc) = self.rpc.get() else { return };
         let (caller, asked) = (about.caller.as_ref(), about.asked.as_ref());
         tracing::info!(
             target: "attachd::audit",
             request_id = %self.id,
             door = self.door.as_str(),
-            action = action.as_str(),
+            action = rpc.row().action,
             outcome = end.outcome,
             reason = end.reason,
             why = end.why,
@@ -180,6 +163,6 @@ impl Drop for Line {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("action", &self.0.action).field("id", &self.0.id).finish_non_exhaustive()
+        f.debug_struct("Entry").field("rpc", &self.0.rpc).field("id", &self.0.id).finish_non_exhaustive()
     }
 }

@@ -27,6 +27,7 @@ mod upload;
 
 mod attachment;
 mod budget;
+mod operation;
 mod store;
 
 mod error;

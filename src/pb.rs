@@ -1,4 +1,4 @@
-//! The generated code of `proto/`, and nothing else. The messages are the wire's; what they mean is decided in `rpc`.
+//! The generated code of `proto/`. The messages are the wire's; what they mean is decided in `rpc`.
 
 #![allow(missing_docs, clippy::pedantic, reason = "generated code")]
 
@@ -7,4 +7,5 @@ tonic::include_proto!("attachments.v2");
 /// The compiled descriptors of `proto/` with their comments, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-include!(concat!(env!("OUT_DIR"), "/route.rs"));
+/// The path template of the upload over REST, for the benchmarks.
+pub const UPLOAD_ROUTE: &str = crate::operation::UPLOAD_ATTACHMENT.template;

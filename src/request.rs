@@ -6,8 +6,9 @@ use http::Extensions;
 use crate::audit::Entry;
 use crate::auth::{Peer, Principal};
 use crate::error::{Error, Kind, Result};
+use crate::operation::Rpc;
 use crate::origin::Origin;
-use crate::telemetry::Trail;
+use crate::telemetry::{Method, Trail};
 
 /// What a port knows of a request before its edge has looked at it.
 #[derive(Clone, Debug)]
@@ -45,6 +46,12 @@ impl RequestContext {
     pub fn new(arrival: Arrival, trail: &Trail) -> RequestContext {
         let audit = Entry::new(trail.door(), trail.request_id().clone(), arrival.origin);
         RequestContext { peer: arrival.peer, trail: trail.clone(), audit }
+    }
+
+    /// The request asks for an operation.
+    pub fn asks_for(&self, rpc: Rpc) {
+        self.trail.asks_for(Method::Rpc(rpc));
+        self.audit.asks_for(rpc);
     }
 }
 

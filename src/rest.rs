@@ -12,14 +12,14 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::attachment::{Digest, Filename, Id, MediaType, Target};
-use crate::audit::{Action, Asked};
+use crate::audit::Asked;
 use crate::envelope;
 use crate::error::{Error, Kind, Result};
 use crate::multipart::{Boundary, Limits, Parser};
-use crate::pb::{Attachment, UPLOAD_ROUTE};
+use crate::operation::{Rpc, UPLOAD_ATTACHMENT};
+use crate::pb::Attachment;
 use crate::request::{self, RequestContext};
 use crate::rpc::{Admitted, Attachments, Declared, Header};
-use crate::telemetry::Method;
 
 mod body;
 mod chunks;
@@ -45,7 +45,7 @@ const LOCATION_BYTES: usize = 96;
 /// The routes of the REST port.
 pub fn routes(attachments: Attachments) -> Router {
     Router::new()
-        .route(UPLOAD_ROUTE, post(upload))
+        .route(UPLOAD_ATTACHMENT.template, post(upload))
         .method_not_allowed_fallback(async || envelope::refusal(&Error::new(Kind::MethodNotAllowed)))
         .fallback(async || envelope::refusal(&Error::new(Kind::NotFound)))
         .with_state(attachments)
@@ -65,8 +65,7 @@ async fn upload(
         Ok(context) => context,
         Err(error) => return envelope::refusal(&error),
     };
-    context.trail.asks_for(Method::Upload);
-    context.audit.asks_for(Action::Upload);
+    context.asks_for(Rpc::UploadAttachment);
     let audit = context.audit.clone();
     match serve(&attachments, context, path, request).await {
         Ok(attachment) => created(&attachment),
@@ -140,17 +139,20 @@ fn asked(target: &Target) -> Asked {
 fn created(attachment: &Attachment) -> Response {
     let mut response = envelope::created();
     let headers = response.headers_mut();
-    let location = UPLOAD_ROUTE.split('/').skip(1).fold(String::with_capacity(LOCATION_BYTES), |location, segment| {
-        let id = match segment {
-            "{client_id}" => Some(attachment.client_id),
-            "{attachment_id}" => Some(attachment.attachment_id),
-            _ => None,
-        };
-        match id {
-            Some(id) => location + "/" + &id.to_string(),
-            None => location + "/" + segment,
-        }
-    });
+    let location = UPLOAD_ATTACHMENT.template.split('/').skip(1).fold(
+        String::with_capacity(LOCATION_BYTES),
+        |location, segment| {
+            let id = match segment {
+                "{client_id}" => Some(attachment.client_id),
+                "{attachment_id}" => Some(attachment.attachment_id),
+                _ => None,
+            };
+            match id {
+                Some(id) => location + "/" + &id.to_string(),
+                None => location + "/" + segment,
+            }
+        },
+    );
     if let Ok(location) = HeaderValue::try_from(location) {
         headers.insert(LOCATION, location);
     }

@@ -42,13 +42,6 @@ pub use whole::{Takes, checked};
 
 use framing::chunk_too_large;
 
-/// Where an upload is called. Its body is not for tonic to read, which would put every message together: it is to be handed over as
-/// [`Unread`], in [`Passed`].
-pub const UPLOAD: &str = "/attachments.v2.AttachmentService/UploadAttachment";
-
-/// Where a registration is called.
-pub const REGISTER: &str = "/attachments.v2.AttachmentService/RegisterAttachment";
-
 /// The operations of `attachments.v2.AttachmentService`.
 #[derive(Clone, Debug)]
 pub struct Attachments {

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
-use crate::auth::Scope;
 use crate::budget::Budget;
 use crate::error::{Error, Kind, Result};
+use crate::operation::Rpc;
 use crate::request::Call;
 use crate::rights::{self, Stands};
 use crate::store::Store;
@@ -145,7 +145,7 @@ impl Uploads {
     /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::AlreadyExists`], [`Kind::PreconditionFailed`],
     /// [`Kind::Overloaded`], and what storage raises.
     pub async fn admit(&self, call: Call, target: Target, conditions: Conditions) -> Result<Admitted> {
-        rights::decide(&call.caller, Scope::Write, target, Stands::Unread)?;
+        rights::decide(&call.caller, Rpc::UploadAttachment.row().scope, target, Stands::Unread)?;
         self.budget.admit()?;
         let admitted = Admitted { call, target, conditions, at_most: None };
         self.config.accepts(&admitted, self.store.record(target.key).await?.as_ref())?;
@@ -157,7 +157,7 @@ impl Uploads {
     /// # Errors
     /// [`Kind::Forbidden`], [`Kind::AlreadyExists`] where it is known otherwise, and what storage raises.
     pub async fn register(&self, call: &Call, target: Target) -> Result<Record> {
-        rights::decide(&call.caller, Scope::Manage, target, Stands::Unread)?;
+        rights::decide(&call.caller, Rpc::RegisterAttachment.row().scope, target, Stands::Unread)?;
         let subject = call.caller.subject().to_owned();
         let decide = move |stands: Option<&Record>| match stands {
             Some(stands) if (stands.project_id, stands.portfolio_id) == (target.project, target.portfolio) => Ok(None),
@@ -215,7 +215,7 @@ impl Config {
             None if self.create_unknown => Stands::Absent,
             None => Stands::Missing,
         };
-        rights::decide(&call.caller, Scope::Write, *target, stands)?;
+        rights::decide(&call.caller, Rpc::UploadAttachment.row().scope, *target, stands)?;
         conditions.judge(record.and_then(Record::content).map(|content| content.sha256))
     }
 }

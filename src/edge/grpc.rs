@@ -20,12 +20,12 @@ use tonic::{Code, Status};
 use tracing::Instrument;
 
 use super::{Config, Port, Rest, panicked};
-use crate::audit::Action;
 use crate::auth::www_authenticate;
 use crate::envelope::{self, Refusal};
 use crate::error::{Error, Kind, Result};
+use crate::operation::Rpc;
 use crate::request::{self, RequestContext};
-use crate::rpc::{self, Attachments, Encoding, Failure, Passed, REGISTER, TIMEOUT, Takes, UPLOAD, Unread};
+use crate::rpc::{self, Attachments, Encoding, Failure, Passed, TIMEOUT, Takes, Unread};
 use crate::telemetry::{Caller, Door, Exit, Method, Metrics, REQUEST_ID, RequestId};
 
 /// The metadata key of what a refused caller would have to bring (RFC 9110 §11.6.1, as HTTP has it).
@@ -78,8 +78,8 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
         Ok(arrival) => RequestContext::new(arrival, exit.trail()),
         Err(error) => return end(exit, refusal(&error)),
     };
-    if let Some(action) = called.action() {
-        context.audit.asks_for(action);
+    if let Called::Rpc(rpc) = called {
+        context.asks_for(rpc);
     }
     let failure = Failure::default();
     let timeout = request.headers().get(TIMEOUT).cloned();
@@ -99,8 +99,7 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
 /// What a request calls, by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Called {
-    Upload,
-    Register,
+    Rpc(Rpc),
     Check,
     Watch,
     Reflection,
@@ -111,33 +110,21 @@ enum Called {
 impl Called {
     fn by(path: &str) -> Called {
         match path {
-            UPLOAD => Called::Upload,
-            REGISTER => Called::Register,
             "/grpc.health.v1.Health/Check" => Called::Check,
             "/grpc.health.v1.Health/Watch" => Called::Watch,
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
             | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Called::Reflection,
-            _ => Called::Unknown,
+            _ => Rpc::ALL.into_iter().find(|rpc| rpc.row().path == path).map_or(Called::Unknown, Called::Rpc),
         }
     }
 
     /// What it is counted as.
     fn method(self) -> Method {
         match self {
-            Called::Upload => Method::Upload,
-            Called::Register => Method::Register,
+            Called::Rpc(rpc) => Method::Rpc(rpc),
             Called::Check | Called::Watch => Method::Health,
             Called::Reflection => Method::Reflection,
             Called::Unknown => Method::Other,
-        }
-    }
-
-    /// What the audit trail calls it.
-    fn action(self) -> Option<Action> {
-        match self {
-            Called::Upload => Some(Action::Upload),
-            Called::Register => Some(Action::Register),
-            _ => None,
         }
     }
 
@@ -210,7 +197,7 @@ async fn route(
     let encoding = request.headers_mut().remove(ENCODING);
     let encoding = Encoding::named(encoding.as_ref().map(HeaderValue::as_bytes));
     let body = tonic::body::Body::new(std::mem::take(request.body_mut()));
-    if called == Called::Upload {
+    if called.method().takes_content() {
         passed.body = Some(Unread::new(body, encoding));
     } else {
         *request.body_mut() = Body::new(rpc::checked(

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::error::Kind;
-use crate::pb::UPLOAD_ROUTE;
+use crate::operation::UPLOAD_ATTACHMENT;
 
 /// The kinds of error that an upload over REST can end with, in the order of the checks.
 const KINDS: [Kind; 19] = [
@@ -63,7 +63,7 @@ pub fn document() -> Value {
         "servers": [{ "url": "/", "description": "The REST port" }],
         "security": [{ "bearer": [] }],
         "tags": [{ "name": TAG, "description": "Files, each under the id of a client and an id of its own" }],
-        "paths": { UPLOAD_ROUTE: { "post": {
+        "paths": { UPLOAD_ATTACHMENT.template: { UPLOAD_ATTACHMENT.method.to_lowercase(): {
             "operationId": "uploadAttachment",
             "tags": [TAG],
             "summary": "Upload attachment",
@@ -290,7 +290,7 @@ mod tests {
     use serde_json::Value::{Array, Object};
 
     fn responses() -> Value {
-        document()["paths"][UPLOAD_ROUTE]["post"]["responses"].clone()
+        document()["paths"][UPLOAD_ATTACHMENT.template]["post"]["responses"].clone()
     }
 
     #[test]

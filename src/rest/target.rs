@@ -9,7 +9,7 @@ use axum::extract::rejection::RawPathParamsRejection;
 use super::near_miss::near_miss;
 use crate::attachment::{Id, Key, Target};
 use crate::error::{Error, Result};
-use crate::pb::UPLOAD_PATH_FIELDS;
+use crate::operation::UPLOAD_ATTACHMENT_FIELDS;
 
 /// How much of a caller's text is quoted in an error, in characters.
 const QUOTED: usize = 64;
@@ -23,7 +23,7 @@ pub(super) fn target(path: Result<RawPathParams, RawPathParamsRejection>, query:
             path.iter().find(|(name, _)| *name == field).ok_or_else(|| Error::internal("an unbound path"))?;
         Id::parse(field, text)
     };
-    let [client_id, attachment_id] = UPLOAD_PATH_FIELDS.map(bound);
+    let [client_id, attachment_id] = UPLOAD_ATTACHMENT_FIELDS.map(bound);
     let key = Key { client: client_id?, attachment: attachment_id? };
     let mut target = Target { key, project: None, portfolio: None };
     for pair in query.split('&') {

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use crate::operation::{names_over_grpc_only, names_over_rest};
 use Kind::{Counter, Gauge, Histogram};
 
 /// What a metric does over time.
@@ -33,7 +34,12 @@ const DOOR: (&str, &str) = ("door", "rest, grpc");
 const PORT: (&str, &str) = ("port", "rest, grpc, admin");
 const METHOD: (&str, &str) = (
     "method",
-    "UploadAttachment, other (no such route or method, or a preflight); gRPC only: RegisterAttachment, Health, ServerReflection",
+    concat!(
+        names_over_rest!(),
+        ", other (no such route or method, or a preflight); gRPC only: ",
+        names_over_grpc_only!(),
+        ", Health, ServerReflection"
+    ),
 );
 const OPERATION: (&str, &str) = (
     "operation",

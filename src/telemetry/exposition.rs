@@ -236,12 +236,13 @@ mod tests {
     use super::super::words::{Door, Method};
     use super::*;
     use crate::error;
+    use crate::operation::Rpc;
 
     /// All that there is, of a process in which everything has happened.
     fn busy() -> Exposition {
         let metrics = Metrics::default();
         metrics.begun(Door::Rest);
-        metrics.ended(Door::Rest, Method::Upload, End::Served, Duration::from_millis(3));
+        metrics.ended(Door::Rest, Method::Rpc(Rpc::UploadAttachment), End::Served, Duration::from_millis(3));
         metrics.stored(Door::Rest, 5);
         metrics.committed(Some(error::Kind::Internal), Duration::from_millis(2));
         metrics.authenticated(None);

@@ -13,7 +13,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const OURS: &str = "attachd";
 
 /// What may follow it: the modules of the library.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 25] = [
     "cli",
     "config",
     "server",
@@ -31,6 +31,7 @@ const MODULES: [&str; 24] = [
     "rights",
     "upload",
     "attachment",
+    "operation",
     "budget",
     "store",
     "error",

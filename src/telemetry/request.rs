@@ -272,13 +272,13 @@ impl Facts {
         let asked = self.asked.get().copied().unwrap_or(Method::Other);
         let size_bytes = self.bytes.load(Ordering::Relaxed);
         self.metrics.ended(*door, asked, end, elapsed);
-        if end == End::Served && asked == Method::Upload {
+        if end == End::Served && asked.takes_content() {
             self.metrics.stored(*door, size_bytes);
         }
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let (client_id, attachment_id) = self.target.get().map(|key| (key.client.get(), key.attachment.get())).unzip();
         let upload_id = self.upload.get().map(field::display);
-        let size_bytes = (asked == Method::Upload).then_some(size_bytes);
+        let size_bytes = asked.takes_content().then_some(size_bytes);
         let status = match end {
             End::Failed(kind) => Some(kind.row().status.as_u16()),
             End::Served | End::Gone => None,

@@ -1,5 +1,7 @@
 //! The words that the log, the metrics and the traces have in common.
 
+use crate::operation::Rpc;
+
 /// The target of the spans that are traces. Nothing else is sent, and nothing of it is in the log.
 pub const SPANS: &str = "attachd::span";
 
@@ -37,26 +39,41 @@ label! {
     }
 }
 
-label! {
-    /// What a request asked for.
-    Method {
-        /// An upload.
-        Upload = "UploadAttachment",
-        /// A registration.
-        Register = "RegisterAttachment",
-        /// The health of the service.
-        Health = "Health",
-        /// The descriptors of the service.
-        Reflection = "ServerReflection",
-        /// What there is not.
-        Other = "other",
+/// What a request asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// An operation.
+    Rpc(Rpc),
+    /// The health of the service.
+    Health,
+    /// The descriptors of the service.
+    Reflection,
+    /// What there is not.
+    Other,
+}
+
+impl Method {
+    /// The value of the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Method::Rpc(rpc) => rpc.row().name,
+            Method::Health => "Health",
+            Method::Reflection => "ServerReflection",
+            Method::Other => "other",
+        }
+    }
+
+    /// Whether it brings content.
+    pub fn takes_content(self) -> bool {
+        matches!(self, Method::Rpc(rpc) if rpc.row().takes_content)
     }
 }
 
 impl Door {
     /// What can be asked for through it.
     pub fn methods(self) -> impl Iterator<Item = Method> {
-        let never = |method| matches!(method, Method::Register | Method::Health | Method::Reflection);
-        Method::ALL.into_iter().filter(move |method| self == Door::Grpc || !never(*method))
+        let is_here = move |rpc: &Rpc| self == Door::Grpc || rpc.row().route.is_some();
+        let services = [Method::Health, Method::Reflection].into_iter().filter(move |_| self == Door::Grpc);
+        Rpc::ALL.into_iter().filter(is_here).map(Method::Rpc).chain(services).chain([Method::Other])
     }
 }
