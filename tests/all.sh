@@ -25,7 +25,7 @@ for place in . "$TMPDIR"; do
 done
 broken=0
 # A build cache may lie outside of the checkout.
-attachd=${CARGO_TARGET_DIR:-target}/release/attachd
+attachd=${CARGO_TARGET_DIR:-target}/dist/attachd
 ignored=()
 if [ "${1:-}" = --long ]; then
     export ATTACHD_TEST_KILLS=${ATTACHD_TEST_KILLS:-500} ATTACHD_TEST_LONG=1
@@ -66,7 +66,8 @@ step "the Rust suite" cargo test --locked
 step "faults, crashes and a full disk" faults
 step "every storage by its servers" storage
 step "the benchmark, in small" benchmark
-step "the release build" cargo build --release --locked
+# The one optimised build: what the image holds is what the scripts try.
+step "the build that is deployed" cargo build --profile dist --locked --bin attachd
 step "what the clients need" tests/clients/setup.sh
 step "clients in ten languages" tests/clients/run.sh "$attachd"
 step "the OpenAPI description, used" tests/openapi/run.sh "$attachd"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds deploy/Dockerfile with buildah, looks at what is in the image, and runs it: as uid 65532, on a root that nobody can
 # write to, probed, and used for uploads through both doors. No image registry is needed: the base is made of Debian packages.
-# Usage: tests/deploy/image.sh ATTACHD, as root.
+# Usage: tests/deploy/image.sh ATTACHD, as root. ATTACHD is the program of `cargo build --profile dist`.
 #
-# The toolchain in the base is that of this machine, mounted, and so is what `cargo build --release` has compiled: cargo in the
-# image compiles what is not the same. Where that is nothing, the image has the very program that the other tests tried.
+# The toolchain in the base is that of this machine, mounted, and so is what `cargo build --profile dist` has compiled: cargo in
+# the image compiles what differs. If nothing differs, the image has the very program that the other tests tried.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 attachd=$(realpath "$1")
@@ -49,8 +49,8 @@ buildah commit --quiet --rm "$scratch" "$base" >/dev/null
 
 # ---- the image ----
 # The copy keeps times, by which cargo knows what is compiled.
-mkdir -p "$work/target/release"
-cp -a --reflink=auto "$(dirname "$attachd")"/{.fingerprint,build,deps} "$work/target/release/"
+mkdir -p "$work/target/dist"
+cp -a --reflink=auto "$(dirname "$attachd")"/{.fingerprint,build,deps} "$work/target/dist/"
 started=$SECONDS
 version=$("$attachd" --version | cut -d' ' -f2)
 revision=$(git rev-parse HEAD)
