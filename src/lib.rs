@@ -14,7 +14,6 @@ mod edge;
 mod rest;
 
 mod envelope;
-pub mod multipart;
 
 mod rpc;
 

@@ -2,6 +2,7 @@
 //! upload's header; the arriving multipart body becomes the pieces of the content, its bytes moved, not copied; the reply becomes
 //! the documented envelope. What an upload means is decided in `rpc` and `upload`, not here.
 
+use attachd_multipart::{Boundary, Limits, Parser};
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
@@ -15,7 +16,6 @@ use crate::attachment::{Digest, Filename, Id, MediaType, Target};
 use crate::audit::Asked;
 use crate::envelope;
 use crate::error::{Error, Kind, Result};
-use crate::multipart::{Boundary, Limits, Parser};
 use crate::operation::{Rpc, UPLOAD_ATTACHMENT};
 use crate::pb::Attachment;
 use crate::request::{self, RequestContext};
@@ -118,7 +118,7 @@ async fn admit(
     let conditions = conditions::read(&parts.headers)?;
     let admitted = attachments.admit(call, target, conditions).await?;
 
-    let boundary = Boundary::from_content_type(single(&parts.headers, &CONTENT_TYPE)?)?;
+    let boundary = Boundary::from_content_type(single(&parts.headers, &CONTENT_TYPE)?).map_err(body::form_error)?;
     let digests = Digests::read(&parts.headers)?;
     unencoded(&parts.headers)?;
     fits(&parts.headers, attachments.uploads().config().max_upload_size)?;

@@ -1,6 +1,7 @@
 //! The body of an upload over REST: the events of its multipart form become the name, the type and the pieces of the content.
 //! Which part is the content, and what the parts beside it may be, is decided here.
 
+use attachd_multipart::{self as multipart, ErrorKind, Event, Limits, Parser, PartHead};
 use axum::body::Body;
 use futures_util::{Stream, stream};
 use http_body::Frame;
@@ -10,7 +11,6 @@ use super::chunks::{Chunks, VALUE_BYTES};
 use super::digests::Digests;
 use super::near_miss::near_miss;
 use crate::error::{Error, Kind, Result};
-use crate::multipart::{Event, Limits, Parser, PartHead};
 use crate::rpc::{Declared, Piece};
 
 /// The name of the part that holds the content.
@@ -102,7 +102,7 @@ impl Reading {
 
     async fn next(&mut self) -> Result<Next> {
         loop {
-            match self.parser.next().map_err(|error| self.blamed(error))? {
+            match self.parser.next().map_err(|error| self.blamed(form_error(error)))? {
                 Some(Event::Part(part)) if part.name == FILE => return self.begin_file(part).map(Next::File),
                 Some(Event::Part(part)) => self.other(&part.name)?,
                 Some(Event::Data(bytes)) => {
@@ -125,9 +125,9 @@ impl Reading {
                         return Err(Error::new(Kind::Incomplete).detail("the body was cut short").because(error));
                     }
                     None => {
-                        self.parser.finish()?;
+                        self.parser.finish().map_err(form_error)?;
                         // A closing delimiter without a line end is proved by the end of the body.
-                        while let Some(event) = self.parser.next()? {
+                        while let Some(event) = self.parser.next().map_err(form_error)? {
                             if event == Event::PartEnd {
                                 self.end_part()?;
                             }
@@ -223,6 +223,16 @@ impl Reading {
                 names => format!("the form has no part of this name; it has {}", names.join(", ")),
             },
         ))
+    }
+}
+
+/// The refusal of a body or a content type by the parser, whose texts are written for the client.
+pub fn form_error(error: multipart::Error) -> Error {
+    match (error.kind(), error.parameter()) {
+        (ErrorKind::Invalid, None) => Error::invalid(error.into_reason()),
+        (ErrorKind::Invalid, Some(parameter)) => Error::invalid_field(parameter, error.into_reason()),
+        (ErrorKind::Incomplete, _) => Error::new(Kind::Incomplete).detail(error.into_reason()),
+        (ErrorKind::Misuse, _) => Error::internal(error),
     }
 }
 

@@ -1,8 +1,8 @@
 //! What real clients send is stored as they mean it, however it is cut; and gRPC records the same name for the same file.
 
-use attachd::multipart::{Boundary, Event, Limits, Parser};
 use attachd::pb::UploadHeader;
 use attachd::pb::upload_attachment_request::Message;
+use attachd_multipart::{Boundary, Event, Limits, Parser};
 use bytes::Bytes;
 
 use crate::harness::{Ask, Form, Server, chunk, finish, header, token};
@@ -50,7 +50,7 @@ fn a_part_of_each_client_is_read_the_same_wherever_its_body_is_cut_in_two() {
         let (mut name, mut content, mut closed) = (None, Vec::new(), false);
         for piece in pieces {
             parser.push(Bytes::copy_from_slice(piece));
-            while let Some(event) = parser.next().map_err(|error| error.public_details().into_owned())? {
+            while let Some(event) = parser.next().map_err(|error| error.to_string())? {
                 match event {
                     Event::Part(head) => name = head.filename,
                     Event::Data(data) => content.extend_from_slice(&data),

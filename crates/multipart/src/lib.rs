@@ -1,15 +1,91 @@
-//! A `multipart/form-data` body as a stream of events: bounded, strict, linear, and without a copy of the data.
-//! It is fed frames and asked for events; it must not know where frames come from, nor which parts matter, nor why.
+//! A parser of `multipart/form-data` bodies (RFC 7578) that does no I/O: frames in, events out.
 //!
-//! A delimiter is CRLF, two dashes and the boundary, so a CR can only be its first byte. That carries the whole design:
-//! where a frame ends inside what may become a delimiter, a *count* of its bytes is all there is to remember, and where
-//! it turns out to be data, those bytes are a slice of the delimiter itself. Everything else is a slice of its frame.
-//! What follows a boundary is a delimiter line, or a longer token, which is data. A delimiter line that breaks a rule is
-//! refused: another parser between the client and the storage might read it as one.
+//! - **Bounded.** [`Limits`] holds the size of everything that is not content. The parser itself keeps one frame, one header
+//!   line, a short preamble and the beginning of one delimiter line.
+//! - **Strict.** A body that another parser could read differently is refused: a broken delimiter line, a folded header, a
+//!   repeated parameter. What real clients send is accepted, such as `filename*`, `%22` in a file name and RFC 2231 pieces.
+//! - **Without a copy.** [`Event::Data`] is a slice of the frame that was pushed.
+//! - **Linear.** Each byte is read a fixed number of times, however the body is cut into frames. Where it is cut changes how
+//!   the data is divided into events, and nothing else, except the text of an error if the body breaks two rules.
+//! - **In words.** The text of an [`Error`] is written for the client that sent the body.
+//!
+//! # Reading a form
+//! [`Parser::push`] takes a frame of any size, [`Parser::next`] returns events until it needs another frame, and
+//! [`Parser::finish`] says that the body has ended.
+//!
+//! ```
+//! use attachd_multipart::{Boundary, Error, Event, Limits, Parser};
+//! use bytes::Bytes;
+//!
+//! /// The names of the parts, and how many bytes of data they have in all.
+//! fn read(content_type: &[u8], frames: Vec<Bytes>) -> Result<(Vec<String>, usize), Error> {
+//!     let boundary = Boundary::from_content_type(Some(content_type))?;
+//!     let mut parser = Parser::new(&boundary, Limits::default());
+//!     let (mut names, mut bytes) = (Vec::new(), 0);
+//!     let mut frames = frames.into_iter();
+//!     loop {
+//!         match parser.next()? {
+//!             Some(Event::Part(head)) => names.push(head.name),
+//!             Some(Event::Data(data)) => bytes += data.len(),
+//!             Some(Event::PartEnd) => {}
+//!             Some(Event::Closed) => return Ok((names, bytes)),
+//!             None => match frames.next() {
+//!                 Some(frame) => parser.push(frame),
+//!                 None => parser.finish()?,
+//!             },
+//!         }
+//!     }
+//! }
+//!
+//! let body = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nhello\r\n--x--\r\n";
+//! // The frames are cut in the middle of a header and of a delimiter.
+//! let frames = [&body[..20], &body[20..75], &body[75..]].map(|frame| Bytes::copy_from_slice(frame.as_bytes()));
+//! assert_eq!(read(b"multipart/form-data; boundary=x", frames.to_vec())?, (vec!["file".to_owned()], 5));
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! A server that must know that a body is whole reads on after [`Event::Closed`], because bytes after the closing delimiter
+//! count against [`Limits::overhead_bytes`].
+//!
+//! # Skipping a part
+//! A part is reported as it arrives. [`Parser::skip_part`] discards the data of the part that has just begun, and charges all
+//! of it to [`Limits::overhead_bytes`]:
+//!
+//! ```
+//! use attachd_multipart::{Boundary, Error, ErrorKind, Event, Limits, Parser};
+//! use bytes::Bytes;
+//!
+//! let limits = Limits { overhead_bytes: 100, ..Limits::default() };
+//! let mut parser = Parser::new(&Boundary::new(b"x")?, limits);
+//! parser.push(Bytes::from_static(b"--x\r\nContent-Disposition: form-data; name=note\r\n\r\n"));
+//! assert!(matches!(parser.next()?, Some(Event::Part(head)) if head.name == "note"));
+//! parser.skip_part();
+//! assert_eq!(parser.next()?, None);
+//! parser.push(Bytes::from(vec![b'.'; 100]));
+//! let error = parser.next().unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::Invalid);
+//! assert!(error.to_string().starts_with("more than 100 bytes are in parts that are skipped"));
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Design
+//! A delimiter is CRLF, two dashes and the boundary, so a CR can only be its first byte. If a frame ends inside a possible
+//! delimiter, the parser therefore remembers only the number of bytes that matched. If they turn out to be data, they are
+//! delivered as a slice of the delimiter itself. Everything else is a slice of its frame.
+//!
+//! The bytes after a boundary make it a delimiter line or a longer token. A longer token is data. A delimiter line that breaks
+//! a rule is refused, because another parser between the client and the storage might accept it.
+
+#![doc(test(attr(deny(warnings))))]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod boundary;
 mod delimiter;
 mod disposition;
+mod error;
 mod header;
 mod params;
 mod preamble;
@@ -23,10 +99,10 @@ use bytes::{Buf, Bytes};
 use memchr::memmem::Finder;
 use memchr::{memchr, memrchr};
 
-use crate::error::{Error, Kind, Result};
 pub use boundary::Boundary;
 use boundary::MAX_BOUNDARY;
 use delimiter::{Line, MAX_TAIL};
+pub use error::{Error, ErrorKind, Result};
 use header::Fields;
 pub use header::PartHead;
 use preamble::Preamble;
@@ -85,8 +161,8 @@ enum Section {
 /// The parser. It holds one frame, one header line, the preamble within its limit, and at most 69 bytes of a delimiter
 /// line; it looks at each byte a fixed number of times, however the body is cut into frames.
 ///
-/// [`push`](Self::push) a frame, take events from [`next`](Self::next) until it returns `None`, and so on;
-/// [`finish`](Self::finish) when the body has ended. After an error every call fails with the same kind of error.
+/// [`push`](Self::push) a frame, then take events from [`next`](Self::next) until it returns `None`, and repeat. When the body
+/// has ended, call [`finish`](Self::finish) and take the events that are left. After an error every call fails with the same error.
 pub struct Parser {
     delimiter: Bytes,
     finder: Finder<'static>,
@@ -115,7 +191,7 @@ pub struct Parser {
     /// The last bytes that were pushed: enough for a closing delimiter line.
     last: Vec<u8>,
     overhead: usize,
-    failed: Option<Kind>,
+    failed: Option<Error>,
 }
 
 impl Parser {
@@ -145,13 +221,13 @@ impl Parser {
     }
 
     /// Hands over the next frame of the body, of any size. To be called only once [`next`](Self::next) has returned
-    /// `None`: a frame pushed on top of another fails the parser as `Internal`, for bytes would be lost.
+    /// `None`: a frame pushed on top of another fails the parser with [`ErrorKind::Misuse`], because bytes would be lost.
     pub fn push(&mut self, frame: Bytes) {
         if self.input.is_empty() {
             self.remember(&frame);
             self.input = frame;
         } else if self.check().is_ok() {
-            self.failed = Some(Kind::Internal);
+            self.failed = Some(Error::misuse());
         }
     }
 
@@ -169,7 +245,7 @@ impl Parser {
     /// The next event, or `None` where another frame is needed.
     ///
     /// # Errors
-    /// `Invalid` where a limit is passed, or where a delimiter line or a part's header breaks a rule.
+    /// [`ErrorKind::Invalid`] if a limit is exceeded, or if a delimiter line or a part's header breaks a rule.
     #[expect(
         clippy::should_implement_trait,
         reason = "it can fail, and there is more after None once a frame is pushed"
@@ -193,7 +269,7 @@ impl Parser {
                 }
                 Section::Preamble | Section::Taken | Section::Charged | Section::Skipped => self.read_data(),
             };
-            read.inspect_err(|error| self.failed = Some(error.kind()))?;
+            read.inspect_err(|error| self.failed = Some(error.clone()))?;
         }
     }
 
@@ -225,20 +301,21 @@ impl Parser {
     /// a form may end in `--boundary--` without a line end.
     ///
     /// # Errors
-    /// `Incomplete` unless the closing delimiter, its two dashes included, has arrived; `Invalid` where no delimiter at all
-    /// has, or where the closing one does not follow CRLF; `Internal` where a pushed frame was not used up before.
+    /// [`ErrorKind::Incomplete`] unless the closing delimiter, its two dashes included, has arrived. [`ErrorKind::Invalid`] if
+    /// no delimiter at all has arrived, or if CRLF does not precede the closing one. [`ErrorKind::Misuse`] if events of the
+    /// last frame were not taken before.
     pub fn finish(&mut self) -> Result<()> {
         self.check()?;
         if self.section == Section::Epilogue {
             return Ok(());
         }
         if !self.input.is_empty() {
-            self.failed = Some(Kind::Internal);
+            self.failed = Some(Error::misuse());
             return self.check();
         }
         let ended =
             if self.tail.starts_with(b"--") { self.end_section(Section::Epilogue) } else { Err(self.unclosed()) };
-        ended.inspect_err(|error| self.failed = Some(error.kind()))
+        ended.inspect_err(|error| self.failed = Some(error.clone()))
     }
 
     /// What a body lacks that has ended before its closing delimiter.
@@ -250,7 +327,7 @@ impl Parser {
             Section::Taken | Section::Charged | Section::Skipped if self.ends_as_if_closed() => {
                 Error::invalid("CRLF does not precede the closing delimiter line; lines must end in CRLF")
             }
-            _ => incomplete(),
+            _ => Error::incomplete(),
         }
     }
 
@@ -268,13 +345,8 @@ impl Parser {
     /// Fails if the form has failed before or has passed a limit in what is discarded.
     fn check(&self) -> Result<()> {
         let overhead_bytes = self.limits.overhead_bytes;
-        match self.failed {
-            Some(Kind::Internal) => {
-                return Err(Error::internal("a frame was not used up before the next one or the end"));
-            }
-            Some(Kind::Incomplete) => return Err(incomplete()),
-            Some(kind) => return Err(Error::new(kind).detail("the form was refused earlier")),
-            None => {}
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
         }
         if self.overhead > overhead_bytes {
             return Err(Error::invalid(format!(
@@ -465,8 +537,4 @@ impl Parser {
         }
         Ok(())
     }
-}
-
-fn incomplete() -> Error {
-    Error::new(Kind::Incomplete).detail("the body ends before the closing delimiter line")
 }

@@ -2,23 +2,23 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::params::Params;
 use crate::error::{Error, Result};
+use crate::params::Params;
 
 /// The longest boundary, in characters (RFC 2046 s5.1.1).
-pub(super) const MAX_BOUNDARY: usize = 70;
+pub(crate) const MAX_BOUNDARY: usize = 70;
 
 /// The boundary of a form: 1 to 70 characters as RFC 2046 s5.1.1 permits them. Kept as the delimiter it makes.
 #[derive(Clone, Debug)]
-pub struct Boundary(pub(super) Bytes);
+pub struct Boundary(pub(crate) Bytes);
 
 impl Boundary {
     /// Reads the boundary from the value of a `Content-Type` header, `None` being no such header. Other parameters
     /// (`charset`) are ignored.
     ///
     /// # Errors
-    /// `Invalid` where the type is missing or not `multipart/form-data`, where a parameter is malformed, where there is
-    /// not exactly one boundary, and where RFC 2046 does not permit it.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the type is missing or not `multipart/form-data`, if a parameter
+    /// is malformed, if there is not exactly one boundary, or if RFC 2046 does not permit it.
     pub fn from_content_type(value: Option<&[u8]>) -> Result<Self> {
         let value =
             value.ok_or_else(|| Error::invalid("the content type is missing, multipart/form-data is needed"))?;
@@ -39,7 +39,11 @@ impl Boundary {
         }
     }
 
-    pub(super) fn new(text: &[u8]) -> Result<Self> {
+    /// The boundary `text`, without the dashes that precede it in a body.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is not 1 to 70 characters that RFC 2046 permits.
+    pub fn new(text: &[u8]) -> Result<Self> {
         let permitted = |byte: &u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(byte);
         if !(1..=MAX_BOUNDARY).contains(&text.len()) || !text.iter().all(permitted) || text.ends_with(b" ") {
             return Err(Error::invalid("the boundary is not 1 to 70 characters that RFC 2046 permits"));

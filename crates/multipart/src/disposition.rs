@@ -1,8 +1,8 @@
 //! The Content-Disposition of a part: its name, and the name of the file as clients write it. RFC 7578 s4.2, RFC 8187 and
 //! RFC 2231 s3. It must not know how the header arrived.
 
-use super::params::{Fault, Malformed, Params, Value, is_token};
 use crate::error::{Error, Result};
+use crate::params::{Fault, Malformed, Params, Value, is_token};
 
 /// The parameter that names the file, in error texts.
 const FILENAME: &str = "filename";
@@ -10,15 +10,15 @@ const FILENAME: &str = "filename";
 const TWICE: &str = "must be given once for a part";
 
 /// A Content-Disposition.
-pub(super) struct Disposition {
+pub(crate) struct Disposition {
     /// The name of the form field. `None` if there is no such parameter.
-    pub(super) name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The name of the file. `None` if there is no such parameter.
-    pub(super) filename: Option<String>,
+    pub(crate) filename: Option<String>,
 }
 
 impl Disposition {
-    pub(super) fn parse(value: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(value: &[u8]) -> Result<Self> {
         let (kind, mut params) = Params::split(value);
         if !kind.eq_ignore_ascii_case(b"form-data") {
             return Err(Error::invalid("the content-disposition of a part is not form-data"));
@@ -27,7 +27,7 @@ impl Disposition {
         while let Some((param, value)) = params.next().map_err(|malformed| names.blame(&malformed))? {
             if param.eq_ignore_ascii_case(b"name") {
                 if name.replace(text("name", &value)?).is_some() {
-                    return Err(Error::invalid_field("name", TWICE));
+                    return Err(Error::of_parameter("name", TWICE));
                 }
             } else if let Some((stem, suffix)) = param.split_at_checked(FILENAME.len())
                 && stem.eq_ignore_ascii_case(FILENAME.as_bytes())
@@ -60,7 +60,7 @@ impl<'a> Names<'a> {
                 let (digits, encoded) = number.strip_suffix(b"*").map_or((number, false), |digits| (digits, true));
                 if let Some(number) = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()) {
                     if self.pieces.iter().any(|piece| piece.0 == number) {
-                        return Err(Error::invalid_field(FILENAME, TWICE));
+                        return Err(Error::of_parameter(FILENAME, TWICE));
                     }
                     self.pieces.push((number, encoded, value));
                 }
@@ -69,7 +69,7 @@ impl<'a> Names<'a> {
             _ => return Ok(()),
         };
         if slot.replace(value).is_some() {
-            return Err(Error::invalid_field(FILENAME, TWICE));
+            return Err(Error::of_parameter(FILENAME, TWICE));
         }
         Ok(())
     }
@@ -79,10 +79,10 @@ impl<'a> Names<'a> {
         const QUOTES: &str = "must be one quoted text; write a quote within it as %22";
         let names_the_file = malformed.name.eq_ignore_ascii_case(FILENAME.as_bytes());
         match malformed.fault {
-            Fault::Unclosed if names_the_file => Error::invalid_field(FILENAME, "has no closing quote"),
-            Fault::Trailing if names_the_file => Error::invalid_field(FILENAME, QUOTES),
+            Fault::Unclosed if names_the_file => Error::of_parameter(FILENAME, "has no closing quote"),
+            Fault::Trailing if names_the_file => Error::of_parameter(FILENAME, QUOTES),
             // What follows the first quote within the name looks like another parameter.
-            _ if matches!(self.plain, Some(Value::Quoted(_))) => Error::invalid_field(FILENAME, QUOTES),
+            _ if matches!(self.plain, Some(Value::Quoted(_))) => Error::of_parameter(FILENAME, QUOTES),
             Fault::Form => Error::invalid("a parameter of a content-disposition is not of the form name=value"),
             Fault::Unclosed => Error::invalid("a parameter of a content-disposition has no closing quote"),
             Fault::Trailing => Error::invalid("a parameter of a content-disposition is not followed by a semicolon"),
@@ -156,11 +156,11 @@ impl<'a> Names<'a> {
 fn text(field: &'static str, value: &Value<'_>) -> Result<String> {
     match value {
         Value::Bare(value) if is_token(value) => Ok(String::from_utf8_lossy(value).into_owned()),
-        Value::Bare(_) => Err(Error::invalid_field(field, "must be in quotes")),
+        Value::Bare(_) => Err(Error::of_parameter(field, "must be in quotes")),
         Value::Quoted(value) => match std::str::from_utf8(value) {
-            Err(_) => Err(Error::invalid_field(field, "must be UTF-8")),
+            Err(_) => Err(Error::of_parameter(field, "must be UTF-8")),
             Ok(text) if text.chars().any(char::is_control) => {
-                Err(Error::invalid_field(field, "must not hold control characters"))
+                Err(Error::of_parameter(field, "must not hold control characters"))
             }
             Ok(text) => Ok(text.to_owned()),
         },

@@ -5,11 +5,11 @@ use super::*;
 /// The refusal of a body, the same however it is cut.
 fn refusal(body: &[u8]) -> String {
     let whole = read(body).expect_err("no form");
-    assert_eq!(whole.kind(), Kind::Invalid, "{whole}");
-    let text = whole.public_details().into_owned();
+    assert_eq!(whole.kind(), ErrorKind::Invalid, "{whole}");
+    let text = whole.to_string();
     for size in [1, 2, 3, 5, 64] {
         let slow = read_with(Limits::default(), "b", cut(body, size)).expect_err("no form");
-        assert_eq!(slow.public_details(), text, "frames of {size}");
+        assert_eq!(slow.to_string(), text, "frames of {size}");
     }
     text
 }
@@ -87,7 +87,7 @@ fn a_body_that_ends_within_its_first_delimiter_is_cut_short() {
     for body in ["--b", "--b\r", "--b ", "preamble\r\n--b", "\r\n--b"] {
         for size in [1, 100] {
             let result = read_with(Limits::default(), "b", cut(body.as_bytes(), size));
-            assert_eq!(kind(result), Some(Kind::Incomplete), "{body:?}");
+            assert_eq!(kind(result), Some(ErrorKind::Incomplete), "{body:?}");
         }
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// The outcome of reading these frames with the boundary `b-b`.
-fn outcome_of(frames: impl IntoIterator<Item = Bytes>) -> std::result::Result<Parts, Kind> {
+fn outcome_of(frames: impl IntoIterator<Item = Bytes>) -> std::result::Result<Parts, ErrorKind> {
     outcome(read_with(Limits::default(), "b-b", frames))
 }
 
@@ -70,7 +70,7 @@ fn first_delimiter(body: &[u8]) -> Option<(usize, bool)> {
     })
 }
 
-fn whole(body: &[u8]) -> std::result::Result<Parts, Kind> {
+fn whole(body: &[u8]) -> std::result::Result<Parts, ErrorKind> {
     outcome_of([Bytes::copy_from_slice(body)])
 }
 
@@ -92,7 +92,7 @@ proptest! {
         let outcome = whole(body);
         match &outcome {
             Ok(parts) => prop_assert!(!broken && parts[0].1 == text.as_bytes()),
-            Err(kind) => prop_assert!(broken && *kind == Kind::Invalid),
+            Err(kind) => prop_assert!(broken && *kind == ErrorKind::Invalid),
         }
         for at in 0..=body.len() {
             let frames = [&body[..at], &body[at..]].map(Bytes::copy_from_slice);

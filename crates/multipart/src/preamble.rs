@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use memchr::memmem;
 
-use super::delimiter::Line;
+use crate::delimiter::Line;
 use crate::error::Error;
 
 /// The longest text of the body in an error text, in bytes: the longest boundary and its two dashes.
@@ -13,16 +13,16 @@ const QUOTED: usize = 72;
 
 /// The bytes before the first delimiter.
 #[derive(Default)]
-pub(super) struct Preamble {
+pub(crate) struct Preamble {
     /// How many there were.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     /// The first of them.
     kept: Vec<u8>,
 }
 
 impl Preamble {
     /// Counts `data` and keeps what is within the first `limit` bytes.
-    pub(super) fn add(&mut self, data: &[u8], limit: usize) {
+    pub(crate) fn add(&mut self, data: &[u8], limit: usize) {
         let room = limit.saturating_sub(self.kept.len());
         self.kept.extend_from_slice(&data[..data.len().min(room)]);
         self.bytes += data.len();
@@ -30,7 +30,7 @@ impl Preamble {
 
     /// The refusal of a form whose first delimiter is not at the beginning of a line, if that is so: to discard it would be to
     /// discard the part that it begins. `opening` is two dashes and the boundary.
-    pub(super) fn misplaced(&self, opening: &[u8]) -> Option<Error> {
+    pub(crate) fn misplaced(&self, opening: &[u8]) -> Option<Error> {
         let is_line = |at: &usize| match &self.kept[at + opening.len()..] {
             // A line end follows, or the end of the body.
             b"-" => false,
@@ -51,7 +51,7 @@ impl Preamble {
     }
 
     /// The refusal of a body in which no part begins. `place` says where no delimiter was found.
-    pub(super) fn refusal(&self, opening: &[u8], place: &str) -> Error {
+    pub(crate) fn refusal(&self, opening: &[u8], place: &str) -> Error {
         if let Some(error) = self.misplaced(opening) {
             return error;
         }

@@ -6,11 +6,11 @@ use crate::error::Error;
 /// transport padding and sets no limit), in bytes.
 const MAX_PADDING: usize = 64;
 /// The longest rest of a delimiter line that decides what it is: two dashes, padding and one byte more, CRLF.
-pub(super) const MAX_TAIL: usize = 2 + MAX_PADDING + 1 + 2;
+pub(crate) const MAX_TAIL: usize = 2 + MAX_PADDING + 1 + 2;
 
 /// What the bytes after a boundary make of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     /// Too few to tell.
     Open,
     /// A part begins after so many bytes.
@@ -25,7 +25,7 @@ pub(super) enum Line {
 
 /// Which rule a delimiter line breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flaw {
+pub(crate) enum Flaw {
     /// Its line ends in LF.
     BareLf,
     /// A CR is not followed by LF.
@@ -38,7 +38,7 @@ pub(super) enum Flaw {
 
 impl Flaw {
     /// The refusal of a delimiter line.
-    pub(super) fn refusal(self) -> Error {
+    pub(crate) fn refusal(self) -> Error {
         const WHAT: &str = "malformed delimiter line";
         Error::invalid(match self {
             Flaw::BareLf => format!("{WHAT}: the line ends in LF; lines must end in CRLF"),
@@ -50,7 +50,7 @@ impl Flaw {
 }
 
 impl Line {
-    pub(super) fn of(tail: &[u8]) -> Self {
+    pub(crate) fn of(tail: &[u8]) -> Self {
         let (closing, rest) = match tail {
             [] | [b'-'] => return Line::Open,
             [b'-', b'-', rest @ ..] => (true, rest),

@@ -70,11 +70,11 @@ fn file(data: &str) -> String {
 }
 
 /// The outcome in a form that can be compared.
-fn outcome(result: Result<Parts>) -> std::result::Result<Parts, Kind> {
+fn outcome(result: Result<Parts>) -> std::result::Result<Parts, ErrorKind> {
     result.map_err(|error| error.kind())
 }
 
-fn kind(result: Result<Parts>) -> Option<Kind> {
+fn kind(result: Result<Parts>) -> Option<ErrorKind> {
     outcome(result).err()
 }
 
@@ -94,7 +94,7 @@ fn filename(params: &str) -> Option<String> {
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T>) -> bool {
-    result.expect_err("a refusal").kind() == Kind::Invalid
+    result.expect_err("a refusal").kind() == ErrorKind::Invalid
 }
 
 fn cut(body: &[u8], size: usize) -> impl Iterator<Item = Bytes> + '_ {

@@ -9,7 +9,7 @@ fn exactly(need: usize, body: &str, limit: impl Fn(&mut Limits, usize)) {
         limit(&mut limits, value);
         for size in [1, 10, body.len()] {
             let result = kind(read_with(limits, "b", cut(body.as_bytes(), size)));
-            assert_eq!(result, (!good).then_some(Kind::Invalid), "limit {value}, {need} needed, frames of {size}");
+            assert_eq!(result, (!good).then_some(ErrorKind::Invalid), "limit {value}, {need} needed, frames of {size}");
         }
     }
 }
@@ -17,7 +17,7 @@ fn exactly(need: usize, body: &str, limit: impl Fn(&mut Limits, usize)) {
 #[test]
 fn the_preamble_is_discarded_up_to_its_limit() {
     exactly(10, &format!("0123\r\n-bXX\r\n{}", file("x")), |limits, value| limits.preamble_bytes = value);
-    assert_eq!(kind(read_with(Limits::default(), "b", cut(&[b'x'; 2000], 100))), Some(Kind::Invalid));
+    assert_eq!(kind(read_with(Limits::default(), "b", cut(&[b'x'; 2000], 100))), Some(ErrorKind::Invalid));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_header_that_never_ends_is_refused_at_the_limit_and_not_held() {
             sent += line.len();
             match parser.next() {
                 Ok(event) => assert!(event.is_none() && parser.line.len() <= 8192),
-                Err(error) => break assert_eq!(error.kind(), Kind::Invalid),
+                Err(error) => break assert_eq!(error.kind(), ErrorKind::Invalid),
             }
         }
         assert!((8192..8192 + 8).contains(&sent), "{sent}");
@@ -82,12 +82,12 @@ fn a_flood_of_small_parts_and_a_huge_unwanted_one_are_refused_early() {
                 }
             }
         };
-        assert_eq!(error.kind(), Kind::Invalid);
+        assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(sent <= (64 << 10) + most * flood.len(), "{sent}");
     }
     let huge = Bytes::from(vec![b'x'; 1000]);
     let frames = std::iter::once(Bytes::from(SKIP)).chain(std::iter::repeat(huge));
-    assert_eq!(kind(read_with(Limits::default(), "b", frames)), Some(Kind::Invalid));
+    assert_eq!(kind(read_with(Limits::default(), "b", frames)), Some(ErrorKind::Invalid));
 }
 
 #[test]

@@ -43,8 +43,8 @@ fn a_body_is_complete_from_the_second_closing_dash_on_and_never_before() {
             match result {
                 Ok(parts) => assert!(end >= complete && parts[0].1 == b"data", "{end}"),
                 // A body that is cut in its preamble looks like one that is no form at all.
-                Err(error) if end < begun => assert_eq!(error.kind(), Kind::Invalid, "{end}: {error}"),
-                Err(error) => assert!(end < complete && error.kind() == Kind::Incomplete, "{end}: {error}"),
+                Err(error) if end < begun => assert_eq!(error.kind(), ErrorKind::Invalid, "{end}: {error}"),
+                Err(error) => assert!(end < complete && error.kind() == ErrorKind::Incomplete, "{end}: {error}"),
             }
         }
     }
@@ -127,8 +127,8 @@ fn a_delimiter_line_that_breaks_a_rule_is_refused_and_never_data() {
             format!("{FILE}data\r\n--b{tail}"),
         ] {
             let whole = read(&body).expect_err("a broken delimiter");
-            assert_eq!(whole.kind(), Kind::Invalid, "{body:?}");
-            let text = whole.public_details();
+            assert_eq!(whole.kind(), ErrorKind::Invalid, "{body:?}");
+            let text = whole.to_string();
             assert!(
                 text.contains(&format!("malformed delimiter line: {flaw}")) || text.contains(flaw),
                 "{body:?}: {text}"
@@ -136,10 +136,10 @@ fn a_delimiter_line_that_breaks_a_rule_is_refused_and_never_data() {
             for at in 0..=body.len() {
                 let frames = [&body.as_bytes()[..at], &body.as_bytes()[at..]].map(Bytes::copy_from_slice);
                 let cut = read_with(Limits::default(), "b", frames).expect_err("a broken delimiter");
-                assert_eq!(cut.public_details(), text, "{body:?} cut at {at}");
+                assert_eq!(cut.to_string(), text, "{body:?} cut at {at}");
             }
             let slow = read_with(Limits::default(), "b", cut(body.as_bytes(), 1)).expect_err("a broken delimiter");
-            assert_eq!(slow.public_details(), text, "{body:?} in frames of one byte");
+            assert_eq!(slow.to_string(), text, "{body:?} in frames of one byte");
         }
     }
 }
@@ -188,7 +188,7 @@ fn a_delimiter_line_takes_64_bytes_of_padding_and_no_more() {
             let parts = read_with(Limits::default(), "b", cut(body.as_bytes(), size));
             assert_eq!(
                 outcome(parts).map(|parts| parts.len()),
-                if good { Ok(2) } else { Err(Kind::Invalid) },
+                if good { Ok(2) } else { Err(ErrorKind::Invalid) },
                 "{length}"
             );
         }
@@ -200,28 +200,28 @@ fn errors_stay_and_nothing_panics_after_them() {
     let mut parser = Parser::new(&boundary("b"), Limits::default());
     parser.push(Bytes::from_static(b"--b\r\nnonsense\r\n\r\nmore"));
     for _ in 0..3 {
-        assert_eq!(parser.next().expect_err("no colon").kind(), Kind::Invalid);
+        assert_eq!(parser.next().expect_err("no colon").kind(), ErrorKind::Invalid);
         parser.push(Bytes::from_static(b"more"));
         parser.skip_part();
-        assert_eq!(parser.finish().expect_err("no colon").kind(), Kind::Invalid);
+        assert_eq!(parser.finish().expect_err("no colon").kind(), ErrorKind::Invalid);
     }
     let mut parser = Parser::new(&boundary("b"), Limits::default());
     parser.push(Bytes::from(vec![b'x'; 2000]));
     for _ in 0..3 {
-        assert_eq!(parser.next().expect_err("a long preamble").kind(), Kind::Invalid);
+        assert_eq!(parser.next().expect_err("a long preamble").kind(), ErrorKind::Invalid);
         parser.push(Bytes::from_static(b"more"));
     }
     let mut parser = Parser::new(&boundary("b"), Limits::default());
     for _ in 0..3 {
-        assert_eq!(parser.finish().expect_err("no body").kind(), Kind::Invalid);
-        assert_eq!(parser.next().expect_err("no body").kind(), Kind::Invalid);
+        assert_eq!(parser.finish().expect_err("no body").kind(), ErrorKind::Invalid);
+        assert_eq!(parser.next().expect_err("no body").kind(), ErrorKind::Invalid);
     }
     let mut parser = Parser::new(&boundary("b"), Limits::default());
     parser.push(Bytes::from_static(FILE.as_bytes()));
     while parser.next().expect("no error yet").is_some() {}
     for _ in 0..3 {
-        assert_eq!(parser.finish().expect_err("cut short").kind(), Kind::Incomplete);
-        assert_eq!(parser.next().expect_err("cut short").kind(), Kind::Incomplete);
+        assert_eq!(parser.finish().expect_err("cut short").kind(), ErrorKind::Incomplete);
+        assert_eq!(parser.next().expect_err("cut short").kind(), ErrorKind::Incomplete);
     }
 }
 
@@ -230,10 +230,10 @@ fn a_frame_that_would_be_lost_is_a_defect_of_ours() {
     let mut parser = Parser::new(&boundary("b"), Limits::default());
     parser.push(Bytes::from_static(b"--b"));
     parser.push(Bytes::from_static(b"--"));
-    assert_eq!(parser.next().expect_err("a lost frame").kind(), Kind::Internal);
+    assert_eq!(parser.next().expect_err("a lost frame").kind(), ErrorKind::Misuse);
     let mut parser = Parser::new(&boundary("b"), Limits::default());
     parser.push(Bytes::from_static(b"--b--"));
-    assert_eq!(parser.finish().expect_err("an unread frame").kind(), Kind::Internal);
+    assert_eq!(parser.finish().expect_err("an unread frame").kind(), ErrorKind::Misuse);
 }
 
 #[test]

@@ -3,9 +3,9 @@
 
 use memchr::memchr;
 
-use super::disposition::Disposition;
-use super::params::is_token;
+use crate::disposition::Disposition;
 use crate::error::{Error, Result};
+use crate::params::is_token;
 
 /// What the header of a part says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct PartHead {
 
 /// The fields of one part so far, as far as they matter.
 #[derive(Default)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     /// Read when the block is complete: until then, the next line may be a folded rest of it.
     disposition: Option<Vec<u8>>,
     content_type: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Adds a header line, its line end included.
-    pub(super) fn add(&mut self, line: &[u8]) -> Result<()> {
+    pub(crate) fn add(&mut self, line: &[u8]) -> Result<()> {
         let line = line
             .strip_suffix(b"\r\n")
             .ok_or_else(|| Error::invalid("a header line of a part ends in LF; lines must end in CRLF"))?;
@@ -71,7 +71,7 @@ impl Fields {
     }
 
     /// The header block of a part is complete. `number` is the part's, counted from 1, for the error texts.
-    pub(super) fn into_head(self, number: usize) -> Result<PartHead> {
+    pub(crate) fn into_head(self, number: usize) -> Result<PartHead> {
         let disposition = self.disposition.ok_or_else(|| {
             Error::invalid(format!(
                 "part {number} of the form has no content-disposition; it must be form-data with a name"

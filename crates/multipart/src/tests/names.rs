@@ -5,8 +5,8 @@ use super::*;
 /// The refusal of a disposition, which names `filename`.
 fn refused_name(params: &str) -> String {
     let error = named(&format!("; name=file{params}")).expect_err("a refusal");
-    assert_eq!((error.kind(), error.field()), (Kind::Invalid, Some("filename")), "{params}");
-    error.public_details().into_owned()
+    assert_eq!((error.kind(), error.parameter()), (ErrorKind::Invalid, Some("filename")), "{params}");
+    error.to_string()
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_name_is_kept_as_it_is_and_is_utf_8_without_control_characters() {
         assert!(refused(named(&format!("; name=\"{bad}\""))), "{bad:?}");
     }
     let latin = head(b"Content-Disposition: form-data; name=file; filename=\"\xe9\"").expect_err("not UTF-8");
-    assert_eq!(latin.field(), Some("filename"));
+    assert_eq!(latin.parameter(), Some("filename"));
     assert!(refused(head(b"Content-Disposition: form-data; name=\"\xe9\"")));
     let long = "x".repeat(64 << 10);
     assert!(refused(named(&format!("; name=file; filename=\"{long}\""))));

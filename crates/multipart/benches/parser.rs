@@ -1,12 +1,12 @@
 //! The form parser beside another one, on content that arrives in pieces: GiB/s on bytes without meaning, and on bytes that
-//! nearly are the boundary again and again. `cargo bench --bench parser`; docs/performance.md says what came of it.
+//! nearly are the boundary again and again. `cargo bench -p attachd-multipart`.
 
 #![allow(clippy::expect_used, reason = "a benchmark ends where it fails")]
 
 use std::hint::black_box;
 use std::io::Error;
 
-use attachd::multipart::{Boundary, Event, Limits, Parser};
+use attachd_multipart::{Boundary, Event, Limits, Parser};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{FutureExt, stream};

@@ -4,19 +4,19 @@
 use memchr::memchr;
 
 /// The parameters of a header value: `*( OWS ";" OWS [ name "=" value ] )`.
-pub(super) struct Params<'a>(&'a [u8]);
+pub(crate) struct Params<'a>(&'a [u8]);
 
 /// A parameter that cannot be read.
-pub(super) struct Malformed<'a> {
+pub(crate) struct Malformed<'a> {
     /// Its name. Empty if it has none.
-    pub(super) name: &'a [u8],
+    pub(crate) name: &'a [u8],
     /// What is wrong with it.
-    pub(super) fault: Fault,
+    pub(crate) fault: Fault,
 }
 
 /// What is wrong with a parameter.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It is not of the form `name=value`.
     Form,
     /// Its value begins with a quote and has no closing one.
@@ -27,13 +27,13 @@ pub(super) enum Fault {
 
 impl<'a> Params<'a> {
     /// Splits a header value into what stands before the first semicolon, and the parameters.
-    pub(super) fn split(value: &'a [u8]) -> (&'a [u8], Self) {
+    pub(crate) fn split(value: &'a [u8]) -> (&'a [u8], Self) {
         let (first, rest) = value.split_at(memchr(b';', value).unwrap_or(value.len()));
         (first.trim_ascii(), Params(rest))
     }
 
     /// The next parameter. Reads each byte at most twice; a semicolon within quotes is part of the value.
-    pub(super) fn next(&mut self) -> Result<Option<(&'a [u8], Value<'a>)>, Malformed<'a>> {
+    pub(crate) fn next(&mut self) -> Result<Option<(&'a [u8], Value<'a>)>, Malformed<'a>> {
         while matches!(self.0, [b';' | b' ' | b'\t', ..]) {
             self.0 = &self.0[1..];
         }
@@ -72,7 +72,7 @@ impl<'a> Params<'a> {
 }
 
 /// The value of a parameter.
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// As it is in the header. Whoever takes it says what it may contain.
     Bare(&'a [u8]),
     /// Without its quotes and escapes.
@@ -114,7 +114,7 @@ impl<'a> Value<'a> {
     }
 
     /// The bytes of the value.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Value::Bare(value) => value,
             Value::Quoted(value) => value,
@@ -134,7 +134,7 @@ fn unescape<'a>(input: &'a [u8], value: &mut Vec<u8>) -> Option<&'a [u8]> {
 }
 
 /// Whether it is a token, RFC 9110 s5.6.2.
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     let permitted = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !bytes.is_empty() && bytes.iter().all(permitted)
 }
