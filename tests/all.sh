@@ -53,7 +53,7 @@ faults() {
 # Only that it works: in a debug build, whose parts are there already, and with loads that say nothing of speed.
 benchmark() {
     command -v nginx >/dev/null || apt_install nginx-light || return 1
-    cargo bench --locked --profile dev --bench uploads -- --smoke --peers nginx,axum,tonic
+    cargo bench --locked --profile dev --package attachd-bench -- --smoke --peers nginx,axum,tonic
 }
 
 # One suite over every storage, on servers that are started for it.

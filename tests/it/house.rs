@@ -259,10 +259,10 @@ fn sources() -> Vec<Source> {
     sources_below(&repository().join("src"))
 }
 
-/// The sources of each crate that is in use by the service, with the name of the crate.
+/// The sources of each crate below `crates/`, with the name of the crate.
 fn crates() -> Vec<(&'static str, Vec<Source>)> {
     let sources = |name| sources_below(&repository().join("crates").join(name).join("src"));
-    ["multipart"].into_iter().map(|name| (name, sources(name))).collect()
+    ["bench", "multipart"].into_iter().map(|name| (name, sources(name))).collect()
 }
 
 /// All that is in a folder of sources.
@@ -318,14 +318,41 @@ fn every_file_begins_by_saying_what_it_is() {
 }
 
 #[test]
-fn the_crates_turn_no_failure_into_a_panic_and_the_parser_does_no_io() {
-    for (name, sources) in crates() {
-        assert!(!sources.is_empty(), "{name}");
-        assert_eq!(sources.iter().flat_map(panics).collect::<Vec<_>>(), [""; 0], "{name}");
-        if name == "multipart" {
-            assert_eq!(sources.iter().flat_map(input_and_output).collect::<Vec<_>>(), [""; 0]);
-        }
-    }
+fn the_parser_turns_no_failure_into_a_panic_and_does_no_io() {
+    let (_, sources) = crates().into_iter().find(|(name, _)| *name == "multipart").unwrap();
+    assert_eq!(sources.iter().flat_map(panics).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(sources.iter().flat_map(input_and_output).collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn the_list_of_crates_is_complete_and_none_is_without_sources() {
+    let folders = fs::read_dir(repository().join("crates")).unwrap();
+    let folders: BTreeSet<_> = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let listed: BTreeSet<_> = crates().into_iter().map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(listed, folders);
+    assert!(crates().iter().all(|(_, sources)| !sources.is_empty()));
+}
+
+/// The dependencies that a manifest names, of every kind.
+fn dependencies(manifest: &str) -> Vec<&str> {
+    let sections = manifest
+        .split("\n[")
+        .filter(|section| section.lines().next().is_some_and(|head| head.ends_with("dependencies]")));
+    let lines = sections.flat_map(|section| section.lines().skip(1));
+    lines
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name)
+        .filter(|name| !name.starts_with('#'))
+        .collect()
+}
+
+#[test]
+fn what_only_benchmarks_need_is_no_dependency_of_the_service() {
+    let manifest = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let named = dependencies(&manifest);
+    assert!(named.contains(&"tonic") && named.contains(&"tempfile"), "{named:?}");
+    let strangers = ["attachd-bench", "criterion", "multer"];
+    assert_eq!(named.into_iter().filter(|name| strangers.contains(name)).collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]
@@ -463,6 +490,12 @@ mod checks_that_are_shown_what_they_must_find {
         for text in ["x.unwrap_or(1)", "x.unwrap_or_default()", "// x.unwrap()", "self.expect_field()"] {
             assert_eq!(panics(&Source::new("a", text)), [""; 0], "{text}");
         }
+    }
+
+    #[test]
+    fn a_dependency_of_every_kind() {
+        let manifest = "[package]\nname = \"a\"\n\n[dependencies]\n# multer = \"1\"\nb = \"1\"\n\n[dev-dependencies]\nmulter = \"3\"\n\n[lints]\nc = 1\n";
+        assert_eq!(dependencies(manifest), ["b", "multer"]);
     }
 
     #[test]

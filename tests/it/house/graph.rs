@@ -1,9 +1,9 @@
-//! The graph of imports of `src/`, read from its text: which file names something of which other file. Tests are left out.
+//! The graph of imports of `src/` and of each crate, read from its text: which file names something of which other file. Tests are left out.
 //! Each rule is shown what it must find.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Source, sources};
+use super::{Source, crates, sources};
 
 /// Modules that may have a cycle within them, and why.
 const EXCEPTIONS: [(&str, &str); 1] = [("store", "its parts are divided anew")];
@@ -333,6 +333,9 @@ fn no_files_and_no_modules_import_each_other_in_a_circle() {
     let mut cycles = all_cycles(&graph(&sources()));
     cycles.retain(|cycle| !is_excepted(cycle));
     assert_eq!(cycles, [""; 0]);
+    for (name, sources) in crates() {
+        assert_eq!(all_cycles(&graph(&sources)), [""; 0], "{name}");
+    }
 }
 
 mod rules_that_are_shown_what_they_must_find {

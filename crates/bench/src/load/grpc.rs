@@ -15,9 +15,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::paced::pace;
-use super::{IDS, Outcome, noise};
-use crate::Result;
+use super::upload::{IDS, Outcome};
 use crate::cell::Load;
+use crate::content::noise;
+use crate::error::Result;
 use crate::server::Server;
 
 /// The windows that a client gives to replies, in bytes.

@@ -1,13 +1,7 @@
 //! What `attachd gc` and `attachd verify` cost: plants many attachments in a folder, and garbage in every tenth of them,
 //! runs the program over them, and prints a row of a table for each command. Every thousandth attachment holds a mebibyte,
 //! the others a kibibyte.
-//!
-//! ```sh
-//! cargo build --release
-//! cargo run --release --example maintenance -- target/release/attachd /dev/shm 100000
-//! ```
 
-use std::error::Error;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 use uuid::{NoContext, Timestamp, Uuid};
+
+use crate::error::Result;
 
 /// How many attachments a client has.
 const PER_CLIENT: u64 = 1000;
@@ -27,20 +23,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How old everything is.
 const AGE: Duration = Duration::from_secs(30 * 60 * 60);
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [program, folder, attachments] = arguments.as_slice() else {
-        return Err("usage: maintenance PROGRAM FOLDER ATTACHMENTS".into());
-    };
+/// Measures a build of attachd in a new folder below `folder`, and prints the table.
+pub fn measure(program: &Path, folder: &Path, attachments: u64) -> Result {
     let folder = tempfile::tempdir_in(folder)?;
-    let attachments: u64 = attachments.parse()?;
     let garbage = plant(folder.path(), attachments)?;
     println!("| command | records | content | time | objects/s | peak RSS |");
     println!("|---|---|---|---|---|---|");
     for (command, garbage) in
         [("verify --grace 48h", garbage), ("gc", garbage), ("gc --delete", garbage), ("gc", 0), ("verify", 0)]
     {
-        let (elapsed, peak) = run(Path::new(program), command, folder.path())?;
+        let (elapsed, peak) = run(program, command, folder.path())?;
         let seconds = elapsed.as_secs_f64();
         let (content, peak) = (attachments + garbage, peak as f64 / f64::from(1 << 20));
         let rate = (attachments + content) as f64 / seconds;
@@ -50,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Plants the attachments, and returns how many pieces of garbage there are.
-fn plant(root: &Path, attachments: u64) -> Result<u64, Box<dyn Error>> {
+fn plant(root: &Path, attachments: u64) -> Result<u64> {
     let begun = (SystemTime::now() - AGE).duration_since(UNIX_EPOCH)?;
     let id = || Uuid::new_v7(Timestamp::from_unix(NoContext, begun.as_secs(), 0)).to_string();
     let (small, large) = (vec![7; 1 << 10], vec![7; 1 << 20]);
@@ -82,7 +74,7 @@ fn plant(root: &Path, attachments: u64) -> Result<u64, Box<dyn Error>> {
 }
 
 /// Runs a command over the storage. Returns the time and the peak of the resident set in bytes.
-fn run(program: &Path, command: &str, data: &Path) -> Result<(Duration, u64), Box<dyn Error>> {
+fn run(program: &Path, command: &str, data: &Path) -> Result<(Duration, u64)> {
     let begun = Instant::now();
     let mut child =
         Command::new(program).args(command.split(' ')).arg("--data").arg(data).stdout(Stdio::null()).spawn()?;

@@ -7,9 +7,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::{Outcome, envelope, noise, reply};
-use crate::Result;
+use super::upload::{Outcome, envelope, reply};
+use crate::content::noise;
 use crate::contestant::Door;
+use crate::error::Result;
 use crate::server::Server;
 
 /// `uploads` at once, each of so many pieces, one `every` so often. They do not all begin at the same moment.

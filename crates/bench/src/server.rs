@@ -13,7 +13,8 @@ use rcgen::{KeyPair, PKCS_RSA_SHA256};
 
 use crate::contestant::{Contestant, Door, Program};
 use crate::engine::{Copying, Engine};
-use crate::{Result, process};
+use crate::error::Result;
+use crate::process;
 
 /// How long a program may take to start.
 const START: Duration = Duration::from_secs(20);

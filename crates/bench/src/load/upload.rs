@@ -1,21 +1,13 @@
-//! The clients. They share the machine with the server, so they are made to cost little: one block of noise is sent again
-//! and again, and nothing is copied or encoded while the clock runs that could have been before.
-
-mod grpc;
-mod http1;
-mod paced;
+//! One upload as a client says it, over HTTP/1.1, and what came of all of them.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::Result;
-use crate::cell::{Cell, Load};
-use crate::contestant::{Contestant, Door};
+use crate::contestant::Door;
+use crate::error::Result;
 use crate::server::Server;
 
 /// How long one load may take.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 
 /// How many attachments a connection may fill before its ids meet those of the next.
 pub const IDS: u64 = 1 << 28;
@@ -33,56 +25,8 @@ pub struct Outcome {
     pub latencies: Vec<u32>,
 }
 
-/// Puts a server under a load. Every upload must be accepted.
-pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Outcome> {
-    let mut outcome = match (cell.load, contestant.door) {
-        (Load::Bulk { uploads, size }, Door::Copy) => {
-            let begun = std::time::Instant::now();
-            server.copy(uploads, size)?;
-            Outcome {
-                time: begun.elapsed(),
-                uploads: uploads as u64,
-                bytes: size * uploads as u64,
-                latencies: Vec::new(),
-            }
-        }
-        (Load::Idle(time), _) => {
-            std::thread::sleep(time);
-            Outcome { time: server.ready, ..Outcome::default() }
-        }
-        (load, Door::Grpc { message }) => asynchronous(grpc::drive(load, message, server))?,
-        (Load::Paced { uploads, pieces, piece, every }, door) => {
-            asynchronous(paced::drive(uploads, pieces, piece, every, door, server))?
-        }
-        (Load::Bulk { uploads, size }, door) => http1::bulk(uploads, size, door, server)?,
-        (Load::Small { connections, size, time }, door) => http1::small(connections, size, time, door, server)?,
-    };
-    outcome.latencies.sort_unstable();
-    Ok(outcome)
-}
-
-/// One thread drives all: it has to leave the rest of the machine to the server.
-fn asynchronous(load: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { tokio::time::timeout(LIMIT, load).await.map_err(|_| "it took too long")? })
-}
-
-/// Bytes that look like nothing in particular.
-pub fn noise(length: usize) -> Bytes {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes.into()
-}
-
 /// What stands before the content of an upload over HTTP/1, and after it.
-fn envelope(door: Door, server: &Server, id: u64, size: u64) -> (String, &'static str) {
+pub(super) fn envelope(door: Door, server: &Server, id: u64, size: u64) -> (String, &'static str) {
     const CLOSE: &str = "\r\n--xxxxxxxxxxxxxxxxxxxxxxxx--\r\n";
     let address = server.address;
     let form = |route: String, authorization: String, part: &str| {
@@ -111,7 +55,7 @@ fn envelope(door: Door, server: &Server, id: u64, size: u64) -> (String, &'stati
 
 /// What a reply over HTTP/1 says, once its head has arrived: how long it is in all, and whether more may be sent over its
 /// connection. A reply that refuses is an error.
-fn reply(received: &[u8]) -> Result<Option<Reply>> {
+pub(super) fn reply(received: &[u8]) -> Result<Option<Reply>> {
     let Some(end) = memchr::memmem::find(received, b"\r\n\r\n") else {
         return Ok(None);
     };
@@ -130,7 +74,9 @@ fn reply(received: &[u8]) -> Result<Option<Reply>> {
 }
 
 /// The measure of a reply.
-struct Reply {
-    length: usize,
-    goes_on: bool,
+pub(super) struct Reply {
+    /// Its length with its head, in bytes.
+    pub(super) length: usize,
+    /// Whether more may be sent over its connection.
+    pub(super) goes_on: bool,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::BufRead;
 
-use crate::Result;
+use crate::error::Result;
 
 /// The size of the picture and of a row, in pixels.
 const WIDTH: f64 = 1100.0;

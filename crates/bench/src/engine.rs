@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use opendal::{HttpTransporter, Operator};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
-use crate::{Result, load};
+use crate::content::noise;
+use crate::error::Result;
 
 /// The name of the bucket, and of the account and its secret.
 const BUCKET: &str = "uploads";
@@ -125,7 +126,7 @@ pub fn copy(at_once: usize, options: &[String]) -> Result {
 }
 
 async fn object(operator: Operator, number: u64, size: u64, at_once: usize) -> Result {
-    let part = load::noise(PART.min(size) as usize);
+    let part = noise(PART.min(size) as usize);
     let mut writer = operator.writer_with(&number.to_string()).concurrent(at_once).await?;
     let mut left = size;
     while left > 0 {

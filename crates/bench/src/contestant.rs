@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Result;
+use crate::error::Result;
 use crate::floor::Floor;
 use crate::plain::Plain;
 

@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::Result;
+use crate::error::Result;
 
 /// Which.
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::Result;
+use crate::error::Result;
 
 /// The first id. The ids of what is uploaded lie below.
 const FIRST: u64 = 1 << 62;

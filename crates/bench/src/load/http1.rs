@@ -6,9 +6,10 @@ use std::sync::Barrier;
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{IDS, LIMIT, Outcome, envelope, noise, reply};
-use crate::Result;
+use super::upload::{IDS, LIMIT, Outcome, envelope, reply};
+use crate::content::noise;
 use crate::contestant::Door;
+use crate::error::Result;
 use crate::server::Server;
 
 /// How much is handed to a socket at once, in bytes.

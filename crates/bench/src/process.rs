@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::Result;
+use crate::error::Result;
 
 /// The kernel counts processor time for user space in hundredths of a second, on every architecture (USER_HZ).
 const TICK: Duration = Duration::from_millis(10);

@@ -11,7 +11,7 @@ use std::thread;
 use aws_lc_rs::digest::{Context, SHA256};
 use clap::ValueEnum;
 
-use crate::Result;
+use crate::error::Result;
 
 /// The one buffer of a connection, in bytes.
 const BUFFER: usize = 256 << 10;

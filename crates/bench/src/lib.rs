@@ -1,6 +1,6 @@
 //! What an upload costs: attachd beside bare programs that mark what is possible ("floors") and beside other servers, under
 //! the same load, in turns. Each run has a process and a folder of its own; time, processor time and peak memory are those
-//! of that process alone. `docs/performance.md` says how it is run and what came of it.
+//! of that process alone. README.md says how it is run, and RESULTS.md what came of it.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -8,12 +8,16 @@
     reason = "a measurement is far from the ends of its types"
 )]
 
+mod build;
 mod cell;
+mod content;
 mod contestant;
 mod engine;
+mod error;
 mod flame;
 mod floor;
 mod load;
+mod maintenance;
 mod plain;
 mod plant;
 mod plot;
@@ -21,7 +25,6 @@ mod process;
 mod report;
 mod server;
 
-use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,11 +34,9 @@ use clap::{Parser, Subcommand};
 use cell::{Cell, Load, Medium};
 use contestant::{Contestant, Door, Program};
 use engine::Engine;
+pub use error::Result;
 use report::{Row, Run};
 use server::{Place, Server};
-
-/// What the functions of a benchmark return.
-type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How long the storage is left alone before a run that creates many files on a disk on which files were deleted.
 const REST: Duration = Duration::from_secs(1);
@@ -60,9 +61,12 @@ struct Arguments {
     /// Small loads, once: shows that the benchmark works, and nothing else
     #[arg(long)]
     smoke: bool,
-    /// Which build of attachd [default: this one]
-    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_attachd"), hide_default_value = true)]
-    attachd: PathBuf,
+    /// Which build of attachd [default: cargo builds it from this repository]
+    #[arg(long, value_name = "FILE")]
+    attachd: Option<PathBuf>,
+    /// The profile by which cargo builds attachd [default: bench, or dev with --smoke]
+    #[arg(long, value_name = "NAME", conflicts_with = "attachd")]
+    profile: Option<String>,
     /// Another build of attachd, to be compared with it
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
@@ -73,14 +77,14 @@ struct Arguments {
     #[arg(long, value_name = "DIR")]
     stored: Option<PathBuf>,
     /// A folder on a disk [default: in the build's own folder]
-    #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"), hide_default_value = true)]
-    disk: PathBuf,
+    #[arg(long, value_name = "DIR")]
+    disk: Option<PathBuf>,
     /// A folder in memory
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     tmpfs: PathBuf,
     /// Where `uploads.csv` and `uploads.svg` are written [default: in the build's own folder]
-    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/uploads"), hide_default_value = true)]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// cargo says that this is a benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -103,9 +107,16 @@ enum Command {
     Flame,
     /// Fills a storage root with attachments of one client
     Plant { root: PathBuf, attachments: u64 },
+    /// Measures `attachd gc` and `attachd verify` over so many attachments, in a new folder below FOLDER
+    Maintenance { folder: PathBuf, attachments: u64 },
 }
 
-fn main() -> Result {
+/// Runs what the command line asks for. What is measured on a disk, and the results, lie in `folder` unless it names others.
+///
+/// # Errors
+/// Anything that makes a measurement meaningless ends the benchmark: a server that does not start, an upload that is refused,
+/// bytes that were accepted and are not stored.
+pub fn run(folder: &Path) -> Result {
     let arguments = Arguments::parse();
     match &arguments.command {
         Some(Command::Floor { floor, root }) => floor::serve(*floor, root),
@@ -116,19 +127,33 @@ fn main() -> Result {
             Ok(())
         }
         Some(Command::Plant { root, attachments }) => plant::attachments(root, *attachments),
-        None => measure(&arguments),
+        Some(Command::Maintenance { folder, attachments }) => {
+            maintenance::measure(&attachd(&arguments)?, folder, *attachments)
+        }
+        None => measure(&arguments, folder),
     }
 }
 
-fn measure(arguments: &Arguments) -> Result {
+/// The program that is measured.
+fn attachd(arguments: &Arguments) -> Result<PathBuf> {
+    let usual = if arguments.smoke { "dev" } else { "bench" };
+    match &arguments.attachd {
+        Some(program) => Ok(program.clone()),
+        None => build::attachd(arguments.profile.as_deref().unwrap_or(usual)),
+    }
+}
+
+fn measure(arguments: &Arguments, folder: &Path) -> Result {
+    let attachd = attachd(arguments)?;
+    let disk = arguments.disk.as_deref().unwrap_or(folder);
+    let out = arguments.out.clone().unwrap_or_else(|| folder.join("uploads"));
     let rounds = if arguments.smoke { 1 } else { arguments.rounds };
     let mut cells = cell::all(arguments.smoke, arguments.minio.is_some());
     if !arguments.cells.is_empty() {
         cells.extend(cell::growth());
         cells.retain(|cell| picked(&arguments.cells, &cell.name()));
     }
-    let mut contestants =
-        contestant::all(arguments.peers.as_deref(), &arguments.attachd, arguments.against.as_deref())?;
+    let mut contestants = contestant::all(arguments.peers.as_deref(), &attachd, arguments.against.as_deref())?;
     contestants.retain(|contestant| picked(&arguments.only, contestant.name));
     if cells.is_empty() || contestants.is_empty() || rounds == 0 {
         return Err("there is nothing to run".into());
@@ -136,15 +161,15 @@ fn measure(arguments: &Arguments) -> Result {
     let mut rows = Vec::new();
     for cell in &cells {
         let folder = match cell.medium {
-            Medium::Disk | Medium::S3 => &arguments.disk,
-            Medium::Tmpfs => &arguments.tmpfs,
+            Medium::Disk | Medium::S3 => disk,
+            Medium::Tmpfs => arguments.tmpfs.as_path(),
         };
         rows.extend(turns(cell, &contestants, rounds, folder, arguments)?);
     }
-    fs::create_dir_all(&arguments.out)?;
-    fs::write(arguments.out.join("uploads.csv"), report::csv(&rows))?;
-    fs::write(arguments.out.join("uploads.svg"), plot::bars(&rows))?;
-    println!("{} and uploads.svg are written", arguments.out.join("uploads.csv").display());
+    fs::create_dir_all(&out)?;
+    fs::write(out.join("uploads.csv"), report::csv(&rows))?;
+    fs::write(out.join("uploads.svg"), plot::bars(&rows))?;
+    println!("{} and uploads.svg are written", out.join("uploads.csv").display());
     if arguments.smoke {
         // Every run was looked at; one that fails ends the benchmark.
         println!("{} passed, 0 failed", rows.iter().map(|row| row.runs.len()).sum::<usize>());
@@ -185,7 +210,7 @@ fn turns(
             if place.root.is_some() {
                 place.ids = (round * rows.len() + row + 1) as u64 * load::IDS * load::IDS;
             }
-            let run = run(cell, &contestant, &place)
+            let run = one(cell, &contestant, &place)
                 .map_err(|error| format!("{} of {}: {error}", cell.name(), contestant.name))?;
             rows[row].runs.push(run);
             match (cell.medium, cell.load) {
@@ -211,7 +236,7 @@ fn turns(
 }
 
 /// One contestant under one load, in a folder of its own.
-fn run(cell: &Cell, contestant: &Contestant, place: &Place) -> Result<Run> {
+fn one(cell: &Cell, contestant: &Contestant, place: &Place) -> Result<Run> {
     let server = Server::start(contestant, place, &cell.limits())?;
     let (server_before, client_before) = (server.cpu()?, process::own_cpu(std::process::id())?);
     let outcome = load::drive(cell, contestant, &server)?;

@@ -1,0 +1,48 @@
+//! The clients. They share the machine with the server, so they are made to cost little: one block of noise is sent again
+//! and again, and nothing is copied or encoded while the clock runs that could have been before.
+
+mod grpc;
+mod http1;
+mod paced;
+mod upload;
+
+use crate::cell::{Cell, Load};
+use crate::contestant::{Contestant, Door};
+use crate::error::Result;
+use crate::server::Server;
+use upload::LIMIT;
+pub use upload::{IDS, Outcome};
+
+/// Puts a server under a load. Every upload must be accepted.
+pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Outcome> {
+    let mut outcome = match (cell.load, contestant.door) {
+        (Load::Bulk { uploads, size }, Door::Copy) => {
+            let begun = std::time::Instant::now();
+            server.copy(uploads, size)?;
+            Outcome {
+                time: begun.elapsed(),
+                uploads: uploads as u64,
+                bytes: size * uploads as u64,
+                latencies: Vec::new(),
+            }
+        }
+        (Load::Idle(time), _) => {
+            std::thread::sleep(time);
+            Outcome { time: server.ready, ..Outcome::default() }
+        }
+        (load, Door::Grpc { message }) => asynchronous(grpc::drive(load, message, server))?,
+        (Load::Paced { uploads, pieces, piece, every }, door) => {
+            asynchronous(paced::drive(uploads, pieces, piece, every, door, server))?
+        }
+        (Load::Bulk { uploads, size }, door) => http1::bulk(uploads, size, door, server)?,
+        (Load::Small { connections, size, time }, door) => http1::small(connections, size, time, door, server)?,
+    };
+    outcome.latencies.sort_unstable();
+    Ok(outcome)
+}
+
+/// One thread drives all: it has to leave the rest of the machine to the server.
+fn asynchronous(load: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { tokio::time::timeout(LIMIT, load).await.map_err(|_| "it took too long")? })
+}
