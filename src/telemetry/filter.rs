@@ -13,7 +13,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const OURS: &str = "attachd";
 
 /// What may follow it: the modules of the library.
-const MODULES: [&str; 25] = [
+const MODULES: [&str; 24] = [
     "cli",
     "config",
     "server",
@@ -23,7 +23,6 @@ const MODULES: [&str; 25] = [
     "edge",
     "rest",
     "envelope",
-    "multipart",
     "rpc",
     "request",
     "audit",
@@ -31,8 +30,8 @@ const MODULES: [&str; 25] = [
     "rights",
     "upload",
     "attachment",
-    "operation",
     "budget",
+    "operation",
     "store",
     "error",
     "spelling",
