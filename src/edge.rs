@@ -56,14 +56,14 @@ pub struct Config {
 #[derive(Clone, Copy, Debug)]
 pub struct Cut;
 
-/// What a port serves. Nothing gets in but by [`Port::serve`], so every request has its [`Arrival`].
+/// What a port serves. Nothing gets in but by [`Routes::serve`], so every request has its [`Arrival`].
 #[derive(Clone, Debug)]
-pub struct Port(Router);
+pub struct Routes(Router);
 
-impl Port {
+impl Routes {
     /// Routes with no edge around them.
-    pub fn bare(routes: Router) -> Port {
-        Port(routes)
+    pub fn bare(routes: Router) -> Routes {
+        Routes(routes)
     }
 
     /// Answers a request that arrived so.
@@ -82,8 +82,8 @@ impl Port {
 ///    permission for pages of other origins to read the reply, so that every reply carries them;
 /// 2. the draining of bodies, outside of what may panic, so that a client can read that reply as well;
 /// 3. the catching of panics, around the routes alone.
-pub fn around(routes: Router, config: Config, cors: Arc<cors::Config>, metrics: Metrics) -> Port {
-    Port(routes.layer(middleware::from_fn_with_state((config, cors, metrics), pass)))
+pub fn around(routes: Router, config: Config, cors: Arc<cors::Config>, metrics: Metrics) -> Routes {
+    Routes(routes.layer(middleware::from_fn_with_state((config, cors, metrics), pass)))
 }
 
 /// What the layer is given.

@@ -279,7 +279,7 @@ impl Server {
         // Whoever watches the process does so to its end.
         let (end, admin_stages) = Stages::begin();
         let routes = admin::routes(health.clone(), &metrics).merge(admin_serving.routes());
-        let admin = door(Port::Admin, admin, None, Speaks::Both, &[], edge::Port::bare(routes), None);
+        let admin = door(Port::Admin, admin, None, Speaks::Both, &[], edge::Routes::bare(routes), None);
         let admin = AbortOnDropHandle::new(tokio::spawn(door::serve(admin, admin_stages)));
 
         shutdown.await;

@@ -19,7 +19,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status};
 use tracing::Instrument;
 
-use super::{Config, Port, Rest, panicked};
+use super::{Config, Rest, Routes, panicked};
 use crate::auth::www_authenticate;
 use crate::envelope::{self, Refusal};
 use crate::error::{Error, Kind, Result};
@@ -56,8 +56,8 @@ struct Edge {
 /// 5. the check of the token, before a message is read. Health and reflection are open to all;
 /// 6. the check that there is such a method;
 /// 7. the check of the framing of its messages, before tonic decodes them. Uploads have a reader of their own.
-pub fn around(routes: Router, attachments: Attachments, config: Config, metrics: Metrics) -> Port {
-    Port(routes.layer(middleware::from_fn_with_state(Edge { attachments, config, metrics }, pass)))
+pub fn around(routes: Router, attachments: Attachments, config: Config, metrics: Metrics) -> Routes {
+    Routes(routes.layer(middleware::from_fn_with_state(Edge { attachments, config, metrics }, pass)))
 }
 
 async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
@@ -347,7 +347,7 @@ mod tests {
     use crate::upload::Uploads;
 
     /// The port in front of these routes.
-    fn port(routes: Router) -> Port {
+    fn port(routes: Router) -> Routes {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("key"), [7; 64]).unwrap();
         let file = folder.path().join("attachd.toml");

@@ -84,9 +84,9 @@ pub(super) struct Door {
     /// Whose word is taken for where a request comes from.
     pub(super) trusted_proxies: Vec<Network>,
     /// What it serves.
-    pub(super) routes: edge::Port,
+    pub(super) routes: edge::Routes,
     /// What it serves to a client that does not speak TLS where it should; without it that client is hung up on.
-    pub(super) plain: Option<edge::Port>,
+    pub(super) plain: Option<edge::Routes>,
     /// Whether the routes answer for heads that could not be read. Else the HTTP library does, without a body.
     pub(super) explains: bool,
     /// What connections may do.
@@ -101,8 +101,8 @@ struct Connections {
     certificates: Arc<Certificates>,
     speaks: Speaks,
     trusted_proxies: Vec<Network>,
-    routes: edge::Port,
-    plain: Option<edge::Port>,
+    routes: edge::Routes,
+    plain: Option<edge::Routes>,
     explains: bool,
     limits: Limits,
     handshakes: Semaphore,
@@ -299,7 +299,7 @@ impl Connections {
         &self,
         stream: Stream,
         version: Version,
-        routes: &edge::Port,
+        routes: &edge::Routes,
         (address, peer): (SocketAddr, Peer),
         stages: Stages,
     ) {
@@ -396,7 +396,7 @@ async fn to_its_end<C: Future>(
 /// Hands a request to the routes. On the way to the end of the process, an HTTP/1.1 client is told that its connection ends
 /// with this reply, so that its next request goes elsewhere; HTTP/2 says so by GOAWAY, when the port closes.
 fn answer(
-    routes: &edge::Port,
+    routes: &edge::Routes,
     arrival: Arrival,
     stages: &Stages,
     request: Request<Incoming>,
