@@ -10,7 +10,7 @@ use crate::auth::{Caller, Principal, Refused};
 use crate::error::{Error, Kind};
 use crate::operation::Rpc;
 use crate::origin::Origin;
-use crate::telemetry::{Door, RequestId};
+use crate::telemetry::{Protocol, RequestId};
 
 /// The ids that a request names, as it names them: whether they are ids at all is part of the decision.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ pub struct Entry(Arc<Line>);
 
 struct Line {
     rpc: OnceLock<Rpc>,
-    door: Door,
+    protocol: Protocol,
     id: RequestId,
     from: Origin,
     about: Mutex<About>,
@@ -67,8 +67,8 @@ const ABANDONED: End<'_> = End { outcome: "abandoned", reason: "CLIENT_GONE", wh
 
 impl Entry {
     /// Begins the line of a request.
-    pub fn new(door: Door, id: RequestId, from: Origin) -> Entry {
-        Entry(Arc::new(Line { rpc: OnceLock::new(), door, id, from, about: Mutex::default() }))
+    pub fn new(protocol: Protocol, id: RequestId, from: Origin) -> Entry {
+        Entry(Arc::new(Line { rpc: OnceLock::new(), protocol, id, from, about: Mutex::default() }))
     }
 
     /// What the request asks for.
@@ -136,7 +136,7 @@ impl Line {
         tracing::info!(
             target: "attachd::audit",
             request_id = %self.id,
-            door = self.door.as_str(),
+            door = self.protocol.as_str(),
             action = rpc.row().action,
             outcome = end.outcome,
             reason = end.reason,

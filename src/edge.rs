@@ -25,7 +25,7 @@ use tracing::Instrument;
 use crate::envelope::{self, Refusal};
 use crate::error::Error;
 use crate::request::{self, Arrival, RequestContext, Unreadable};
-use crate::telemetry::{Caller, Door, Exit, Metrics, REQUEST_ID, RequestId};
+use crate::telemetry::{Caller, Exit, Metrics, Protocol, REQUEST_ID, RequestId};
 
 pub mod cors;
 pub mod grpc;
@@ -94,7 +94,7 @@ async fn pass(State((config, cors, metrics)): State<Given>, mut request: Request
     let exit = {
         let headers = request.headers();
         let caller = Caller(&|name| headers.get(name).and_then(|value| value.to_str().ok()));
-        Exit::new(Door::Rest, id, request.method().as_str(), request.uri().path(), &metrics, &caller)
+        Exit::new(Protocol::Rest, id, request.method().as_str(), request.uri().path(), &metrics, &caller)
     };
     let version = request.version();
     let origin = cors.allowed(request.headers());

@@ -44,7 +44,7 @@ pub struct RequestContext {
 impl RequestContext {
     /// The context of a request that arrived so.
     pub fn new(arrival: Arrival, trail: &Trail) -> RequestContext {
-        let audit = Entry::new(trail.door(), trail.request_id().clone(), arrival.origin);
+        let audit = Entry::new(trail.protocol(), trail.request_id().clone(), arrival.origin);
         RequestContext { peer: arrival.peer, trail: trail.clone(), audit }
     }
 

@@ -30,7 +30,7 @@ pub use process::memory_limit;
 pub use request::{Exit, REQUEST_ID, RequestId, Trail};
 pub use textfile::TextFile;
 pub use traces::{Caller, Config as TracesConfig};
-pub use words::{Door, Method, SPANS};
+pub use words::{Method, Protocol, SPANS};
 
 /// How the log is written.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::request::{self, RequestContext};
 use crate::rpc::{self, Attachments, Encoding, Failure, Passed, TIMEOUT, Takes, Unread};
-use crate::telemetry::{Caller, Door, Exit, Method, Metrics, REQUEST_ID, RequestId};
+use crate::telemetry::{Caller, Exit, Method, Metrics, Protocol, REQUEST_ID, RequestId};
 
 /// The metadata key of what a refused caller would have to bring (RFC 9110 §11.6.1, as HTTP has it).
 const CHALLENGE: &str = "www-authenticate";
@@ -152,7 +152,7 @@ fn begin(metrics: &Metrics, called: Called, request: &Request) -> Exit {
         Called::Unknown => request.method().as_str(),
         _ => path.rsplit('/').next().unwrap_or_default(),
     };
-    let exit = Exit::new(Door::Grpc, id, method, path, metrics, &caller);
+    let exit = Exit::new(Protocol::Grpc, id, method, path, metrics, &caller);
     exit.trail().asks_for(called.method());
     exit
 }

@@ -233,7 +233,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::metrics::{End, Operation, Outcome, Port, Rejection};
-    use super::super::words::{Door, Method};
+    use super::super::words::{Method, Protocol};
     use super::*;
     use crate::error;
     use crate::operation::Rpc;
@@ -241,9 +241,9 @@ mod tests {
     /// All that there is, of a process in which everything has happened.
     fn busy() -> Exposition {
         let metrics = Metrics::default();
-        metrics.begun(Door::Rest);
-        metrics.ended(Door::Rest, Method::Rpc(Rpc::UploadAttachment), End::Served, Duration::from_millis(3));
-        metrics.stored(Door::Rest, 5);
+        metrics.begun(Protocol::Rest);
+        metrics.ended(Protocol::Rest, Method::Rpc(Rpc::UploadAttachment), End::Served, Duration::from_millis(3));
+        metrics.stored(Protocol::Rest, 5);
         metrics.committed(Some(error::Kind::Internal), Duration::from_millis(2));
         metrics.authenticated(None);
         metrics.operation(Operation::Write).end(Outcome::Ok);

@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use tracing::{Span, field};
 
-use super::words::{Door, Method, SPANS, label};
+use super::words::{Method, Protocol, SPANS, label};
 use crate::error::{Error, Kind, Result};
 
 /// Names and values of the labels of one series.
@@ -70,14 +70,14 @@ impl Default for Families {
             heads_refused: Family::default(),
             spans: Family::default(),
         };
-        for door in Door::ALL {
-            drop(families.requests_in_flight.get_or_create(&[("door", door.as_str())]));
-            drop(families.received_bytes.get_or_create(&[("door", door.as_str())]));
-            drop(families.sizes.get_or_create(&[("door", door.as_str())]));
-            for method in door.methods() {
+        for protocol in Protocol::ALL {
+            drop(families.requests_in_flight.get_or_create(&[("door", protocol.as_str())]));
+            drop(families.received_bytes.get_or_create(&[("door", protocol.as_str())]));
+            drop(families.sizes.get_or_create(&[("door", protocol.as_str())]));
+            for method in protocol.methods() {
                 let reasons = Kind::ALL.map(|kind| kind.row().reason);
                 for outcome in reasons.into_iter().chain([SERVED, CLIENT_GONE]) {
-                    drop(families.requests.get_or_create(&request(door, method, outcome)));
+                    drop(families.requests.get_or_create(&request(protocol, method, outcome)));
                 }
             }
         }
@@ -138,8 +138,8 @@ fn outcome(failure: Option<Kind>) -> &'static str {
     failure.map_or(SERVED, |kind| kind.row().reason)
 }
 
-fn request(door: Door, method: Method, outcome: &'static str) -> Labels<3> {
-    [("door", door.as_str()), ("method", method.as_str()), ("outcome", outcome)]
+fn request(protocol: Protocol, method: Method, outcome: &'static str) -> Labels<3> {
+    [("door", protocol.as_str()), ("method", method.as_str()), ("outcome", outcome)]
 }
 
 fn storage(operation: Operation, outcome: Outcome) -> Labels<2> {
@@ -180,27 +180,27 @@ impl End {
 
 impl Metrics {
     /// A request began.
-    pub(super) fn begun(&self, door: Door) {
-        self.0.requests_in_flight.get_or_create(&[("door", door.as_str())]).inc();
+    pub(super) fn begun(&self, protocol: Protocol) {
+        self.0.requests_in_flight.get_or_create(&[("door", protocol.as_str())]).inc();
     }
 
     /// A request ended.
-    pub(super) fn ended(&self, door: Door, method: Method, end: End, elapsed: Duration) {
-        self.0.requests_in_flight.get_or_create(&[("door", door.as_str())]).dec();
-        self.0.requests.get_or_create(&request(door, method, end.outcome())).inc();
-        let labels = [("door", door.as_str()), ("method", method.as_str()), ("result", end.result())];
+    pub(super) fn ended(&self, protocol: Protocol, method: Method, end: End, elapsed: Duration) {
+        self.0.requests_in_flight.get_or_create(&[("door", protocol.as_str())]).dec();
+        self.0.requests.get_or_create(&request(protocol, method, end.outcome())).inc();
+        let labels = [("door", protocol.as_str()), ("method", method.as_str()), ("result", end.result())];
         self.0.request_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
     }
 
     /// The counter of content that arrives through a door.
-    pub(super) fn received(&self, door: Door) -> Counter {
-        self.0.received_bytes.get_or_create_owned(&[("door", door.as_str())])
+    pub(super) fn received(&self, protocol: Protocol) -> Counter {
+        self.0.received_bytes.get_or_create_owned(&[("door", protocol.as_str())])
     }
 
     /// A file of this size was stored.
     #[expect(clippy::cast_precision_loss, reason = "a sum of sizes may be off by one in 2^53")]
-    pub(super) fn stored(&self, door: Door, size: u64) {
-        self.0.sizes.get_or_create(&[("door", door.as_str())]).observe(size as f64);
+    pub(super) fn stored(&self, protocol: Protocol, size: u64) {
+        self.0.sizes.get_or_create(&[("door", protocol.as_str())]).observe(size as f64);
     }
 
     /// A commit was tried: from the closing of the content to the durable record.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::metrics::{End, Metrics};
 use super::traces::{self, Caller};
-use super::words::{Door, Method, SPANS};
+use super::words::{Method, Protocol, SPANS};
 use crate::attachment::{Key, UploadId};
 use crate::error::{Error, Kind};
 
@@ -59,7 +59,7 @@ pub struct Trail(Arc<Facts>);
 
 #[derive(Debug)]
 struct Facts {
-    door: Door,
+    protocol: Protocol,
     id: RequestId,
     /// As the caller wrote it: it is in the log alone.
     method: String,
@@ -99,9 +99,9 @@ impl Trail {
         &self.0.id
     }
 
-    /// The port that the request came through.
-    pub fn door(&self) -> Door {
-        self.0.door
+    /// The protocol that the request came over.
+    pub fn protocol(&self) -> Protocol {
+        self.0.protocol
     }
 
     /// What the request asks for. Until that is known it is [`Method::Other`].
@@ -185,24 +185,24 @@ pub struct Exit {
 impl Exit {
     /// Begins to time a request. `caller` says to which trace it belongs.
     pub fn new(
-        door: Door,
+        protocol: Protocol,
         id: RequestId,
         method: impl Into<String>,
         path: impl Into<String>,
         metrics: &Metrics,
         caller: &Caller<'_>,
     ) -> Self {
-        metrics.begun(door);
+        metrics.begun(protocol);
         let began = Instant::now();
         let (method, path) = (method.into(), path.into());
         let span = tracing::info_span!(
             target: SPANS, "request", otel.kind = "server", otel.name = Empty, otel.status_code = Empty,
-            request_id = %id, door = door.as_str(), method, path, client_id = Empty, attachment_id = Empty,
+            request_id = %id, door = protocol.as_str(), method, path, client_id = Empty, attachment_id = Empty,
             upload_id = Empty, size_bytes = Empty, outcome = Empty,
         );
         let trace = traces::join(&span, caller);
         let facts = Facts {
-            door,
+            protocol,
             id,
             method,
             path,
@@ -213,7 +213,7 @@ impl Exit {
             upload: OnceLock::new(),
             asked: OnceLock::new(),
             bytes: AtomicU64::new(0),
-            received: metrics.received(door),
+            received: metrics.received(protocol),
             metrics: metrics.clone(),
             change: Mutex::new(Change::None),
         };
@@ -267,13 +267,13 @@ impl Facts {
     }
 
     fn tell(&self, end: End, error: Option<String>, client_gone: bool) {
-        let Facts { door, id, method, path, began, span, trace, .. } = self;
+        let Facts { protocol, id, method, path, began, span, trace, .. } = self;
         let elapsed = began.elapsed();
         let asked = self.asked.get().copied().unwrap_or(Method::Other);
         let size_bytes = self.bytes.load(Ordering::Relaxed);
-        self.metrics.ended(*door, asked, end, elapsed);
+        self.metrics.ended(*protocol, asked, end, elapsed);
         if end == End::Served && asked.takes_content() {
-            self.metrics.stored(*door, size_bytes);
+            self.metrics.stored(*protocol, size_bytes);
         }
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let (client_id, attachment_id) = self.target.get().map(|key| (key.client.get(), key.attachment.get())).unzip();
@@ -298,7 +298,7 @@ impl Facts {
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
-                    request_id = %id, door = door.as_str(), method, path, client_id, attachment_id, upload_id,
+                    request_id = %id, door = protocol.as_str(), method, path, client_id, attachment_id, upload_id,
                     outcome = end.outcome(), status, error, size_bytes, elapsed_ms, client_gone, trace_id, "request"
                 )
             };

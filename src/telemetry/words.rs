@@ -30,8 +30,8 @@ macro_rules! label {
 pub(super) use label;
 
 label! {
-    /// Which port a request came through.
-    Door {
+    /// The protocol that a request came over.
+    Protocol {
         /// The REST port.
         Rest = "rest",
         /// The gRPC port.
@@ -69,11 +69,11 @@ impl Method {
     }
 }
 
-impl Door {
-    /// What can be asked for through it.
+impl Protocol {
+    /// What can be asked for over it.
     pub fn methods(self) -> impl Iterator<Item = Method> {
-        let is_here = move |rpc: &Rpc| self == Door::Grpc || rpc.row().route.is_some();
-        let services = [Method::Health, Method::Reflection].into_iter().filter(move |_| self == Door::Grpc);
+        let is_here = move |rpc: &Rpc| self == Protocol::Grpc || rpc.row().route.is_some();
+        let services = [Method::Health, Method::Reflection].into_iter().filter(move |_| self == Protocol::Grpc);
         Rpc::ALL.into_iter().filter(is_here).map(Method::Rpc).chain(services).chain([Method::Other])
     }
 }
