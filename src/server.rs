@@ -1,7 +1,7 @@
 //! The composition root: opens the storage, reads the keys, binds the three ports, runs, and drains. It builds everything
 //! and decides nothing.
 
-mod door;
+mod accept;
 mod grpc;
 mod health;
 mod limits;
@@ -33,7 +33,7 @@ use crate::store::{Access, OpenError, Store};
 use crate::telemetry::{self, Metrics, Port};
 use crate::upload::Uploads;
 use crate::{auth, edge, rest, tls};
-use door::{Door, Speaks};
+use accept::{BoundPort, Speaks};
 use health::Serving;
 use limits::{ADMIN_PARTING, BACKLOG, PARTING};
 use stage::{Stage, Stages};
@@ -218,7 +218,7 @@ impl Server {
         }
         tracing::info!(port = "admin", address = %addresses.admin, tls = false, "listening");
 
-        let limits = door::Limits {
+        let limits = accept::ConnectionLimits {
             connections: config.limits.max_connections,
             handshakes: config.limits.max_handshakes,
             handshake: config.limits.handshake_timeout,
@@ -242,11 +242,11 @@ impl Server {
         let told = health::tell(&both, &health).await;
         let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone(), told)));
 
-        let door = |port, listener, tls, speaks, trusted: &[Network], routes, plain| {
+        let bound = |port, listener, tls, speaks, trusted: &[Network], routes, plain| {
             let (certificates, metrics, trusted_proxies) =
                 (Arc::clone(&certificates), metrics.clone(), trusted.to_vec());
             let explains = port == Port::Rest;
-            Door {
+            BoundPort {
                 port,
                 listener,
                 tls,
@@ -264,9 +264,9 @@ impl Server {
         let cors = Arc::new(config.rest.cors.clone());
         let routes = edge::around(rest::routes(attachments.clone()), edge, Arc::clone(&cors), metrics.clone());
         let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), edge, cors, metrics.clone()));
-        let rest = door(Port::Rest, rest, rest_tls, Speaks::Both, &config.rest.trusted_proxies, routes, plain);
-        let rest = tokio::spawn(door::serve(rest, stages.clone()));
-        let grpc = door(
+        let rest = bound(Port::Rest, rest, rest_tls, Speaks::Both, &config.rest.trusted_proxies, routes, plain);
+        let rest = tokio::spawn(accept::serve(rest, stages.clone()));
+        let grpc = bound(
             Port::Grpc,
             grpc,
             grpc_tls,
@@ -275,12 +275,12 @@ impl Server {
             edge::grpc::around(grpc::routes(attachments.clone(), &serving), attachments, edge, metrics.clone()),
             None,
         );
-        let grpc = tokio::spawn(door::serve(grpc, stages));
+        let grpc = tokio::spawn(accept::serve(grpc, stages));
         // Whoever watches the process does so to its end.
         let (end, admin_stages) = Stages::begin();
         let routes = admin::routes(health.clone(), &metrics).merge(admin_serving.routes());
-        let admin = door(Port::Admin, admin, None, Speaks::Both, &[], edge::Routes::bare(routes), None);
-        let admin = AbortOnDropHandle::new(tokio::spawn(door::serve(admin, admin_stages)));
+        let admin = bound(Port::Admin, admin, None, Speaks::Both, &[], edge::Routes::bare(routes), None);
+        let admin = AbortOnDropHandle::new(tokio::spawn(accept::serve(admin, admin_stages)));
 
         shutdown.await;
         let config::Shutdown { delay, grace } = config.shutdown;

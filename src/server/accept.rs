@@ -54,7 +54,7 @@ pub(super) enum Speaks {
 
 /// What connections may do.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct ConnectionLimits {
     /// How many there may be. Further ones wait to be accepted.
     pub(super) connections: usize,
     /// How many handshakes may be under way. Further ones wait for as long as a handshake may take.
@@ -70,7 +70,7 @@ pub(super) struct Limits {
 }
 
 /// A port that is bound.
-pub(super) struct Door {
+pub(super) struct BoundPort {
     /// What the log and the metrics call it.
     pub(super) port: Port,
     /// Where connections come from.
@@ -90,7 +90,7 @@ pub(super) struct Door {
     /// Whether the routes answer for heads that could not be read. Else the HTTP library does, without a body.
     pub(super) explains: bool,
     /// What connections may do.
-    pub(super) limits: Limits,
+    pub(super) limits: ConnectionLimits,
     /// Where they are counted.
     pub(super) metrics: Metrics,
 }
@@ -104,7 +104,7 @@ struct Connections {
     routes: edge::Routes,
     plain: Option<edge::Routes>,
     explains: bool,
-    limits: Limits,
+    limits: ConnectionLimits,
     handshakes: Semaphore,
     port: Port,
     metrics: Metrics,
@@ -114,9 +114,20 @@ struct Connections {
 }
 
 /// Serves a port until the stage of closing, and returns when its last connection has ended.
-pub(super) async fn serve(door: Door, stages: Stages) {
-    let Door { port, listener, tls, certificates, speaks, trusted_proxies, routes, plain, explains, limits, metrics } =
-        door;
+pub(super) async fn serve(port: BoundPort, stages: Stages) {
+    let BoundPort {
+        port,
+        listener,
+        tls,
+        certificates,
+        speaks,
+        trusted_proxies,
+        routes,
+        plain,
+        explains,
+        limits,
+        metrics,
+    } = port;
     let name = port.as_str();
     let mut http1 = http1::Builder::new();
     http1
