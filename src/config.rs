@@ -15,5 +15,5 @@ mod warnings;
 pub use load::{ignored_variables, token};
 pub use problems::Error;
 pub(crate) use sections::HTTP2_WINDOW;
-pub use sections::{Attachments, Config, Door, Limits, Listen, OnUnknown, Rest, Shutdown};
+pub use sections::{Attachments, Config, Grpc, Limits, Listen, OnUnknown, Rest, Shutdown};
 pub use warnings::{GC_GRACE, Warning};

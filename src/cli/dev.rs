@@ -13,7 +13,7 @@ use clap::Args;
 use super::failure::Failure;
 use super::{out, serve};
 use crate::auth::{self, Claims, IssuerConfig, Minter, Scope};
-use crate::config::{Attachments, Config, Door, Limits, Listen, OnUnknown, Rest, Shutdown};
+use crate::config::{Attachments, Config, Grpc, Limits, Listen, OnUnknown, Rest, Shutdown};
 use crate::server::Addresses;
 use crate::{store, telemetry};
 
@@ -66,7 +66,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let telemetry = telemetry::start(&log, &traces).map_err(Failure::running)?;
     let config = Config {
         rest: Rest::plain(rest),
-        grpc: Door::plain(grpc),
+        grpc: Grpc::plain(grpc),
         admin: Listen { listen: admin },
         storage,
         attachments: Attachments { on_unknown: OnUnknown::Create },

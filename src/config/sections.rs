@@ -21,8 +21,8 @@ pub struct Config {
     #[serde(default)]
     pub rest: Rest,
     /// The gRPC port. Default `0.0.0.0:50051`.
-    #[serde(default = "Door::grpc")]
-    pub grpc: Door,
+    #[serde(default = "Grpc::default_port")]
+    pub grpc: Grpc,
     /// The admin port. Default `0.0.0.0:9090`.
     #[serde(default = "Listen::admin")]
     pub admin: Listen,
@@ -82,7 +82,7 @@ impl Default for Rest {
 /// The gRPC port.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Door {
+pub struct Grpc {
     /// The address to listen on. Port 0 takes a free one, which the log names.
     #[serde(deserialize_with = "address::read")]
     pub listen: SocketAddr,
@@ -95,14 +95,14 @@ pub struct Door {
     pub trusted_proxies: Vec<Network>,
 }
 
-impl Door {
+impl Grpc {
     /// A port that speaks plain text.
-    pub fn plain(listen: SocketAddr) -> Door {
-        Door { listen, tls: None, trusted_proxies: Vec::new() }
+    pub fn plain(listen: SocketAddr) -> Grpc {
+        Grpc { listen, tls: None, trusted_proxies: Vec::new() }
     }
 
-    fn grpc() -> Door {
-        Door::plain(SocketAddr::from(([0, 0, 0, 0], 50051)))
+    fn default_port() -> Grpc {
+        Grpc::plain(SocketAddr::from(([0, 0, 0, 0], 50051)))
     }
 }
 
