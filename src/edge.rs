@@ -25,7 +25,7 @@ use tracing::Instrument;
 use crate::envelope::{self, Refusal};
 use crate::error::Error;
 use crate::request::{self, Arrival, RequestContext, Unreadable};
-use crate::telemetry::{Caller, Exit, Metrics, Protocol, REQUEST_ID, RequestId};
+use crate::telemetry::{Exit, Metrics, Protocol, REQUEST_ID, RequestId, TraceHeaders};
 
 pub mod cors;
 pub mod grpc;
@@ -93,7 +93,7 @@ async fn pass(State((config, cors, metrics)): State<Given>, mut request: Request
     let id = RequestId::accept_or_make(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
     let exit = {
         let headers = request.headers();
-        let caller = Caller(&|name| headers.get(name).and_then(|value| value.to_str().ok()));
+        let caller = TraceHeaders(&|name| headers.get(name).and_then(|value| value.to_str().ok()));
         Exit::new(Protocol::Rest, id, request.method().as_str(), request.uri().path(), &metrics, &caller)
     };
     let version = request.version();

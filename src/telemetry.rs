@@ -29,7 +29,7 @@ pub use metrics::{HeadFault, Metrics, Operation, Outcome, Port, Rejection, Timin
 pub use process::memory_limit;
 pub use request::{Exit, REQUEST_ID, RequestId, Trail};
 pub use textfile::TextFile;
-pub use traces::{Caller, Config as TracesConfig};
+pub use traces::{Config as TracesConfig, TraceHeaders};
 pub use words::{Method, Protocol, SPANS};
 
 /// How the log is written.

@@ -14,7 +14,7 @@ use tracing::field::{self, Empty};
 use uuid::Uuid;
 
 use super::metrics::{End, Metrics};
-use super::traces::{self, Caller};
+use super::traces::{self, TraceHeaders};
 use super::words::{Method, Protocol, SPANS};
 use crate::attachment::{Key, UploadId};
 use crate::error::{Error, Kind};
@@ -190,7 +190,7 @@ impl Exit {
         method: impl Into<String>,
         path: impl Into<String>,
         metrics: &Metrics,
-        caller: &Caller<'_>,
+        caller: &TraceHeaders<'_>,
     ) -> Self {
         metrics.begun(protocol);
         let began = Instant::now();

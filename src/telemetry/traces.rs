@@ -244,9 +244,9 @@ impl SpanExporter for Counted {
 }
 
 /// Where a caller says which trace its request belongs to (W3C Trace Context): a header by its name.
-pub struct Caller<'a>(pub &'a dyn Fn(&str) -> Option<&'a str>);
+pub struct TraceHeaders<'a>(pub &'a dyn Fn(&str) -> Option<&'a str>);
 
-impl Extractor for Caller<'_> {
+impl Extractor for TraceHeaders<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         (self.0)(key).filter(|value| key != "traceparent" || is_well_formed(value))
     }
@@ -266,7 +266,7 @@ fn is_well_formed(traceparent: &str) -> bool {
 
 /// Joins a span to the trace of the caller, if it names one, and returns the id of the trace: the caller's also where nothing
 /// is traced here, so that its log and ours are found together.
-pub(super) fn join(span: &Span, caller: &Caller<'_>) -> Option<TraceId> {
+pub(super) fn join(span: &Span, caller: &TraceHeaders<'_>) -> Option<TraceId> {
     let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), caller);
     let theirs = parent.span().span_context().clone();
     if !span.is_disabled() {
@@ -329,7 +329,7 @@ mod tests {
     fn the_trace_of_a_caller_is_known_where_nothing_is_traced_and_a_broken_one_is_none() {
         let id = |header: &'static str| {
             let get = move |name: &str| (name == "traceparent").then_some(header);
-            join(&Span::none(), &Caller(&get)).map(|id| id.to_string())
+            join(&Span::none(), &TraceHeaders(&get)).map(|id| id.to_string())
         };
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         assert_eq!(id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").as_deref(), Some(trace));
