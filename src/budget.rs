@@ -200,7 +200,7 @@ impl Budget {
     ///
     /// # Errors
     /// [`Kind::Overloaded`].
-    pub fn admit(&self) -> Result<()> {
+    pub fn check_queue(&self) -> Result<()> {
         if self.waiting.load(Ordering::Relaxed) >= self.max_waiting {
             return self.refuse();
         }
@@ -352,17 +352,17 @@ mod tests {
         while budget.waiting.load(Ordering::Relaxed) < 1 {
             tokio::task::yield_now().await;
         }
-        assert!(budget.admit().is_ok());
+        assert!(budget.check_queue().is_ok());
         waiting.push(wait(Arc::clone(&budget)));
         while budget.waiting.load(Ordering::Relaxed) < 2 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(budget.admit().unwrap_err().kind(), Kind::Overloaded);
+        assert_eq!(budget.check_queue().unwrap_err().kind(), Kind::Overloaded);
         drop(all);
         for task in waiting {
             task.await.unwrap().unwrap();
         }
-        assert!(budget.admit().is_ok());
+        assert!(budget.check_queue().is_ok());
     }
 
     #[tokio::test]

@@ -84,7 +84,7 @@ async fn serve(
 ) -> Result<Attachment> {
     let (parts, body) = request.into_parts();
     // The headers are slices of the buffer that they were read into, which is free for the body once they are gone.
-    let (admitted, form) = admit(attachments, context, path, parts).await?;
+    let (admitted, form) = read_head(attachments, context, path, parts).await?;
     let admitted = admitted.at_most(http_body::Body::size_hint(&body).upper());
     let declared = Declared { size: None, sha256: form.digests.file() };
     let mut reading = Reading::new(body, form);
@@ -101,7 +101,7 @@ async fn serve(
 
 /// Reads the head of an upload. The order of these checks is part of the contract: whoever may not know, learns nothing from the
 /// checks after.
-async fn admit(
+async fn read_head(
     attachments: &Attachments,
     context: RequestContext,
     path: Result<RawPathParams, RawPathParamsRejection>,

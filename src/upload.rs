@@ -146,7 +146,7 @@ impl Uploads {
     /// [`Kind::Overloaded`], and what storage raises.
     pub async fn admit(&self, call: Call, target: Target, conditions: Conditions) -> Result<Admitted> {
         rights::decide(&call.caller, Rpc::UploadAttachment.row().scope, target, Stands::Unread)?;
-        self.budget.admit()?;
+        self.budget.check_queue()?;
         let admitted = Admitted { call, target, conditions, at_most: None };
         self.config.accepts(&admitted, self.store.record(target.key).await?.as_ref())?;
         Ok(admitted)
