@@ -11,7 +11,7 @@ use super::claims::{Path, Paths};
 use super::config::{ALGORITHMS, IssuerConfig, KeysConfig};
 use super::grants::Holder;
 use super::keyring::{Held, Keyring};
-use super::keys::{self, Key};
+use super::keys::{self, VerificationKey};
 use super::load_error::LoadError;
 use super::principal::{Principal, Rights, Scope};
 use super::token::{Members, Parts};
@@ -129,7 +129,7 @@ impl Issuer {
         // `jsonwebtoken::decode` would read header, claims and clock a second time, by rules laxer than ours, and put
         // what it read into its errors. Only the primitive is used; its errors mean no more than "does not hold".
         let Parts { message, signature, .. } = parts;
-        let verifies = |key: &&Key| {
+        let verifies = |key: &&VerificationKey| {
             jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, algorithm).unwrap_or(false)
         };
         if keys.iter().any(verifies) {

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::config::{KeysConfig, Source};
 use super::fetch::Fetcher;
-use super::keys::{self, Form, Key, Unusable};
+use super::keys::{self, Form, Unusable, VerificationKey};
 use super::load_error::LoadError;
 use super::misses::Misses;
 
@@ -54,7 +54,7 @@ enum Origin {
 /// What is known at one time.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) keys: Arc<[Key]>,
+    pub(super) keys: Arc<[VerificationKey]>,
     /// What the origin has beside them, and why it verifies nothing.
     pub(super) unusable: Arc<[Unusable]>,
     /// Another number for other keys.

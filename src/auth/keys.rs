@@ -28,7 +28,7 @@ const CURVES: &str = "P-256, P-384 and Ed25519";
 
 /// One verification key. `Debug` is safe to show: `DecodingKey` redacts itself.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct VerificationKey {
     /// The key's id in its JWKS; `None` for a key from another source.
     pub(super) kid: Option<String>,
     /// The algorithms it may verify: never empty, all of one family.
@@ -49,7 +49,7 @@ pub(super) struct Unusable {
 /// What a key source yields.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    pub(super) keys: Vec<Key>,
+    pub(super) keys: Vec<VerificationKey>,
     pub(super) unusable: Vec<Unusable>,
 }
 
@@ -93,7 +93,7 @@ impl Form {
     /// What is wrong with the bytes, as the end of a sentence about them. Holds no key material.
     pub(super) fn parse(self, bytes: &[u8], algorithms: &[Algorithm]) -> Result<Found, String> {
         let single = |decoding| {
-            let key = Key { kid: None, algorithms: algorithms.to_vec(), decoding };
+            let key = VerificationKey { kid: None, algorithms: algorithms.to_vec(), decoding };
             Found { keys: vec![key], unusable: Vec::new() }
         };
         match self {
@@ -357,7 +357,7 @@ fn coordinate(value: &Option<String>, name: &str, length: usize, curve: &str) ->
     Ok([vec![0; missing], bytes].concat())
 }
 
-fn key_from_jwk(jwk: Jwk, algorithms: &[Algorithm]) -> Result<Key, String> {
+fn key_from_jwk(jwk: Jwk, algorithms: &[Algorithm]) -> Result<VerificationKey, String> {
     if jwk.usage.as_deref().is_some_and(|usage| usage != "sig") {
         return Err("is not for signatures (`use`)".to_owned());
     }
@@ -402,7 +402,7 @@ fn key_from_jwk(jwk: Jwk, algorithms: &[Algorithm]) -> Result<Key, String> {
     if algorithms.is_empty() {
         return Err(format!("is an {} key that none of the configured algorithms goes with", kind.name()));
     }
-    Ok(Key { kid: jwk.kid, algorithms, decoding })
+    Ok(VerificationKey { kid: jwk.kid, algorithms, decoding })
 }
 
 fn expect_kind(key: (KeyKind, DecodingKey), kind: KeyKind) -> Result<(KeyKind, DecodingKey), String> {

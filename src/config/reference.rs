@@ -14,11 +14,11 @@ struct Section {
     /// Its path, `auth.issuers[]` for the entries of a list.
     path: String,
     meaning: String,
-    keys: Vec<Key>,
+    keys: Vec<Setting>,
 }
 
 /// A key of the configuration.
-struct Key {
+struct Setting {
     path: String,
     kind: String,
     /// Its default as it would be written, nothing where it is absent, or that it must be given.
@@ -39,7 +39,7 @@ pub fn markdown() -> String {
             continue;
         }
         text.push_str("\n| key | type | default | variable | meaning |\n|---|---|---|---|---|\n");
-        for Key { path, kind, default, meaning } in section.keys {
+        for Setting { path, kind, default, meaning } in section.keys {
             let _ = writeln!(text, "| `{path}` | {kind} | {default} | `{}` | {meaning} |", variable(&path));
         }
     }
@@ -102,7 +102,7 @@ fn walk(table: &Value, path: &str, defaults: &Value, sections: &mut Vec<Section>
                 if required(name) && default.is_null() { "must be given".to_owned() } else { written(default) };
             let path = if schema["additionalProperties"].is_object() { format!("{inner}.*") } else { inner };
             let meaning = meaning(&schema);
-            sections[at].keys.push(Key { path, kind: kind(&schema), default, meaning });
+            sections[at].keys.push(Setting { path, kind: kind(&schema), default, meaning });
         }
     }
 }
@@ -195,7 +195,7 @@ mod tests {
         assert!(sections.len() > 5, "the walk finds sections");
         for section in sections {
             assert!(!section.meaning.is_empty(), "the section {} has no comment", section.path);
-            for Key { path, kind, meaning, .. } in section.keys {
+            for Setting { path, kind, meaning, .. } in section.keys {
                 assert!(!meaning.is_empty(), "the key {path} has no comment");
                 assert!(!kind.contains(UNKNOWN), "the key {path} has a type that the reference has no words for");
             }
