@@ -16,7 +16,7 @@ const MAX_MILLISECONDS: f64 = 1e14;
 
 /// What is configured about times.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct TimeLimits {
     /// How far the clocks of issuer and service may differ.
     pub(super) leeway: Duration,
     /// How long a token may be valid for, if that is limited.
@@ -42,7 +42,7 @@ impl Window {
     }
 
     /// "Expired" comes last, so that it is only ever said of a token that was good.
-    pub(super) fn check(self, now: Duration, limits: Limits) -> Result<(), Refusal> {
+    pub(super) fn check(self, now: Duration, limits: TimeLimits) -> Result<(), Refusal> {
         let Window { issued, not_before, expires } = self;
         let wrong = |why: String| Err(Refusal::new(Check::Times, why));
         if now.saturating_add(limits.leeway) < not_before {

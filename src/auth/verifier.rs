@@ -14,7 +14,7 @@ use super::keyring::{Freshness, KeysState, NoneNewer};
 use super::load_error::LoadError;
 use super::principal::Principal;
 use super::seen::{Fingerprint, Found, Seen};
-use super::times::{Limits, Window};
+use super::times::{TimeLimits, Window};
 use super::token::{self, MAX_TOKEN_BYTES, Members, Parts};
 use crate::error::{Error, Kind, Result};
 
@@ -24,7 +24,7 @@ const TOO_LONG: &str = "the token is longer than 16 KiB";
 /// `Debug` shows issuers, algorithms and key ids, and no key material.
 #[derive(Debug)]
 pub struct Verifier {
-    pub(super) limits: Limits,
+    pub(super) limits: TimeLimits,
     pub(super) issuers: Vec<Issuer>,
     seen: Seen,
     remembered: AtomicU64,
@@ -55,7 +55,7 @@ impl Verifier {
         }
         let most = usize::try_from(config.token_cache.as_u64()).unwrap_or(usize::MAX);
         let (remembered, verified) = (AtomicU64::new(0), AtomicU64::new(0));
-        let limits = Limits { leeway: config.leeway, lifetime: config.max_token_lifetime };
+        let limits = TimeLimits { leeway: config.leeway, lifetime: config.max_token_lifetime };
         Ok(Verifier { limits, issuers, seen: Seen::new(most), remembered, verified })
     }
 
@@ -202,7 +202,7 @@ impl Verifier {
 
 impl Found {
     /// Checks the token as of `now`.
-    pub(super) fn check(&self, now: Duration, limits: Limits) -> Result<(), Refusal> {
+    pub(super) fn check(&self, now: Duration, limits: TimeLimits) -> Result<(), Refusal> {
         let of = |refusal: Refusal| refusal.of(self.principal.issuer(), Some(self.principal.subject()));
         self.window.check(now, limits).map_err(of)
     }
