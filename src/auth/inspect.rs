@@ -15,7 +15,7 @@ use super::keyring::Held;
 use super::keys::shown;
 use super::principal::{Ids, Principal, Scope};
 use super::times::{self, Window};
-use super::token::{MAX_TOKEN_BYTES, Members, Parts};
+use super::token::{MAX_TOKEN_BYTES, Members, TokenParts};
 use super::verifier::{Unjudged, Verifier};
 use crate::error::{Error, Result};
 
@@ -141,7 +141,7 @@ struct View<'a> {
 impl<'a> View<'a> {
     fn of(verifier: &'a Verifier, token: &str, now: Duration) -> View<'a> {
         let short = token.len() <= MAX_TOKEN_BYTES;
-        let parts = Parts::of(token).filter(|_| short);
+        let parts = TokenParts::of(token).filter(|_| short);
         let claims = parts.as_ref().and_then(|parts| Members::decode(parts.claims).ok());
         let name = claims.as_ref().and_then(|claims| claims.string("iss"));
         let issuer = name.and_then(|name| verifier.issuers.iter().enumerate().find(|(_, issuer)| issuer.name == name));

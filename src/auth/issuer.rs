@@ -14,7 +14,7 @@ use super::keyring::{Held, Keyring};
 use super::keys::{self, VerificationKey};
 use super::load_error::LoadError;
 use super::principal::{Principal, Rights, Scope};
-use super::token::{Members, Parts};
+use super::token::{Members, TokenParts};
 
 /// What a media type begins with that a token's `typ` may leave out (RFC 7515 §4.1.9).
 const APPLICATION: &str = "application/";
@@ -80,7 +80,12 @@ impl Issuer {
     }
 
     /// Checks the signature, with those of the keys that are pinned to the header's `alg` and have its `kid`.
-    pub(super) fn check_signature(&self, held: &Held, header: &Members, parts: &Parts<'_>) -> Result<(), Unsigned> {
+    pub(super) fn check_signature(
+        &self,
+        held: &Held,
+        header: &Members,
+        parts: &TokenParts<'_>,
+    ) -> Result<(), Unsigned> {
         let refused = |why: String| Err(Unsigned::Refused(Refusal::new(Check::Key, why)));
         // `none`, in any spelling, is no `Algorithm` at all.
         let Some(name) = header.string("alg") else {
@@ -128,7 +133,7 @@ impl Issuer {
         }
         // `jsonwebtoken::decode` would read header, claims and clock a second time, by rules laxer than ours, and put
         // what it read into its errors. Only the primitive is used; its errors mean no more than "does not hold".
-        let Parts { message, signature, .. } = parts;
+        let TokenParts { message, signature, .. } = parts;
         let verifies = |key: &&VerificationKey| {
             jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, algorithm).unwrap_or(false)
         };

@@ -14,7 +14,7 @@ use super::keyring::Held;
 use super::keys::{self, Form};
 use super::load_error::LoadError;
 use super::principal::{Ids, Scope, is_subject};
-use super::token::{MAX_TOKEN_BYTES, Members, Parts};
+use super::token::{MAX_TOKEN_BYTES, Members, TokenParts};
 use crate::error::{Error, Result};
 
 /// What a minted token says.
@@ -166,7 +166,7 @@ impl Minter {
 
 /// Whether the signature of `token` is valid under one of the issuer's keys, whatever its claims say.
 fn is_signed(issuer: &Issuer, held: &Held, token: &str) -> bool {
-    let Some(parts) = Parts::of(token) else { return false };
+    let Some(parts) = TokenParts::of(token) else { return false };
     Members::decode(parts.header).is_ok_and(|header| issuer.check_signature(held, &header, &parts).is_ok())
 }
 

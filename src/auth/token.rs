@@ -13,7 +13,7 @@ pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 const PADDED: &str = "the token has a part that is base64url with padding (`=`), and RFC 7515 wants it without";
 
 /// A token in the compact form (RFC 7515 §7.1).
-pub(super) struct Parts<'a> {
+pub(super) struct TokenParts<'a> {
     /// What was signed: header and claims with the dot between them.
     pub(super) message: &'a str,
     pub(super) header: &'a str,
@@ -21,12 +21,12 @@ pub(super) struct Parts<'a> {
     pub(super) signature: &'a str,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> TokenParts<'a> {
     /// Takes a token apart; `None` where it has another number of parts than three.
-    pub(super) fn of(token: &'a str) -> Option<Parts<'a>> {
+    pub(super) fn of(token: &'a str) -> Option<TokenParts<'a>> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
-        (!claims.contains('.')).then_some(Parts { message, header, claims, signature })
+        (!claims.contains('.')).then_some(TokenParts { message, header, claims, signature })
     }
 }
 

@@ -15,7 +15,7 @@ use super::load_error::LoadError;
 use super::principal::Principal;
 use super::seen::{Fingerprint, Found, Seen};
 use super::times::{TimeLimits, Window};
-use super::token::{self, MAX_TOKEN_BYTES, Members, Parts};
+use super::token::{self, MAX_TOKEN_BYTES, Members, TokenParts};
 use crate::error::{Error, Kind, Result};
 
 const TOO_LONG: &str = "the token is longer than 16 KiB";
@@ -146,7 +146,7 @@ impl Verifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Refusal::new(Check::Form, TOO_LONG).into());
         }
-        let parts = Parts::of(token).ok_or_else(|| Refusal::new(Check::Form, token::other_form(token)))?;
+        let parts = TokenParts::of(token).ok_or_else(|| Refusal::new(Check::Form, token::other_form(token)))?;
         let of = |part: &'static str| {
             move |fault: Fault| Refusal::new(Check::Form, format!("the token's {part} {}", fault.as_str()))
         };
@@ -169,7 +169,7 @@ impl Verifier {
     }
 
     /// Looks for a key under which the signature holds, among those that are known, and then among newer ones.
-    async fn signed(&self, issuer: &Issuer, header: &Members, parts: &Parts<'_>) -> Result<u64, Unjudged> {
+    async fn signed(&self, issuer: &Issuer, header: &Members, parts: &TokenParts<'_>) -> Result<u64, Unjudged> {
         let ring = &issuer.ring;
         let (mark, kid) = (ring.mark(), header.string("kid"));
         let mut held = ring.held();
