@@ -22,7 +22,7 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 use tracing::Instrument;
 
-use crate::envelope::{self, Refusal};
+use crate::envelope::{self, ReplyError};
 use crate::error::Error;
 use crate::request::{self, Arrival, RequestContext, Unreadable};
 use crate::telemetry::{Exit, Metrics, Protocol, REQUEST_ID, RequestId, TraceHeaders};
@@ -122,8 +122,8 @@ async fn pass(State((config, cors, metrics)): State<Given>, mut request: Request
     if let Ok(id) = HeaderValue::try_from(exit.request_id().to_ascii()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    match response.extensions_mut().remove::<Refusal>() {
-        Some(Refusal { kind, error }) => exit.failed_with(kind, error),
+    match response.extensions_mut().remove::<ReplyError>() {
+        Some(ReplyError { kind, error }) => exit.failed_with(kind, error),
         None => exit.succeeded(),
     }
     if rest.settle(config, version).await {

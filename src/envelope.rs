@@ -24,7 +24,7 @@ struct Envelope<D: Serialize> {
 
 /// What a reply was refused for, beside the reply, for the log.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct ReplyError {
     /// The kind of failure.
     pub kind: Kind,
     /// The failure with its cause.
@@ -57,7 +57,7 @@ pub fn refusal(error: &Error) -> Response {
     if let Some(version) = error.version() {
         name_version(headers, version);
     }
-    response.extensions_mut().insert(Refusal { kind: error.kind(), error: error.to_string() });
+    response.extensions_mut().insert(ReplyError { kind: error.kind(), error: error.to_string() });
     response
 }
 

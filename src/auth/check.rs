@@ -70,7 +70,7 @@ impl fmt::Display for Check {
 
 /// Why a token is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct TokenRefusal {
     pub(super) kind: Kind,
     /// The first check that failed.
     pub(super) check: Check,
@@ -110,27 +110,32 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-impl Refusal {
+impl TokenRefusal {
     /// The token fails a check.
-    pub(super) fn new(check: Check, why: impl Into<Cow<'static, str>>) -> Refusal {
-        Refusal { kind: Kind::TokenInvalid, check, why: why.into(), caller: None }
+    pub(super) fn new(check: Check, why: impl Into<Cow<'static, str>>) -> TokenRefusal {
+        TokenRefusal { kind: Kind::TokenInvalid, check, why: why.into(), caller: None }
     }
 
     /// The same, of a token that this caller sent.
-    pub(super) fn of(self, issuer: &str, subject: Option<&str>) -> Refusal {
+    pub(super) fn of(self, issuer: &str, subject: Option<&str>) -> TokenRefusal {
         let caller = Caller { issuer: issuer.to_owned(), subject: subject.map(str::to_owned) };
-        Refusal { caller: Some(caller), ..self }
+        TokenRefusal { caller: Some(caller), ..self }
     }
 
     /// The token was good once.
-    pub(super) fn expired() -> Refusal {
-        Refusal { kind: Kind::TokenExpired, check: Check::Expiry, why: "the token has expired".into(), caller: None }
+    pub(super) fn expired() -> TokenRefusal {
+        TokenRefusal {
+            kind: Kind::TokenExpired,
+            check: Check::Expiry,
+            why: "the token has expired".into(),
+            caller: None,
+        }
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Error {
-        let Refusal { kind, why, caller, .. } = refusal;
+impl From<TokenRefusal> for Error {
+    fn from(refusal: TokenRefusal) -> Error {
+        let TokenRefusal { kind, why, caller, .. } = refusal;
         Error::new(kind).because(Refused { why, caller })
     }
 }

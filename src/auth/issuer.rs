@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::check::{Check, Refusal};
+use super::check::{Check, TokenRefusal};
 use super::claims::{Path, Paths};
 use super::config::{ALGORITHMS, IssuerConfig, KeysConfig};
 use super::grants::Holder;
@@ -38,11 +38,11 @@ pub(super) struct Issuer {
 #[derive(Debug)]
 pub(super) enum Unsigned {
     /// No key of this issuer could make it hold.
-    Refused(Refusal),
+    Refused(TokenRefusal),
     /// No key that is known. It may have been signed with a newer one.
-    Unknown(Refusal),
+    Unknown(TokenRefusal),
     /// Not the key that has the token's `kid`. That key may have been replaced under the same `kid`.
-    Replaced(Refusal),
+    Replaced(TokenRefusal),
 }
 
 impl Issuer {
@@ -66,15 +66,18 @@ impl Issuer {
     }
 
     /// Checks what the header demands, but for the key.
-    pub(super) fn check_header(&self, header: &Members) -> Result<(), Refusal> {
+    pub(super) fn check_header(&self, header: &Members) -> Result<(), TokenRefusal> {
         // There is no extension that we understand (RFC 7515 §4.1.11).
         if header.get("crit").is_some() {
-            return Err(Refusal::new(Check::Header, "the token's header has crit"));
+            return Err(TokenRefusal::new(Check::Header, "the token's header has crit"));
         }
         // So that a token of one kind is not taken for one of another (RFC 8725 §3.11).
         let is_ours = |name: &str| self.types.iter().any(|ours| plain_type(name).eq_ignore_ascii_case(ours));
         if !self.types.is_empty() && !header.string("typ").is_some_and(is_ours) {
-            return Err(Refusal::new(Check::Header, "the token's typ is missing or not one of the configured types"));
+            return Err(TokenRefusal::new(
+                Check::Header,
+                "the token's typ is missing or not one of the configured types",
+            ));
         }
         Ok(())
     }
@@ -86,7 +89,7 @@ impl Issuer {
         header: &Members,
         parts: &TokenParts<'_>,
     ) -> Result<(), Unsigned> {
-        let refused = |why: String| Err(Unsigned::Refused(Refusal::new(Check::Key, why)));
+        let refused = |why: String| Err(Unsigned::Refused(TokenRefusal::new(Check::Key, why)));
         // `none`, in any spelling, is no `Algorithm` at all.
         let Some(name) = header.string("alg") else {
             return refused("the token's alg is missing or not text".to_owned());
@@ -118,10 +121,11 @@ impl Issuer {
         };
         let is_own = named.iter().any(|key| key.kid.is_some() && kid.is_some());
         let refusal = |check, why: &str| match held.why_unusable(kid) {
-            None => Refusal::new(check, why.to_owned()),
-            Some(unusable) => {
-                Refusal::new(check, format!("{why}; the issuer's key set has a key that cannot be used: {unusable}"))
-            }
+            None => TokenRefusal::new(check, why.to_owned()),
+            Some(unusable) => TokenRefusal::new(
+                check,
+                format!("{why}; the issuer's key set has a key that cannot be used: {unusable}"),
+            ),
         };
         let unsigned = if is_own { Unsigned::Replaced } else { Unsigned::Unknown };
         if named.is_empty() {
@@ -145,13 +149,17 @@ impl Issuer {
     }
 
     /// Reads the claims of a token whose signature held, but for its times.
-    pub(super) fn read(&self, claims: &Members) -> Result<Principal, Refusal> {
+    pub(super) fn read(&self, claims: &Members) -> Result<Principal, TokenRefusal> {
         if !self.is_addressed_by(self.audience_claim.find(claims)) {
             let name = self.audience_claim.as_str();
-            return Err(Refusal::new(Check::Audience, format!("the token's {name} is missing, malformed or not ours")));
+            return Err(TokenRefusal::new(
+                Check::Audience,
+                format!("the token's {name} is missing, malformed or not ours"),
+            ));
         }
         let subject = self.subject(claims);
-        let subject = subject.ok_or(Refusal::new(Check::Subject, "the token's subject is missing or malformed"))?;
+        let subject =
+            subject.ok_or(TokenRefusal::new(Check::Subject, "the token's subject is missing or malformed"))?;
         Ok(Principal::new(&self.name, subject, self.rights(subject, claims)?))
     }
 
@@ -175,10 +183,10 @@ impl Issuer {
     }
 
     /// What the configuration grants to this caller, or else what the claims grant.
-    fn rights(&self, subject: &str, claims: &Members) -> Result<Rights, Refusal> {
+    fn rights(&self, subject: &str, claims: &Members) -> Result<Rights, TokenRefusal> {
         match self.granted(subject, claims).cloned().reduce(Rights::and) {
             Some(rights) => Ok(rights),
-            None => self.paths.rights(claims, &self.scope_names).map_err(|why| Refusal::new(Check::Claims, why)),
+            None => self.paths.rights(claims, &self.scope_names).map_err(|why| TokenRefusal::new(Check::Claims, why)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::check::{Check, Refusal};
+use super::check::{Check, TokenRefusal};
 use super::token::Members;
 
 /// The latest time that is taken for one in seconds: the year 5138. Times in milliseconds have been later since 1973.
@@ -33,8 +33,8 @@ pub(super) struct Window {
 
 impl Window {
     /// Reads the times of a token.
-    pub(super) fn of(claims: &Members) -> Result<Window, Refusal> {
-        let wrong = |why: String| Refusal::new(Check::Times, why);
+    pub(super) fn of(claims: &Members) -> Result<Window, TokenRefusal> {
+        let wrong = |why: String| TokenRefusal::new(Check::Times, why);
         let expires = seconds(claims, "exp").map_err(wrong)?;
         let expires = expires.ok_or_else(|| wrong("the token's exp is missing".to_owned()))?;
         let not_before = seconds(claims, "nbf").map_err(wrong)?.unwrap_or_default();
@@ -42,9 +42,9 @@ impl Window {
     }
 
     /// "Expired" comes last, so that it is only ever said of a token that was good.
-    pub(super) fn check(self, now: Duration, limits: TimeLimits) -> Result<(), Refusal> {
+    pub(super) fn check(self, now: Duration, limits: TimeLimits) -> Result<(), TokenRefusal> {
         let Window { issued, not_before, expires } = self;
-        let wrong = |why: String| Err(Refusal::new(Check::Times, why));
+        let wrong = |why: String| Err(TokenRefusal::new(Check::Times, why));
         if now.saturating_add(limits.leeway) < not_before {
             return wrong("the token's nbf has not come: it is not valid yet".to_owned());
         }
@@ -57,7 +57,7 @@ impl Window {
                 return wrong(format!("the token's exp is further from its iat than {name}"));
             }
         }
-        if now >= expires.saturating_add(limits.leeway) { Err(Refusal::expired()) } else { Ok(()) }
+        if now >= expires.saturating_add(limits.leeway) { Err(TokenRefusal::expired()) } else { Ok(()) }
     }
 }
 

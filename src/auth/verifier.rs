@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future;
 
-use super::check::{Check, Refusal};
+use super::check::{Check, TokenRefusal};
 use super::config::Config;
 use super::issuer::{Issuer, Unsigned};
 use super::json::{self, Fault};
@@ -118,7 +118,7 @@ impl Verifier {
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_err(|_| Error::internal("the clock of this machine is before 1970"))?;
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refusal::new(Check::Form, TOO_LONG).into());
+            return Err(TokenRefusal::new(Check::Form, TOO_LONG).into());
         }
         let fingerprint = Fingerprint::of(token);
         if let Some(found) = self.seen.get(&fingerprint).filter(|found| self.stands(found)) {
@@ -144,11 +144,11 @@ impl Verifier {
     /// All that can be said of a token without a clock.
     pub(super) async fn judge(&self, token: &str) -> Result<Found, Unjudged> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refusal::new(Check::Form, TOO_LONG).into());
+            return Err(TokenRefusal::new(Check::Form, TOO_LONG).into());
         }
-        let parts = TokenParts::of(token).ok_or_else(|| Refusal::new(Check::Form, token::other_form(token)))?;
+        let parts = TokenParts::of(token).ok_or_else(|| TokenRefusal::new(Check::Form, token::other_form(token)))?;
         let of = |part: &'static str| {
-            move |fault: Fault| Refusal::new(Check::Form, format!("the token's {part} {}", fault.as_str()))
+            move |fault: Fault| TokenRefusal::new(Check::Form, format!("the token's {part} {}", fault.as_str()))
         };
         let header = Members::decode(parts.header).map_err(of("header"))?;
         let claims = Members::decode(parts.claims).map_err(of("claims set"))?;
@@ -156,15 +156,15 @@ impl Verifier {
 
         // Unverified until the signature is: good for nothing but the choice of keys.
         let name =
-            claims.string("iss").ok_or(Refusal::new(Check::Issuer, "the token's iss is missing or no string"))?;
+            claims.string("iss").ok_or(TokenRefusal::new(Check::Issuer, "the token's iss is missing or no string"))?;
         let index = self.issuers.iter().position(|issuer| issuer.name == name);
-        let unknown = Refusal::new(Check::Issuer, "the token's issuer is not configured");
+        let unknown = TokenRefusal::new(Check::Issuer, "the token's issuer is not configured");
         let (index, issuer) = index.and_then(|index| Some((index, self.issuers.get(index)?))).ok_or(unknown)?;
         issuer.check_header(&header)?;
         let generation = self.signed(issuer, &header, &parts).await?;
         let read = || Ok((issuer.read(&claims)?, Window::of(&claims)?));
         let (principal, window) =
-            read().map_err(|refusal: Refusal| refusal.of(&issuer.name, issuer.subject(&claims)))?;
+            read().map_err(|refusal: TokenRefusal| refusal.of(&issuer.name, issuer.subject(&claims)))?;
         Ok(Found { principal, window, issuer: index, generation })
     }
 
@@ -202,8 +202,8 @@ impl Verifier {
 
 impl Found {
     /// Checks the token as of `now`.
-    pub(super) fn check(&self, now: Duration, limits: TimeLimits) -> Result<(), Refusal> {
-        let of = |refusal: Refusal| refusal.of(self.principal.issuer(), Some(self.principal.subject()));
+    pub(super) fn check(&self, now: Duration, limits: TimeLimits) -> Result<(), TokenRefusal> {
+        let of = |refusal: TokenRefusal| refusal.of(self.principal.issuer(), Some(self.principal.subject()));
         self.window.check(now, limits).map_err(of)
     }
 }
@@ -212,13 +212,13 @@ impl Found {
 #[derive(Debug)]
 pub(super) enum Unjudged {
     /// It does not hold.
-    Refused(Refusal),
+    Refused(TokenRefusal),
     /// The keys of this issuer are not to be had.
     WithoutKeys(String),
 }
 
-impl From<Refusal> for Unjudged {
-    fn from(refusal: Refusal) -> Unjudged {
+impl From<TokenRefusal> for Unjudged {
+    fn from(refusal: TokenRefusal) -> Unjudged {
         Unjudged::Refused(refusal)
     }
 }

@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use super::{Config, Rest, Routes, panicked};
 use crate::auth::www_authenticate;
-use crate::envelope::{self, Refusal};
+use crate::envelope::{self, ReplyError};
 use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::request::{self, RequestContext};
@@ -244,7 +244,7 @@ fn refusal(error: &Error) -> Response {
     if error.kind() == Kind::UnsupportedCompression {
         response.headers_mut().insert(ACCEPT_ENCODING, ENCODINGS);
     }
-    response.extensions_mut().insert(Refusal { kind: error.kind(), error: error.to_string() });
+    response.extensions_mut().insert(ReplyError { kind: error.kind(), error: error.to_string() });
     response
 }
 
@@ -253,8 +253,8 @@ fn end(exit: Exit, mut response: Response) -> Response {
     if let Some(id) = header_of(&exit) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    match response.extensions_mut().remove::<Refusal>() {
-        Some(Refusal { kind, error }) => exit.failed_with(kind, error),
+    match response.extensions_mut().remove::<ReplyError>() {
+        Some(ReplyError { kind, error }) => exit.failed_with(kind, error),
         None => exit.succeeded(),
     }
     response
