@@ -19,10 +19,10 @@ const SENDING: u8 = 2;
 
 /// Who is speaking on one connection. Clones speak of the same one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Turn(Arc<State>);
+pub(super) struct Turn(Arc<Flags>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Flags {
     speaker: AtomicU8,
     cut: AtomicBool,
     silenced: AtomicBool,
