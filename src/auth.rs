@@ -3,8 +3,8 @@
 //! arrived (HTTP, gRPC), what is uploaded, where it is stored, or what a right is used for.
 //!
 //! Tokens are JWTs in the compact JWS form (RFC 7515, RFC 7519), checked by the rules of RFC 8725. The token's text, or
-//! any part of it, is in no [`Error`], no `Debug` and no `Display`: the reasons given to the log name the configuration and
-//! the issuer's key set alone.
+//! any part of it, is in no [`Error`](crate::error::Error), no `Debug` and no `Display`: the reasons given to the log
+//! name the configuration and the issuer's key set alone.
 
 mod certificate;
 mod check;

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 /// The checks of a token, in the order in which they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
-    /// Three parts of at most [`MAX_TOKEN_BYTES`](super::MAX_TOKEN_BYTES) together, the first two JSON objects.
+    /// Three parts of at most [`MAX_TOKEN_BYTES`](super::token::MAX_TOKEN_BYTES) together, the first two JSON objects.
     Form,
     /// `iss` names a configured issuer.
     Issuer,
