@@ -178,8 +178,8 @@ fn declared(size: Option<i64>, sha256: Option<&[u8]>) -> Result<Declared> {
 fn attachment(record: &Record) -> Attachment {
     let content = record.content();
     Attachment {
-        client_id: record.client_id.get(),
-        attachment_id: record.attachment_id.get(),
+        client_id: record.key.client.get(),
+        attachment_id: record.key.attachment.get(),
         project_id: record.project_id.map(Id::get),
         portfolio_id: record.portfolio_id.map(Id::get),
         filename: content.map(|content| content.filename.as_str().to_owned()).unwrap_or_default(),

@@ -38,6 +38,9 @@ use health::Serving;
 use limits::{ADMIN_PARTING, BACKLOG, PARTING};
 use stage::{Stage, Stages};
 
+/// How long to wait before a storage that did not answer is asked again.
+const ASKED_AGAIN: Duration = Duration::from_secs(5);
+
 /// How long a start waits for the storage to show what it can do.
 const PROVED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -158,17 +161,26 @@ fn about_storage(error: &Error) -> String {
 async fn prove(store: &Store) -> Result<(), StartError> {
     let late = |_| Error::new(Kind::StorageUnavailable).because("it did not answer in time");
     match timeout(PROVED_WITHIN, store.prove()).await.map_err(late).flatten() {
-        Ok(()) => {
-            if let Ok(Some(warning)) = timeout(PROVED_WITHIN, store.warning_when_empty()).await {
-                tracing::warn!(key = warning.key(), why = warning.why(), "storage");
-            }
-            Ok(())
-        }
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == Kind::StorageUnavailable => {
             tracing::warn!(%error, "the storage is not available");
             Ok(())
         }
         Err(error) => Err(StartError::Unfit(error)),
+    }
+}
+
+/// Warns of a storage that holds nothing, once it answers.
+async fn warn_when_empty(store: Arc<Store>) {
+    while let Err(error) = store.prove().await {
+        if error.kind() != Kind::StorageUnavailable {
+            tracing::error!(%error, "the storage cannot be used");
+            return;
+        }
+        tokio::time::sleep(ASKED_AGAIN).await;
+    }
+    if let Some(warning) = store.warning_when_empty().await {
+        tracing::warn!(key = warning.key(), why = warning.why(), "storage");
     }
 }
 
@@ -238,6 +250,7 @@ impl Server {
         let keys = AbortOnDropHandle::new(tokio::spawn(async move { verifier.keep_fresh().await }));
         let uploads = Arc::clone(&health.uploads);
         let presence = AbortOnDropHandle::new(tokio::spawn(async move { uploads.watch().await }));
+        let empty = AbortOnDropHandle::new(tokio::spawn(warn_when_empty(Arc::clone(&health.store))));
         // Before the ports serve: whoever asks first must not be told that there is no such service.
         let told = health::tell(&both, &health).await;
         let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone(), told)));
@@ -310,7 +323,7 @@ impl Server {
                 timeout(PARTING, drained).await
             }
         };
-        drop((watches, keys, presence));
+        drop((watches, keys, presence, empty));
         admin_serving.end();
         let _ = end.send(Stage::Closing);
         match done {

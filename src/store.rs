@@ -1,74 +1,55 @@
 //! Storage: `begin / write / commit / abort` on top of OpenDAL, and the only place that knows where things lie.
 //!
-//! The layout, below the root that is configured:
-//!
-//! ```text
-//! clients/{client_id}/attachments/{attachment_id}/record.json            the record: small, replaced atomically
-//! clients/{client_id}/attachments/{attachment_id}/content/{upload_id}    the bytes: immutable, a fresh id each time
-//! ```
-//!
-//! Content is invisible until a record names it, so a commit is the one atomic PUT of the record, after the content is
-//! durable. This module knows neither HTTP nor gRPC nor who may do what.
+//! Content is invisible until a record names it, so a commit is the one atomic PUT of the record: with content up to
+//! `storage.inline_below` in the same object, and with larger content after that is durable in objects of its own. This module
+//! knows neither HTTP nor gRPC nor who may do what.
 
 use std::sync::{self, Arc};
 use std::time::Duration;
 
+use bytes::Bytes;
 use opendal::{ErrorKind, Operator};
 
-use crate::attachment::{Key, RECORD_FORMAT, Record, UploadId};
+use crate::attachment::{Key, UploadId};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::{Metrics, Operation};
 
 use backend::{Backend, Failure, Kept, Version};
+use layout::PROBE;
 use local::Local;
 use meaning::{Meanings, plain};
 use patience::Patience;
+use record::Stored;
 use steps::Steps;
 
-mod audit;
 mod backend;
 mod commit;
 mod config;
 mod content;
 #[cfg(feature = "faults")]
 mod faults;
-mod finding;
-mod inventory;
+mod layout;
 mod local;
+mod maintenance;
 mod meaning;
 mod measured;
 mod objects;
 mod patience;
 mod queue;
+mod record;
 mod services;
 mod steps;
-mod sweep;
 mod transport;
 
-pub use audit::Audit;
-pub use commit::Settled;
+pub use commit::{Settled, Standing};
 pub use config::{Config, OpenError};
-pub use content::{ContentWriter, Receipt, Replaced};
-pub use finding::{Fate, Finding};
-pub use inventory::{End, Walk};
+pub use content::{ContentWriter, Receipt, Replaced, Sealed};
+pub use maintenance::{End, Fate, Finding, Gc, Verify, Walk};
 pub use services::Sizing;
 pub use steps::Step;
-pub use sweep::Sweep;
 
 /// How many bytes one write should have: it has a fixed cost, and what is hashed and copied in one go stays in the cache of a core.
 pub const WRITE: usize = 256 << 10;
-
-/// The record of an attachment, within its folder.
-const RECORD: &str = "record.json";
-
-/// The folder of all clients.
-const CLIENTS: &str = "clients/";
-
-/// The folder of its content.
-const CONTENT: &str = "content";
-
-/// Where the storage is tried out.
-const PROBE: &str = "probe";
 
 /// How long one look at the storage may take when its health is asked for.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -91,6 +72,8 @@ pub struct Store {
     backend: Backend,
     patience: Patience,
     meanings: Meanings,
+    /// Content of at most so many bytes is put with its record, in one object.
+    inline_below: u64,
     steps: Steps,
     metrics: Metrics,
 }
@@ -142,7 +125,8 @@ impl Store {
         };
         let patience = Patience::new(config.timeout);
         let meanings = Meanings::of(service, &config.options);
-        Ok(Store { operator, backend, patience, meanings, steps, metrics: metrics.clone() })
+        let inline_below = config.inline_below.as_u64();
+        Ok(Store { operator, backend, patience, meanings, inline_below, steps, metrics: metrics.clone() })
     }
 
     /// What an operator should know of the storage, beside its configuration: the key, and what follows.
@@ -160,6 +144,20 @@ impl Store {
         let Backend::Objects(objects) = &self.backend else { return None };
         let why = "holds no attachments: the storage is new, or this is not the one that should be there";
         matches!(objects.is_empty().await, Ok(true)).then(|| OpenError::new("options", why))
+    }
+
+    /// Looks that a storage which is not written to has the layout of this version, or holds nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] if it has not, and what storage raises.
+    pub async fn inspect(&self) -> Result<()> {
+        match &self.backend {
+            // Its root was opened.
+            Backend::Local(_) => Ok(()),
+            Backend::Objects(objects) => {
+                self.patience.wait(objects.is_marked()).await?.map(drop).map_err(|error| self.meanings.explain(error))
+            }
+        }
     }
 
     /// What a failed look at the storage says that anybody may read.
@@ -183,7 +181,7 @@ impl Store {
         self.steps.passed(step);
     }
 
-    /// Whether the storage answers.
+    /// Whether the storage answers, and was found fit for uploads since the start.
     pub async fn health(&self) -> Result<()> {
         let look = async {
             self.present().await?;
@@ -193,7 +191,10 @@ impl Store {
                     Err(error) if error.kind() != ErrorKind::NotFound => Err(failure(error)),
                     _ => Ok(()),
                 },
-                Backend::Objects(_) => Ok(()),
+                Backend::Objects(objects) if objects.is_proven() => Ok(()),
+                Backend::Objects(_) => {
+                    Err(Error::new(Kind::StorageUnavailable).because("the storage has not been tried out yet"))
+                }
             }
         };
         let late = |_| Error::new(Kind::StorageUnavailable).because("the storage did not answer in time");
@@ -217,13 +218,13 @@ impl Store {
 
     async fn try_out(&self) -> Result<()> {
         let path = format!("{PROBE}/{}", UploadId::fresh());
-        let sent = path.clone().into_bytes();
+        let sent = Bytes::from(path.clone());
         let put = self.backend.clone().put(path.clone(), sent.clone(), Version::Any, Steps::default());
         let put = self.patience.run(put).await.map_err(|unfinished| unfinished.error())?;
         put.map_err(Failure::into_error)?;
         let back = self.patience.wait(self.operator.read(&path)).await?.map_err(failure);
         self.patience.wait(self.operator.delete(&path)).await?.map_err(failure)?;
-        if back?.to_vec() != sent {
+        if back?.to_bytes() != sent {
             return Err(Error::internal("the storage returned other bytes than it was given"));
         }
         Ok(())
@@ -240,27 +241,28 @@ impl Store {
         }
     }
 
-    /// The record of an attachment, if it is known.
-    pub async fn record(&self, key: Key) -> Result<Option<Record>> {
-        self.stands(key).await.map(|(record, _)| record)
+    /// The record of an attachment, if there is one, and which version of it that is.
+    pub async fn record(&self, key: Key) -> Result<Standing> {
+        let (stored, version) = self.read(key).await?;
+        Ok(Standing::new(stored.map(|stored| stored.record), version))
     }
 
-    /// The record of an attachment, if it is known, and which version of it that is.
-    async fn stands(&self, key: Key) -> Result<(Option<Record>, Version)> {
+    /// The record of an attachment with the content behind it, if there is one, and which version of it that is.
+    async fn read(&self, key: Key) -> Result<(Option<Stored>, Version)> {
         let objects = match &self.backend {
             Backend::Local(local) => {
-                let record = self.patience.wait(self.metrics.time(Operation::Read, local.record(key))).await??;
-                return Ok((record, Version::Any));
+                let stored = self.patience.wait(self.metrics.time(Operation::Read, local.record(key))).await??;
+                return Ok((stored, Version::Any));
             }
             Backend::Objects(objects) => objects,
         };
-        match self.patience.wait(Box::pin(objects.read(&record_path(key)))).await? {
-            Ok((bytes, version)) => parse_record(&bytes, key).map(|record| (Some(record), version)),
+        match self.patience.wait(Box::pin(objects.read(&layout::record(key)))).await? {
+            Ok((bytes, version)) => record::decode(bytes, key).map(|stored| (Some(stored), version)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if objects.is_vague() {
                     self.present().await?;
                 }
-                Ok((None, Version::Absent))
+                Ok((None, objects.absent()))
             }
             Err(error) => Err(failure(error)),
         }
@@ -282,47 +284,19 @@ impl Store {
 
     /// Deletes content that no record names. What cannot be deleted is garbage, not a failure of the request.
     pub async fn discard(&self, replaced: Replaced) {
-        for id in replaced.ids {
-            let deleted = self.patience.wait(self.operator.delete(&content_path(replaced.key, id))).await;
+        for id in replaced.segments {
+            let deleted = self.patience.wait(self.operator.delete(&layout::segment(replaced.key, id))).await;
             if let Err(error) = deleted.and_then(|deleted| deleted.map_err(failure)) {
-                tracing::warn!(%error, upload_id = %id, "content that no record names could not be deleted");
+                tracing::warn!(%error, upload_id = %id.upload, "content that no record names could not be deleted");
             }
         }
         self.passed(Step::ReplacedDeleted);
     }
 }
 
-/// Reads the record of `key`.
-fn parse_record(bytes: &[u8], key: Key) -> Result<Record> {
-    let record: Record = serde_json::from_slice(bytes).map_err(Error::internal)?;
-    if record.format != RECORD_FORMAT {
-        return Err(Error::internal(format!("a record of format {} was written by another version", record.format)));
-    }
-    if (record.client_id, record.attachment_id) != (key.client, key.attachment) {
-        return Err(Error::internal("a record lies under the key of another attachment"));
-    }
-    Ok(record)
-}
-
 /// A panic in between leaves nothing half done that these guard.
 fn lock<T>(mutex: &sync::Mutex<T>) -> sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(sync::PoisonError::into_inner)
-}
-
-fn folder_path(key: Key) -> String {
-    format!("clients/{}/attachments/{}", key.client, key.attachment)
-}
-
-fn record_path(key: Key) -> String {
-    format!("clients/{}/attachments/{}/{RECORD}", key.client, key.attachment)
-}
-
-fn content_folder(key: Key) -> String {
-    format!("clients/{}/attachments/{}/{CONTENT}/", key.client, key.attachment)
-}
-
-fn content_path(key: Key, id: UploadId) -> String {
-    format!("clients/{}/attachments/{}/{CONTENT}/{id}", key.client, key.attachment)
 }
 
 /// What a failed storage operation means for the caller. The text goes to the log alone.

@@ -12,13 +12,13 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::attachment::{Content, Digest, Filename, MediaType, Record, Segment, State, Target};
+use crate::attachment::{Content, Digest, Filename, MediaType, Record, State, Target};
 use crate::budget::Budget;
 use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::request::Call;
 use crate::rights::{self, Stands};
-use crate::store::Store;
+use crate::store::{Sealed, Standing, Store};
 
 pub use conditions::Conditions;
 use presence::Presence;
@@ -85,6 +85,8 @@ pub struct Admitted {
     conditions: Conditions,
     /// The most that can arrive, in bytes, where the door knows it.
     at_most: Option<u64>,
+    /// The record that was read for it, in a box: it is held while the content arrives.
+    standing: Box<Standing>,
 }
 
 impl Admitted {
@@ -147,9 +149,9 @@ impl Uploads {
     pub async fn admit(&self, call: Call, target: Target, conditions: Conditions) -> Result<Admitted> {
         rights::decide(&call.caller, Rpc::UploadAttachment.row().scope, target, Stands::Unread)?;
         self.budget.check_queue()?;
-        let admitted = Admitted { call, target, conditions, at_most: None };
-        self.config.accepts(&admitted, self.store.record(target.key).await?.as_ref())?;
-        Ok(admitted)
+        let standing = Box::new(self.store.record(target.key).await?);
+        self.config.accepts(&call, target, &conditions, standing.record())?;
+        Ok(Admitted { call, target, conditions, at_most: None, standing })
     }
 
     /// Makes an attachment known. Doing it again with the same project and portfolio changes nothing.
@@ -160,6 +162,7 @@ impl Uploads {
         rights::decide(&call.caller, Rpc::RegisterAttachment.row().scope, target, Stands::Unread)?;
         let subject = call.caller.subject().to_owned();
         let decide = move |stands: Option<&Record>| match stands {
+            Some(stands) if stands.is_deleted() => Ok(Some(Record::registered(target, &subject))),
             Some(stands) if (stands.project_id, stands.portfolio_id) == (target.project, target.portfolio) => Ok(None),
             Some(_) => Err(Error::new(Kind::AlreadyExists)
                 .detail("the attachment is registered with another project or portfolio")),
@@ -208,14 +211,14 @@ impl Config {
 
     /// Whether an upload may be stored over the record that stands. It is asked before the content, and once more at the
     /// commit, since others may have changed the record in between.
-    fn accepts(self, admitted: &Admitted, record: Option<&Record>) -> Result<()> {
-        let Admitted { call, target, conditions, .. } = admitted;
+    fn accepts(self, call: &Call, target: Target, conditions: &Conditions, record: Option<&Record>) -> Result<()> {
+        let record = record.filter(|record| !record.is_deleted());
         let stands = match record {
             Some(record) => Stands::Found(record),
             None if self.create_unknown => Stands::Absent,
             None => Stands::Missing,
         };
-        rights::decide(&call.caller, Rpc::UploadAttachment.row().scope, *target, stands)?;
+        rights::decide(&call.caller, Rpc::UploadAttachment.row().scope, target, stands)?;
         conditions.judge(record.and_then(Record::content).map(|content| content.sha256))
     }
 }
@@ -223,7 +226,9 @@ impl Config {
 /// All that a commit needs to know.
 struct Commit {
     config: Config,
-    admitted: Admitted,
+    call: Call,
+    target: Target,
+    conditions: Conditions,
     header: Header,
     declared: Declared,
 }
@@ -242,24 +247,26 @@ impl Commit {
     }
 
     /// The record that is to stand in place of the one that stands.
-    fn record(&self, stands: Option<&Record>, segment: Segment, sha256: Digest) -> Result<Record> {
+    fn record(&self, stands: Option<&Record>, sealed: &Sealed) -> Result<Record> {
         // Content of this age may be taken for garbage, whatever it was that took so long.
-        if segment.id.age(SystemTime::now()) > self.config.max_upload_time {
+        if sealed.upload_id.age(SystemTime::now()) > self.config.max_upload_time {
             return Err(self.config.late());
         }
-        self.config.accepts(&self.admitted, stands)?;
-        let Admitted { call, target, .. } = &self.admitted;
+        let Commit { call, target, conditions, .. } = self;
+        self.config.accepts(call, *target, conditions, stands)?;
         let content = Content {
-            upload_id: segment.id,
+            upload_id: sealed.upload_id,
             filename: self.header.filename.clone(),
             content_type: self.header.content_type.clone(),
-            size: segment.size,
-            sha256,
-            segments: vec![segment],
+            size: sealed.size,
+            sha256: sealed.sha256,
+            segments: sealed.segments.clone(),
             created_at: OffsetDateTime::now_utc(),
             uploaded_by: call.caller.subject().to_owned(),
+            other: serde_json::Map::new(),
         };
-        let record = stands.cloned().unwrap_or_else(|| Record::registered(*target, call.caller.subject()));
+        let known = stands.filter(|record| !record.is_deleted()).cloned();
+        let record = known.unwrap_or_else(|| Record::registered(*target, call.caller.subject()));
         Ok(Record { state: State::Stored(content), ..record })
     }
 }

@@ -3,6 +3,7 @@
 # stored with what was sent, and reads the peak memory of the server from /proc. Usage: tests/big.sh ATTACHD
 set -euo pipefail
 attachd=$(realpath "$1")
+. "$(dirname "${BASH_SOURCE[0]}")/layout.sh"
 most_mib=64
 passed=0
 failed=0
@@ -42,9 +43,8 @@ address() {
 
 # The stored bytes are the sent ones, and the server stayed small.
 look() {
-    local stored peak why=""
-    stored=$(find "$work/$1/clients/1/attachments/$2/content" -type f)
-    cmp "$work/file" "$stored" >"$work/cmp" 2>&1 || why=$(cat "$work/cmp")
+    local peak why=""
+    cmp "$work/file" <(content_of "$work/$1" 1 "$2") >"$work/cmp" 2>&1 || why=$(cat "$work/cmp")
     verdict "1 GiB over $1 is stored as it was sent" "$why"
     peak=$(awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/$server/status")
     why=""

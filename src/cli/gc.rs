@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::maintenance;
-use crate::store::{End, Fate, Finding, Sweep};
+use crate::store::{End, Fate, Finding, Gc};
 use crate::telemetry::TextFile;
 
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let maintenance::Walked { end, .. } = common
         .walk(
             |store, walk, listener| async move {
-                Sweep { walk, grace, now: SystemTime::now(), delete }.run(&store, listener).await
+                Gc { walk, grace, now: SystemTime::now(), delete }.run(&store, listener).await
             },
             |finding| totals.take(finding) || common.verbose && matches!(finding, Finding::Orphan { .. }),
         )
@@ -51,10 +51,8 @@ impl Totals {
     /// Counts a finding, and says whether it is printed in any case.
     fn take(&mut self, finding: &Finding) -> bool {
         match finding {
-            Finding::Attachment { objects, .. } => {
-                self.attachments += 1;
-                self.objects += objects;
-            }
+            Finding::Attachment { .. } => self.attachments += 1,
+            Finding::Content { objects } => self.objects += objects,
             Finding::Orphan { fate: Fate::Young, .. } => self.young += 1,
             Finding::Orphan { size, .. } => {
                 self.garbage += 1;
@@ -63,7 +61,7 @@ impl Totals {
             Finding::Foreign { .. } => self.foreign += 1,
             _ => self.errors += 1,
         }
-        !matches!(finding, Finding::Attachment { .. } | Finding::Orphan { .. })
+        !matches!(finding, Finding::Attachment { .. } | Finding::Content { .. } | Finding::Orphan { .. })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "2^53 are more than there are")]
@@ -86,7 +84,7 @@ impl Totals {
         let size = ByteSize::b(*garbage_bytes);
         let dry = if delete || *garbage == 0 { "" } else { "; --delete does it" };
         format!(
-            "{done} {garbage} objects ({size}) of {objects} in {attachments} attachments; \
+            "{done} {garbage} objects ({size}) of {objects}, for {attachments} attachments; \
              {young} within the grace, {foreign} foreign, {errors} errors{dry}"
         )
     }

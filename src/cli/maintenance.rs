@@ -97,6 +97,9 @@ impl Arguments {
         W: Future<Output = End> + Send + 'static,
     {
         let (store, storage) = self.open()?;
+        if let Err(error) = store.inspect().await {
+            return Err(Failure::running(format!("{storage}: {}", error.for_operator())));
+        }
         let stop = CancellationToken::new();
         let stopper = stop.clone();
         let ends = ends().map_err(Failure::running)?;

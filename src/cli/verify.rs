@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::maintenance;
-use crate::store::{Audit, End, Fate, Finding};
+use crate::store::{End, Fate, Finding, Verify};
 use crate::telemetry::TextFile;
 
 #[derive(Debug, Args)]
@@ -24,8 +24,7 @@ pub struct Arguments {
 #[derive(Default)]
 struct Totals {
     attachments: u64,
-    records: u64,
-    contents: u64,
+    objects: u64,
     bytes: u64,
     missing: u64,
     damaged: u64,
@@ -41,19 +40,18 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { common, allow_empty } = arguments;
     let (mut totals, began) = (Totals::default(), Instant::now());
     let grace = common.grace;
-    let maintenance::Walked { end, storage } =
-        common
-            .walk(
-                |store, walk, listener| async move {
-                    Audit { walk, grace, now: SystemTime::now() }.run(&store, listener).await
-                },
-                |finding| totals.take(finding) || common.verbose && matches!(finding, Finding::Orphan { .. }),
-            )
-            .await?;
+    let maintenance::Walked { end, storage } = common
+        .walk(
+            |store, walk, listener| async move {
+                Verify { walk, grace, now: SystemTime::now() }.run(&store, listener).await
+            },
+            |finding| totals.take(finding) || common.verbose && matches!(finding, Finding::Orphan { .. }),
+        )
+        .await?;
     common.report(|file| totals.report(file, &end, began.elapsed()))?;
     let words = format!("storage: {storage}\n{}", totals.words());
     maintenance::conclude(end, &words, totals.bad(), "verify")?;
-    if totals.attachments == 0 && common.is_from_the_start() && !allow_empty {
+    if totals.attachments == 0 && totals.objects == 0 && common.is_from_the_start() && !allow_empty {
         return Err(Failure::running(format!(
             "{storage}: the storage holds no attachments; name the right one, or mount its volume, or pass --allow-empty"
         )));
@@ -65,12 +63,11 @@ impl Totals {
     /// Counts a finding, and says whether it is printed in any case.
     fn take(&mut self, finding: &Finding) -> bool {
         match finding {
-            Finding::Attachment { records, objects, bytes } => {
+            Finding::Attachment { bytes } => {
                 self.attachments += 1;
-                self.records += records;
-                self.contents += objects;
                 self.bytes += bytes;
             }
+            Finding::Content { objects } => self.objects += objects,
             Finding::Orphan { fate: Fate::Young, .. } => self.young += 1,
             Finding::Orphan { .. } => self.orphaned += 1,
             Finding::Foreign { .. } => self.foreign += 1,
@@ -80,7 +77,10 @@ impl Totals {
             Finding::Damaged { .. } => self.damaged += 1,
             Finding::Failed { .. } => self.failed += 1,
         }
-        !matches!(finding, Finding::Attachment { .. } | Finding::Orphan { fate: Fate::Young, .. })
+        !matches!(
+            finding,
+            Finding::Attachment { .. } | Finding::Content { .. } | Finding::Orphan { fate: Fate::Young, .. }
+        )
     }
 
     /// How many findings there are that should not be. Orphans past the grace are among them: what lost its record looks
@@ -108,11 +108,11 @@ impl Totals {
     }
 
     fn words(&self) -> String {
-        let Totals { attachments, records, contents, bytes, missing, damaged, unreadable, .. } = self;
+        let Totals { attachments, objects, bytes, missing, damaged, unreadable, .. } = self;
         let Totals { orphaned, young, foreign, failed, links, .. } = self;
         let size = ByteSize::b(*bytes);
         format!(
-            "read {attachments} attachments ({size}), {records} records and {contents} contents: {missing} missing, {damaged} damaged, {unreadable} unreadable, \
+            "read {attachments} attachments ({size}); {objects} objects of content: {missing} missing, {damaged} damaged, {unreadable} unreadable, \
              {orphaned} orphaned, {failed} failed, {links} links; {young} within the grace, {foreign} foreign"
         )
     }

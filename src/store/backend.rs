@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use super::content::Hash;
@@ -93,7 +94,7 @@ impl Backend {
     }
 
     /// Puts a small object in one step in place of the version that is named. Must be driven to its end.
-    pub async fn put(self, path: String, bytes: Vec<u8>, version: Version, steps: Steps) -> Result<(), Failure> {
+    pub async fn put(self, path: String, bytes: Bytes, version: Version, steps: Steps) -> Result<(), Failure> {
         match self {
             // The lock that comes with a turn holds between all who write there, so there is nothing to compare.
             Backend::Local(local) => local.put(path, bytes, steps).await.map_err(Failure::Refused),

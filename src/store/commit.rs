@@ -8,12 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::backend::{Backend, Failure, Version};
 use super::local::{Abandoned, Local};
 use super::patience::Unfinished;
-use super::{Step, Store, record_path};
+use super::record::{self, Stored};
+use super::{Step, Store, layout};
 use crate::attachment::{Key, Record};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::{Operation, Outcome};
@@ -47,6 +49,30 @@ impl Locks {
 
 /// The leave to replace a record. It goes along with a put that is late, so that nothing overtakes that.
 type Turn = OwnedMutexGuard<()>;
+
+/// The record that was read, if there is one, and which version of it that is.
+#[derive(Debug)]
+pub struct Standing {
+    record: Option<Record>,
+    version: Version,
+}
+
+impl Standing {
+    pub(super) fn new(record: Option<Record>, version: Version) -> Standing {
+        Standing { record, version }
+    }
+
+    /// The record, if there is one.
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// What a put may be compared with. `None` if the storage does not compare: then the record must be read under the lock.
+    fn compared(self) -> Option<(Option<Stored>, Version)> {
+        let stored = self.record.map(|record| Stored { record, inline: Bytes::new() });
+        Some((stored, self.version)).filter(|(_, version)| *version != Version::Any)
+    }
+}
 
 /// What a commit changed.
 #[derive(Debug)]
@@ -108,7 +134,7 @@ impl Store {
     {
         let replaced = match &self.backend {
             Backend::Local(local) => self.replace_file(local, key, decide, settled).await,
-            Backend::Objects(_) => Box::pin(self.replace_object(key, decide, settled)).await,
+            Backend::Objects(_) => Box::pin(self.replace_object(key, None, &[], decide, settled)).await,
         };
         let Replacement { old, new } = replaced.map_err(Refusal::into_error)?;
         Ok(new.or(old))
@@ -150,10 +176,14 @@ impl Store {
         }
     }
 
-    /// Does what [`Store::update`] does among objects, and says what was replaced.
+    /// Does what [`Store::update`] does among objects, and says what was replaced. `inline` are the bytes of content that the new
+    /// record has in its own object. `known` is decided upon first if the put can be compared with it, so that the record need
+    /// not be read again.
     pub(super) async fn replace_object<F>(
         &self,
         key: Key,
+        known: Option<Standing>,
+        inline: &[Bytes],
         mut decide: F,
         settled: Settled,
     ) -> Result<Replacement, Refusal>
@@ -161,12 +191,18 @@ impl Store {
         F: FnMut(Option<&Record>) -> Result<Option<Record>>,
     {
         let mut turn = self.turn(key).await.map_err(Refusal::unchanged)?;
+        let mut known = known.and_then(Standing::compared);
         for attempt in 1..=TRIES {
-            let (old, version) = self.stands(key).await.map_err(Refusal::unchanged)?;
-            let Some(new) = decide(old.as_ref()).map_err(Refusal::unchanged)? else {
-                return Ok(Replacement { old, new: None });
+            let (stored, version) = match known.take() {
+                Some(known) => known,
+                None => self.read(key).await.map_err(Refusal::unchanged)?,
             };
-            let (put, back) = match self.put(key, &new, version, turn).await {
+            let Some(new) = decide(stored.as_ref().map(|stored| &stored.record)).map_err(Refusal::unchanged)? else {
+                return Ok(Replacement { old: stored.map(|stored| stored.record), new: None });
+            };
+            let bytes = record::encode(stored.as_ref(), &new, inline).map_err(Refusal::unchanged)?;
+            let old = stored.map(|stored| stored.record);
+            let (put, back) = match self.put(key, bytes.clone(), version, turn).await {
                 Put::Answered(put, back) => (put, back),
                 // It may yet come about.
                 Put::Late(late) => return Err(Refusal::unsettled(self.leave(late, settled))),
@@ -177,9 +213,9 @@ impl Store {
                 return Ok(Replacement { old, new: Some(new) });
             };
             // It may have happened although its answer says otherwise: look, never guess.
-            match (self.stands(key).await, failure) {
-                (Ok((Some(stands), version)), _) if stands == new => {
-                    self.confirm(key, &new, version, turn).await.map_err(Refusal::unsettled)?;
+            match (self.read(key).await, failure) {
+                (Ok((Some(stands), version)), _) if stands.record == new => {
+                    self.confirm(key, bytes, version, turn).await.map_err(Refusal::unsettled)?;
                     return Ok(Replacement { old, new: Some(new) });
                 }
                 (Ok(_), Failure::Overtaken) => {}
@@ -196,7 +232,7 @@ impl Store {
 
     /// Puts a record again that stands though its put was not acknowledged. A storage of several nodes may show what too few
     /// of them hold, and no longer show it once one of those is away: only an answer says that it stays.
-    async fn confirm(&self, key: Key, record: &Record, version: Version, turn: Turn) -> Result<()> {
+    async fn confirm(&self, key: Key, record: Bytes, version: Version, turn: Turn) -> Result<()> {
         match self.put(key, record, version, turn).await {
             Put::Answered(Ok(()), turn) => {
                 self.stand(turn);
@@ -235,12 +271,8 @@ impl Store {
     }
 
     /// Puts a record, and gives the turn back, unless the put is late: it goes on with the turn.
-    async fn put(&self, key: Key, record: &Record, version: Version, turn: Turn) -> Put {
-        let bytes = match serde_json::to_vec_pretty(record) {
-            Ok(bytes) => bytes,
-            Err(error) => return Put::Answered(Err(Failure::Refused(Error::internal(error))), turn),
-        };
-        let put = self.backend.clone().put(record_path(key), bytes, version, self.steps.clone());
+    async fn put(&self, key: Key, record: Bytes, version: Version, turn: Turn) -> Put {
+        let put = self.backend.clone().put(layout::record(key), record, version, self.steps.clone());
         match self.patience.run(async move { (put.await, turn) }).await {
             Ok((put, turn)) => Put::Answered(put, turn),
             Err(unfinished) => Put::Late(unfinished),

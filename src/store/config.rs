@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -36,6 +37,11 @@ pub struct Config {
     #[serde(default = "default_timeout", with = "units::time")]
     #[schemars(with = "units::Time")]
     pub timeout: Duration,
+    /// Content of at most so many bytes is stored with its record, in one object, so that it costs one write. Content that arrives
+    /// slowly may have an object of its own all the same. 0 to 128 KiB; 0 gives all content objects of its own. Default 16 KiB.
+    #[serde(default = "default_inline_below", with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub inline_below: ByteSize,
     /// Which storage operations fail, for tests.
     #[cfg(feature = "faults")]
     #[serde(default, skip_serializing)]
@@ -51,8 +57,16 @@ pub struct Config {
 /// The longest file that is taken for a secret, in bytes. A key of a Google service account is one of the longest.
 const SECRET_FILE: u64 = 64 << 10;
 
+/// What [`Config::inline_below`] may be at most: whoever reads a record reads it all, and content is gathered up to twice as
+/// much before any of it is written.
+const MOST_INLINE: ByteSize = ByteSize::kib(128);
+
 fn default_timeout() -> Duration {
     Duration::from_secs(60)
+}
+
+fn default_inline_below() -> ByteSize {
+    ByteSize::kib(16)
 }
 
 /// Why the storage could not be opened: the configuration key, and what is wrong with it, for an operator.
@@ -88,6 +102,7 @@ impl Config {
             ca_file: None,
             sole_writer: false,
             timeout: default_timeout(),
+            inline_below: default_inline_below(),
             #[cfg(feature = "faults")]
             faults: Vec::new(),
             #[cfg(feature = "faults")]
@@ -100,6 +115,9 @@ impl Config {
         self.service()?.check(&self.options)?;
         if self.timeout.is_zero() {
             return Err(OpenError::new("timeout", "must be more than zero"));
+        }
+        if self.inline_below > MOST_INLINE {
+            return Err(OpenError::new("inline_below", "must be at most 128 KiB"));
         }
         Ok(())
     }

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::backend::{Kept, Sink};
+use super::backend::{Backend, Kept, Sink};
 use super::commit::{Refusal, Replacement, Settled};
 use super::local::{self, Abandoned};
 use super::patience::Unfinished;
 use super::queue::{Batch, Behind, Queue};
-use super::{Step, Store, content_path};
-use crate::attachment::{Digest, Key, Record, Segment, UploadId};
+use super::{Standing, Step, Store, layout};
+use crate::attachment::{Digest, Key, Record, Segment, SegmentId, UploadId};
 use crate::error::{Error, Result};
 use crate::telemetry::{Operation, Outcome};
 
@@ -104,10 +104,14 @@ impl std::fmt::Debug for State {
 pub struct Written {
     /// The attachment that it is for.
     pub key: Key,
+    /// The upload.
+    pub id: UploadId,
     /// How many bytes.
     pub size: u64,
     /// Their digest.
     pub hash: Hash,
+    /// Whether nothing was written, and what is to come is put with the record.
+    pub inline: bool,
 }
 
 /// How a commit ended.
@@ -118,6 +122,32 @@ pub enum Committed {
     Closed(Refusal),
     /// It does not, and there is no content.
     Refused(Refusal),
+}
+
+/// Content that is complete and verified, for the record that is to name it.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// The upload that brought it.
+    pub upload_id: UploadId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Digest,
+    /// The objects that hold it. None if it is put with the record.
+    pub segments: Vec<Segment>,
+}
+
+impl Sealed {
+    /// Content that is put with its record, in one object.
+    pub(super) fn inline(upload_id: UploadId, size: u64, sha256: Digest) -> Sealed {
+        Sealed { upload_id, size, sha256, segments: Vec::new() }
+    }
+
+    /// Content in the first object of its upload.
+    pub(super) fn in_object(upload_id: UploadId, size: u64, sha256: Digest) -> Sealed {
+        let segment = Segment { number: 0, size, sha256, other: serde_json::Map::new() };
+        Sealed { upload_id, size, sha256, segments: vec![segment] }
+    }
 }
 
 /// How many bytes a batch has.
@@ -140,8 +170,8 @@ impl Receipt {
 
     /// Takes out what the commit replaced, for [`Store::discard`].
     pub fn take_replaced(&mut self) -> Replaced {
-        let ids = std::mem::take(&mut self.replaced.ids);
-        Replaced { key: self.replaced.key, ids }
+        let segments = std::mem::take(&mut self.replaced.segments);
+        Replaced { key: self.replaced.key, segments }
     }
 }
 
@@ -149,7 +179,7 @@ impl ContentWriter {
     /// A writer under a fresh id that has created nothing yet.
     pub(super) fn new(store: Arc<Store>, key: Key, kept: Kept) -> Self {
         let (id, state, kept) = (UploadId::fresh(), State::Unopened, Some(kept));
-        ContentWriter { store, key, id, path: content_path(key, id), state, kept, closing: false, size: 0 }
+        ContentWriter { store, key, id, path: layout::segment(key, first(id)), state, kept, closing: false, size: 0 }
     }
 
     /// The id under which the content is written.
@@ -237,10 +267,13 @@ impl ContentWriter {
 
     /// Writes the end of the content and drops `held`, asks `verify` about the size and the digest of all, makes the content
     /// durable, then visible: asks `decide` for the record that is to stand in place of the one that stands, puts that
-    /// record, and reports what it replaced. If anything refuses, nothing has changed. `decide` is asked again where another
-    /// replica was faster. An error that is unsettled may be followed by a word to `settled`. It must be driven to its end.
+    /// record, and reports what it replaced. Content of which nothing was written before, and that is small enough, is put with
+    /// the record. If anything refuses, nothing has changed. `known` is decided upon first if the put can be compared with it;
+    /// `decide` is asked again where another replica was faster. An error that is unsettled may be followed by a word to
+    /// `settled`. It must be driven to its end.
     pub async fn commit<V, D>(
         mut self,
+        known: Standing,
         batch: Vec<Bytes>,
         held: impl Send + Sync + 'static,
         verify: V,
@@ -249,27 +282,57 @@ impl ContentWriter {
     ) -> Result<Receipt>
     where
         V: FnOnce(u64, Digest) -> Result<()> + Send + 'static,
-        D: FnMut(Option<&Record>, Segment, Digest) -> Result<Record> + Send + 'static,
+        D: FnMut(Option<&Record>, &Sealed) -> Result<Record> + Send + 'static,
     {
         if let Err(error) = self.ready().await {
             self.abort().await;
             return Err(error);
         }
+        let inline = matches!(self.state, State::Unopened)
+            && length(&batch) <= self.store.inline_below
+            && self.store.inline_below > 0;
+        if inline && let Backend::Objects(_) = self.store.backend {
+            return Box::pin(self.commit_inline(known, batch, held, verify, decide, settled)).await;
+        }
         match self.open()? {
             Pen { sink: Sink::Local(sink, _), hash } => {
-                self.commit_file((sink, hash), batch, held, verify, decide, settled).await
+                self.commit_file((sink, hash, inline), batch, held, verify, decide, settled).await
             }
             pen => {
                 self.state = State::Open(pen);
                 // In a box, as all that is long and not done on a local file system, or rarely: the futures around have room for it.
-                Box::pin(self.commit_object(batch, held, verify, decide, settled)).await
+                Box::pin(self.commit_object(known, batch, held, verify, decide, settled)).await
             }
         }
     }
 
+    /// A commit of content that is put with its record.
+    async fn commit_inline<V, D>(
+        self,
+        known: Standing,
+        batch: Vec<Bytes>,
+        held: impl Send + Sync + 'static,
+        verify: V,
+        mut decide: D,
+        settled: Settled,
+    ) -> Result<Receipt>
+    where
+        V: FnOnce(u64, Digest) -> Result<()>,
+        D: FnMut(Option<&Record>, &Sealed) -> Result<Record> + Send,
+    {
+        let (size, mut hash) = (length(&batch), Hash::default());
+        batch.iter().for_each(|bytes| hash.update(bytes));
+        let sealed = Sealed::inline(self.id, size, hash.finish());
+        verify(size, sealed.sha256)?;
+        let decide = |stands: Option<&Record>| decide(stands, &sealed).map(Some);
+        let replaced = self.store.replace_object(self.key, Some(known), &batch, decide, settled).await;
+        drop((batch, held));
+        self.receipt(replaced.map_err(Refusal::into_error)?)
+    }
+
     async fn commit_file<V, D>(
         self,
-        (sink, hash): (local::Sink, Hash),
+        (sink, hash, inline): (local::Sink, Hash, bool),
         batch: Vec<Bytes>,
         held: impl Send + Sync + 'static,
         verify: V,
@@ -278,12 +341,12 @@ impl ContentWriter {
     ) -> Result<Receipt>
     where
         V: FnOnce(u64, Digest) -> Result<()> + Send + 'static,
-        D: FnMut(Option<&Record>, Segment, Digest) -> Result<Record> + Send + 'static,
+        D: FnMut(Option<&Record>, &Sealed) -> Result<Record> + Send + 'static,
     {
-        let (store, id) = (Arc::clone(&self.store), self.id);
+        let store = Arc::clone(&self.store);
         let abandoned = Abandoned::default();
-        let decide = move |stands: Option<&Record>, size, sha256| decide(stands, Segment { id, size }, sha256);
-        let written = Written { key: self.key, size: self.size, hash };
+        let decide = move |stands: Option<&Record>, sealed: &Sealed| decide(stands, sealed);
+        let written = Written { key: self.key, id: self.id, size: self.size, hash, inline };
         let (commit, metrics) =
             (sink.commit(written, batch, held, verify, decide, abandoned.clone()), store.metrics.clone());
         let commit = async move {
@@ -329,7 +392,7 @@ impl ContentWriter {
             Committed::Refused(refusal) => Err(refusal.into_error()),
             Committed::Closed(refusal) => {
                 if refusal.settled {
-                    Box::pin(self.store.discard(Replaced { key: self.key, ids: vec![self.id] })).await;
+                    Box::pin(self.store.discard(Replaced { key: self.key, segments: vec![first(self.id)] })).await;
                 }
                 Err(refusal.into_error())
             }
@@ -338,14 +401,14 @@ impl ContentWriter {
 
     fn receipt(&self, Replacement { old, new }: Replacement) -> Result<Receipt> {
         let record = new.ok_or_else(|| Error::internal("a commit replaced nothing"))?;
-        let segments = old.as_ref().and_then(Record::content).map(|content| content.segments.as_slice());
-        let ids = segments.unwrap_or_default().iter().map(|segment| segment.id).collect();
-        Ok(Receipt { record, replaced: Replaced { key: self.key, ids } })
+        let segments = old.as_ref().and_then(Record::content).map(|content| content.segment_ids().collect());
+        Ok(Receipt { record, replaced: Replaced { key: self.key, segments: segments.unwrap_or_default() } })
     }
 
     /// A commit where each step is an operation of the storage that is waited for by itself.
     async fn commit_object<V, D>(
         mut self,
+        known: Standing,
         batch: Vec<Bytes>,
         held: impl Send + Sync + 'static,
         verify: V,
@@ -354,7 +417,7 @@ impl ContentWriter {
     ) -> Result<Receipt>
     where
         V: FnOnce(u64, Digest) -> Result<()>,
-        D: FnMut(Option<&Record>, Segment, Digest) -> Result<Record> + Send,
+        D: FnMut(Option<&Record>, &Sealed) -> Result<Record> + Send,
     {
         let sha256 = match self.close(batch, held, verify).await {
             Ok(sha256) => sha256,
@@ -366,9 +429,9 @@ impl ContentWriter {
         // Closed: there is nothing left to abort.
         self.state = State::Unopened;
         self.store.passed(Step::ContentSynced);
-        let segment = Segment { id: self.id, size: self.size };
-        let decide = |stands: Option<&Record>| decide(stands, segment, sha256).map(Some);
-        let replaced = self.store.replace_object(self.key, decide, settled).await;
+        let sealed = Sealed::in_object(self.id, self.size, sha256);
+        let decide = |stands: Option<&Record>| decide(stands, &sealed).map(Some);
+        let replaced = self.store.replace_object(self.key, Some(known), &[], decide, settled).await;
         self.committed(replaced.map_or_else(Committed::Closed, |replacement| Committed::Stands(Box::new(replacement))))
             .await
     }
@@ -446,7 +509,7 @@ impl Begun {
             tracing::warn!(%error, upload_id = %self.id, "an upload could not be aborted cleanly");
         }
         if self.closing {
-            self.store.discard(Replaced { key: self.key, ids: vec![self.id] }).await;
+            self.store.discard(Replaced { key: self.key, segments: vec![first(self.id)] }).await;
         }
     }
 }
@@ -461,16 +524,21 @@ impl Drop for ContentWriter {
     }
 }
 
+/// The object that an upload writes.
+fn first(upload: UploadId) -> SegmentId {
+    SegmentId { upload, number: 0 }
+}
+
 /// Content that a commit replaced and no record names any more.
 #[derive(Debug)]
 pub struct Replaced {
     pub(super) key: Key,
-    pub(super) ids: Vec<UploadId>,
+    pub(super) segments: Vec<SegmentId>,
 }
 
 impl Replaced {
     /// Whether the commit replaced nothing.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.segments.is_empty()
     }
 }

@@ -144,7 +144,7 @@ impl Faults {
     pub fn new(rules: &[Rule]) -> Faults {
         let counted = rules.iter().map(|rule| Counted {
             rule: *rule,
-            part: format!("/attachments/{}/", rule.attachment),
+            part: format!("/{:019}", rule.attachment),
             seen: AtomicU64::new(0),
         });
         Faults(Arc::new(counted.collect()))

@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use opendal::Operator;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
@@ -12,8 +13,9 @@ use super::commit::{Locks, Refusal, Replacement, stripe};
 use super::config::OpenError;
 #[cfg(feature = "faults")]
 use super::faults::Faults;
+use super::record::{self, Stored};
 use super::steps::{Step, Steps};
-use super::{Access, RECORD, WRITE, folder_path, io_failure, lock, parse_record, record_path};
+use super::{Access, WRITE, io_failure, layout, lock};
 use crate::attachment::{Key, Record};
 use crate::error::{Error, Kind, Result};
 
@@ -49,9 +51,6 @@ const COMMITTING: usize = 64;
 
 /// How many read records at once. More than commit: a few that hang must not keep all others from being known.
 const READING: usize = 256;
-
-/// More than most records have, in bytes.
-const RECORD_LENGTH: usize = 1 << 10;
 
 /// A storage root, and how files are written in it.
 #[derive(Debug)]
@@ -151,62 +150,45 @@ impl Local {
         self.directory.present().map_err(|error| Error::new(Kind::StorageUnavailable).because(error))
     }
 
-    /// The record of an attachment, if it is known.
-    pub async fn record(self: &Arc<Self>, key: Key) -> Result<Option<Record>> {
+    /// The record of an attachment, if there is one.
+    pub async fn record(self: &Arc<Self>, key: Key) -> Result<Option<Stored>> {
         let local = Arc::clone(self);
         self.reading.run(Abandoned::default(), move |abandoned| local.record_now(key, abandoned)).await?
     }
 
-    fn record_now(&self, key: Key, abandoned: &Abandoned) -> Result<Option<Record>> {
-        let path = record_path(key);
+    fn record_now(&self, key: Key, abandoned: &Abandoned) -> Result<Option<Stored>> {
+        let path = layout::record(key);
         match self.act(Operation::Read, &path, abandoned, || beneath::read(self.directory.place()?.root(), &path)) {
-            Ok(bytes) => parse_record(&bytes, key).map(Some),
+            Ok(bytes) => record::decode(bytes.into(), key).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.present_now().map(|()| None),
             Err(error) => Err(self.failure(&path, error)),
         }
     }
 
-    /// The record in the folder of an attachment, which is there: that the record is not says that there is none.
-    fn record_in(&self, folder: &Folder, key: Key, abandoned: &Abandoned) -> Result<Option<Record>> {
-        let path = record_path(key);
-        match self.act(Operation::Read, &path, abandoned, || beneath::read_in(folder.own(), RECORD)) {
-            Ok(bytes) => parse_record(&bytes, key).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failure(&path, error)),
-        }
-    }
-
     /// Puts a small file in one step, durably, and takes back what a failure leaves.
-    pub async fn put(self: &Arc<Self>, path: String, bytes: Vec<u8>, steps: Steps) -> Result<()> {
+    pub async fn put(self: &Arc<Self>, path: String, bytes: Bytes, steps: Steps) -> Result<()> {
         let local = Arc::clone(self);
         let put = on_thread(Abandoned::default(), move |abandoned| {
-            let folder = local.put_now(&path, None, bytes, &steps, abandoned)?;
-            local.entries.sync_above(&folder).map_err(|error| local.failure(&path, error))
+            let folder = local.put_now(&path, bytes, &steps, abandoned)?;
+            local.entries.sync(&folder).map_err(|error| local.failure(&path, error))
         });
         put.await?
     }
 
-    /// Puts a small file into its folder, which is opened where it is not yet, and takes back what a failure leaves.
-    fn put_now(
-        &self,
-        path: &str,
-        folder: Option<Folder>,
-        bytes: Vec<u8>,
-        steps: &Steps,
-        abandoned: &Abandoned,
-    ) -> Result<Folder> {
+    /// Puts a small file into its folder, which is yet to be synced, and takes back what a failure leaves.
+    fn put_now(&self, path: &str, bytes: Bytes, steps: &Steps, abandoned: &Abandoned) -> Result<Folder> {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         let mut draft = None;
         let put = self
             .act(Operation::Write, path, abandoned, || {
                 let draft = draft.insert(self.draft(name)?);
-                draft.write(&[bytes.into()])?;
+                draft.write(&[bytes])?;
                 draft.sync()
             })
             .and_then(|()| {
                 steps.passed(Step::RecordWritten);
                 self.act(Operation::Close, path, abandoned, || {
-                    let folder = folder.map_or_else(|| self.entries.open(&self.directory.place()?, above), Ok)?;
+                    let folder = self.entries.open(&self.directory.place()?, above)?;
                     draft.take().map_or(Ok(()), |draft| draft.rename(folder.own(), name))?;
                     Ok(folder)
                 })
@@ -244,7 +226,7 @@ impl Local {
     {
         let turn = Arc::clone(self.lock_of(key)).lock_owned().await;
         let pool = self.committing.clone();
-        let replaced = pool.run(abandoned, move |abandoned| self.replace_now(key, None, turn, decide, abandoned));
+        let replaced = pool.run(abandoned, move |abandoned| self.replace_now(key, turn, &[], decide, abandoned));
         replaced.await.map_err(Refusal::unsettled)?
     }
 
@@ -256,8 +238,8 @@ impl Local {
     fn replace_now<D>(
         &self,
         key: Key,
-        folder: Option<Folder>,
         _turn: Turn,
+        inline: &[Bytes],
         decide: D,
         abandoned: &Abandoned,
     ) -> Result<Replacement, Refusal>
@@ -266,28 +248,24 @@ impl Local {
     {
         let unchanged = |error| Refusal::unchanged(self.failure("the lock of an attachment", error));
         let _between_processes = self.directory.lock(stripe(key)).map_err(unchanged)?;
-        let old = match &folder {
-            Some(folder) => self.record_in(folder, key, abandoned),
-            None => self.record_now(key, abandoned),
-        };
-        let old = old.map_err(Refusal::unchanged)?;
-        let Some(new) = decide(old.as_ref()).map_err(Refusal::unchanged)? else {
-            return Ok(Replacement { old, new: None });
+        let stored = self.record_now(key, abandoned).map_err(Refusal::unchanged)?;
+        let Some(new) = decide(stored.as_ref().map(|stored| &stored.record)).map_err(Refusal::unchanged)? else {
+            return Ok(Replacement { old: stored.map(|stored| stored.record), new: None });
         };
         if abandoned.is_set() {
             return Err(Refusal::unchanged(
                 Error::new(Kind::StorageUnavailable).because("nobody waits for it any more"),
             ));
         }
-        let path = record_path(key);
-        let mut bytes = Vec::with_capacity(RECORD_LENGTH);
-        serde_json::to_writer_pretty(&mut bytes, &new).map_err(|error| Refusal::unchanged(Error::internal(error)))?;
-        let folder = match self.put_now(&path, folder, bytes, &self.steps, abandoned) {
+        let path = layout::record(key);
+        let bytes = record::encode(stored.as_ref(), &new, inline).map_err(Refusal::unchanged)?;
+        let folder = match self.put_now(&path, bytes, &self.steps, abandoned) {
             Ok(folder) => Ok(folder),
             // It may have happened although its answer says otherwise: look, never guess.
             Err(error) => match self.record_now(key, abandoned) {
-                Ok(Some(stands)) if stands == new => {
-                    self.directory.place().and_then(|place| self.entries.open(&place, &folder_path(key)))
+                Ok(Some(stands)) if stands.record == new => {
+                    let above = layout::records(key.client);
+                    self.directory.place().and_then(|place| self.entries.open(&place, &above))
                 }
                 Ok(_) => return Err(Refusal::unchanged(error)),
                 Err(_) => return Err(Refusal::unsettled(error)),
@@ -296,10 +274,10 @@ impl Local {
         self.steps.passed(Step::RecordPut);
         // The record stands. If this fails nobody knows whether it is durable, and a second try would prove nothing: the
         // system reports a failed sync once.
-        let synced = folder.and_then(|folder| self.entries.sync_above(&folder));
+        let synced = folder.and_then(|folder| self.entries.sync(&folder));
         synced.map_err(|error| Refusal::unsettled(self.failure(&path, error)))?;
         self.steps.passed(Step::RecordSynced);
-        Ok(Replacement { old, new: Some(new) })
+        Ok(Replacement { old: stored.map(|stored| stored.record), new: Some(new) })
     }
 
     /// Does an operation, as the faults that were asked for have it.

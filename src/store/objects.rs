@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use opendal::layers::TimeoutLayer;
 use opendal::options::WriteOptions;
 use opendal::{Buffer, ErrorKind, Operator};
@@ -16,10 +17,11 @@ use tokio::sync::Mutex;
 
 use super::backend::{Failure, Version};
 use super::commit::Locks;
+use super::failure;
+use super::layout::{self, CLIENTS, MARKER, PROBE};
 use super::meaning::plain;
 use super::services::{Compares, Parts, Service};
 use super::steps::{Step, Steps};
-use super::{CLIENTS, failure};
 use crate::attachment::Key;
 use crate::error::{Error, Kind, Result};
 
@@ -102,13 +104,56 @@ impl Objects {
         !self.names_missing_bucket
     }
 
+    /// What a put replaces of which nothing was found.
+    pub fn absent(&self) -> Version {
+        if self.compares == Compares::Never { Version::Any } else { Version::Absent }
+    }
+
     /// Whether the bucket is there, and there is nothing of attachd's in it.
     pub async fn is_empty(&self) -> opendal::Result<bool> {
         if !self.remote {
             return Ok(false);
         }
         let mut lister = self.operator.lister_with(CLIENTS).limit(1).await?;
-        Ok(futures_util::StreamExt::next(&mut lister).await.transpose()?.is_none())
+        Ok(lister.next().await.transpose()?.is_none())
+    }
+
+    /// Whether the storage says that it has the layout of this version. If it does not, it holds nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] if it says something else, or holds other things, and what storage raises.
+    pub async fn is_marked(&self) -> Result<bool> {
+        let refused = |why| Error::internal(format!("the storage {why}"));
+        if !self.remote {
+            return Ok(true);
+        }
+        let mut other: Option<String> = None;
+        // Another process may have marked it between the first look and the listing.
+        loop {
+            match self.operator.read(MARKER).await {
+                Ok(marker) => return layout::check_marker(&marker.to_bytes()).map(|()| true).map_err(Error::internal),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(failure(error)),
+            }
+            if let Some(other) = &other {
+                return Err(refused(layout::not_a_storage(other)));
+            }
+            other = self.stranger().await.map_err(failure)?;
+            if other.is_none() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Something at the root that no new storage has.
+    async fn stranger(&self) -> opendal::Result<Option<String>> {
+        let mut lister = self.operator.lister("").await?;
+        while let Some(entry) = lister.next().await.transpose()? {
+            if !["", "/", PROBE].contains(&entry.path().trim_end_matches('/')) {
+                return Ok(Some(entry.path().to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads a small object, and says which version of it that is.
@@ -147,7 +192,7 @@ impl Objects {
     pub async fn put(
         self: &Arc<Self>,
         path: &str,
-        bytes: Vec<u8>,
+        bytes: Bytes,
         version: Version,
         steps: &Steps,
     ) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ use super::{Admitted, Commit, Config, Declared, Header, Piece, Uploads, size_mis
 use crate::attachment::Record;
 use crate::budget::{Claim, Reservation};
 use crate::error::{Error, Kind, Result};
-use crate::store::{ContentWriter, Receipt, Step, WRITE};
+use crate::store::{ContentWriter, Receipt, Sealed, Standing, Step, WRITE};
 use crate::telemetry::{SPANS, Trail};
 
 /// By how much the last piece of a batch may be expected to pass its size, in bytes. Where one passes it by more, the memory for that
@@ -61,7 +61,11 @@ impl Uploads {
         receiving.record("size_bytes", upload.size);
         drop(receiving);
         match pumped {
-            Ok(declared) => upload.finish(Commit { config: self.config, admitted, header, declared }).await,
+            Ok(declared) => {
+                let Admitted { call, target, conditions, standing, .. } = admitted;
+                let commit = Commit { config: self.config, call, target, conditions, header, declared };
+                upload.finish(commit, *standing).await
+            }
             // In a box, since this future would have room for it as long as content arrives.
             Err(error) => Err(Box::pin(upload.abort(error)).await),
         }
@@ -336,23 +340,23 @@ impl<'a> Upload<'a> {
     }
 
     /// Commits what was received.
-    async fn finish(mut self, commit: Commit) -> Result<Receipt> {
+    async fn finish(mut self, commit: Commit, standing: Standing) -> Result<Receipt> {
         let (bytes, memory) = self.batch.take();
         if let Some(claim) = self.claim.take() {
             claim.settle(self.uploads.store.kept_by_upload(Some(self.size)));
         }
         let Upload { uploads, writer, begun, .. } = self;
         let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
-        let request = commit.admitted.call.request.clone();
+        let request = commit.call.request.clone();
         let commit = Arc::new(commit);
         let verifies = Arc::clone(&commit);
         let verify = move |size, sha256| verifies.verify(size, sha256);
-        let decide = move |stands: Option<&Record>, segment, sha256| commit.record(stands, segment, sha256);
+        let decide = move |stands: Option<&Record>, sealed: &Sealed| commit.record(stands, sealed);
         let span = tracing::info_span!(target: SPANS, "commit");
         let metrics = request.trail.metrics().clone();
         let commit = |settled| async move {
             let began = Instant::now();
-            let committed = writer.commit(bytes, memory, verify, decide, settled).await;
+            let committed = writer.commit(standing, bytes, memory, verify, decide, settled).await;
             metrics.committed(committed.as_ref().err().map(Error::kind), began.elapsed());
             let mut receipt = committed?;
             store.passed(Step::Replying);

@@ -1,6 +1,7 @@
 # Helpers of run.sh: servers, clients, checks. Sourced, never run. Needs $attachd and $work.
 # shellcheck shell=bash disable=SC2034,SC2154
 clients_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$clients_dir/../layout.sh"
 passed=0
 failed=0
 declare -A server_pid rest_url grpc_addr storage_root
@@ -162,25 +163,18 @@ rpc_refused() {
     echo ". == {ok: false, code: \"$1\", reason: \"$2\", domain: \"attachd\", message} and (.message | length > 0)"
 }
 
-# attachment_dir SERVER ATTACHMENT_ID: where the server keeps an attachment of client 42.
-attachment_dir() {
-    echo "${storage_root[$1]}/clients/42/attachments/$2"
-}
-
-# stored NAME SERVER ATTACHMENT_ID FILE: the record tells of this file, names the one content, and that is the file.
+# stored NAME SERVER ATTACHMENT_ID FILE: the record of client 42 tells of this file, its content is the file, and there is no
+# other content.
 stored() {
-    local dir why="" contents
-    dir=$(attachment_dir "$2" "$3")
-    mapfile -t contents < <(ls "$dir/content" 2>/dev/null)
-    if [ ${#contents[@]} -ne 1 ]; then
-        why="${#contents[@]} contents"
-    elif ! cmp "$dir/content/${contents[0]}" "$4" >"$work/out" 2>&1; then
+    local why="" at=("${storage_root[$2]}" 42 "$3")
+    if ! cmp <(content_of "${at[@]}") "$4" >"$work/out" 2>&1; then
         why=$(cat "$work/out")
-    elif ! jq -e --arg filename "$(basename "$4")" --argjson size "$(stat -c %s "$4")" \
-        --arg sha256 "$(sha256sum <"$4" | cut -d' ' -f1)" --arg content "${contents[0]}" \
-        '{filename, size, sha256} == {$filename, $size, $sha256} and ([.segments[] | .. | strings] | index($content) != null)' \
-        "$dir/record.json" >/dev/null 2>&1; then
-        why="content ${contents[0]}, record $(cat "$dir/record.json")"
+    elif ! diff <(content_paths "${at[@]}") <(find "$(content_folder "${at[@]}")" -type f 2>/dev/null) >"$work/out" 2>&1; then
+        why=$(cat "$work/out")
+    elif ! record_of "${at[@]}" | jq -e --arg filename "$(basename "$4")" --argjson size "$(stat -c %s "$4")" \
+        --arg sha256 "$(sha256sum <"$4" | cut -d' ' -f1)" \
+        '.content | {filename, size, sha256} == {$filename, $size, $sha256}' >/dev/null 2>&1; then
+        why="record $(record_of "${at[@]}")"
     fi
     verdict "$1" "$why"
 }
@@ -188,7 +182,8 @@ stored() {
 # nothing_stored NAME SERVER ATTACHMENT_ID: no file remains; what was written may take a moment to be swept.
 nothing_stored() {
     local deadline=$((SECONDS + 5)) files
-    while files=$(find "$(attachment_dir "$2" "$3")" -type f 2>/dev/null) && [ -n "$files" ]; do
+    while files=$(ls -d "$(record_path "${storage_root[$2]}" 42 "$3")" "$(content_folder "${storage_root[$2]}" 42 "$3")"/* 2>/dev/null) &&
+        [ -n "$files" ]; do
         if [ $SECONDS -ge $deadline ]; then break; fi
         sleep 0.1
     done

@@ -133,13 +133,13 @@ status=$(curl -sS -o "$work/reply" -w '%{http_code}' --max-time 60 -H "Authoriza
     -F "file=@$work/file" "http://$rest/api/v2/clients/1/attachments/1") || true
 why=""
 [ "$status" = 201 ] || why="$status $(cat "$work/reply")"
-cmp "$work/file" "$work"/data/clients/1/attachments/1/content/* >"$work/cmp" 2>&1 || why+=" $(cat "$work/cmp")"
+cmp "$work/file" <(content_of "$work/data" 1 1) >"$work/cmp" 2>&1 || why+=" $(cat "$work/cmp")"
 verdict "it stores an upload over REST" "$why"
 
 why=""
 "$attachd" upload "$work/file" --client 1 --attachment 2 --to "http://$grpc" --token-file "$work/token" >"$work/reply" 2>&1 ||
     why=$(cat "$work/reply")
-cmp "$work/file" "$work"/data/clients/1/attachments/2/content/* >"$work/cmp" 2>&1 || why+=" $(cat "$work/cmp")"
+cmp "$work/file" <(content_of "$work/data" 1 2) >"$work/cmp" 2>&1 || why+=" $(cat "$work/cmp")"
 verdict "it stores an upload over gRPC" "$why"
 
 kill -TERM "$process"

@@ -1,6 +1,7 @@
 # Helpers of the scripts in this folder. Sourced, never run.
 # shellcheck shell=bash disable=SC2034
 . tests/apt.sh
+. tests/layout.sh
 passed=0
 failed=0
 work=$(mktemp -d)

@@ -71,19 +71,19 @@ done
 # Everything, then what has changed since, records last. What vanishes in between is for `verify` to say.
 copy_all() {
     (cd "$work/live" && find clients -path '*/content/*' -type f | cpio -pdmu --quiet "$work/copy") 2>/dev/null || true
-    (cd "$work/live" && find clients -name record.json -type f | cpio -pdmu --quiet "$work/copy") 2>/dev/null || true
+    (cd "$work/live" && find attachd.json clients/*/records -type f | cpio -pdmu --quiet "$work/copy") 2>/dev/null || true
 }
 copy_all
 copy_all
 rounds=0
 while ! verify "$work/copy" && [ $rounds -lt 50 ]; do
     rounds=$((rounds + 1))
-    # `missing: clients/1/attachments/7/content/…`, and records that were just being put in place.
-    mapfile -t torn < <(sed -nE 's/^(missing|damaged|unreadable): (clients\/[0-9]+\/attachments\/[0-9]+)\/.*/\2/p' "$work/verified" | sort -u)
+    # `missing: clients/1/content/0000000000000000007/…`, and records that were just being put in place.
+    mapfile -t torn < <(sed -nE 's/^(missing|damaged|unreadable): clients\/1\/(content|records)\/([0-9]+).*/\3/p' "$work/verified" | sort -u)
     [ ${#torn[@]} -gt 0 ] || break
     for attachment in "${torn[@]}"; do
-        cp -a "$work/live/$attachment/record.json" "$work/copy/$attachment/record.json"
-        cp -a "$work/live/$attachment/content/." "$work/copy/$attachment/content/" 2>/dev/null || true
+        cp -a "$work/live/clients/1/records/$attachment" "$work/copy/clients/1/records/$attachment"
+        cp -aT "$work/live/clients/1/content/$attachment" "$work/copy/clients/1/content/$attachment" 2>/dev/null || true
     done
 done
 running=0
@@ -105,12 +105,12 @@ status=$(upload 7 "$work/file")
 end
 verdict "it is served from" "$([ "$status" = 201 ] || echo "$status $(tail -n 2 "$work/log")")"
 
-content=$work/restored/clients/1/attachments/9/content/$(jq -r '.segments[0] | .. | strings' "$work/restored/clients/1/attachments/9/record.json" | head -n 1)
+content=$(content_paths "$work/restored" 1 9)
 printf 'X' | dd of="$content" bs=1 seek=1000 conv=notrunc status=none
 printf 'Y' | dd of="$content" bs=1 seek=1001 conv=notrunc status=none
 why=""
 if verify "$work/restored"; then why="it did not notice"; fi
-grep -q '^damaged: clients/1/attachments/9/content/' "$work/verified" || why+=$(tail -n 3 "$work/verified")
+grep -q '^damaged: clients/1/content/0000000000000000009/' "$work/verified" || why+=$(tail -n 3 "$work/verified")
 verdict "a damaged byte is found and named" "$why"
 
 conclude

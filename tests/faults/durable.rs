@@ -21,7 +21,7 @@ fn at_the_time_of_the_reply_a_power_cut_loses_nothing_and_would_without_any_one_
     let wrapper = words.iter().map(|word| (*word).to_owned()).collect();
     let mut server = Setup { wrapper, ..Setup::default() }.start_in(folder);
     let root = server.root();
-    let uploads = [(1, 1, 10), (1, 2, 100_000), (2, 1, 3_000_000), (1, 1, 5000), (1, 1, 0)];
+    let uploads = [(1, 1, 10), (1, 2, 100_000), (2, 1, 3_000_000), (1, 1, 5000), (1, 1, 0), (1, 1, 20_000), (2, 2, 3)];
     for (seed, (client, attachment, size)) in (1..).zip(uploads) {
         let reply = server.connect().upload(&token(&[client]), client, attachment, &Form::file(&noise(size, seed)));
         assert_eq!(reply.status, 201, "{reply:?}");

@@ -28,7 +28,7 @@ fn a_record_that_is_put_after_its_time_has_a_second_line_in_the_audit_trail() {
     let words = ["strace", "-D", "-f", "-e", "trace=renameat,renameat2", "-e", delay, "-o", "/dev/null"];
     let wrapper = words.iter().map(|word| (*word).to_owned()).collect();
     let server = Setup { storage: "timeout = \"2s\"\n".to_owned(), wrapper, ..Setup::default() }.start();
-    let reply = server.connect().ask(&Ask::upload(1, 1, &Form::file(b"content")).with("X-Request-Id", "mine"));
+    let reply = server.connect().ask(&Ask::upload(1, 1, &Form::file(&noise(20_000, 1))).with("X-Request-Id", "mine"));
     assert_eq!(reply.status, 503, "{reply:?}");
     let audit = || {
         let mut lines = server.events("audit");
@@ -38,7 +38,7 @@ fn a_record_that_is_put_after_its_time_has_a_second_line_in_the_audit_trail() {
     eventually("its outcome is known", || audit().len() == 2);
     let told: Vec<_> = audit().iter().map(|line| (line["outcome"].clone(), line.get("late").is_some())).collect();
     assert_eq!(told, [("unknown".into(), false), ("done".into(), true)]);
-    assert_eq!(server.stored(1, 1).as_deref(), Some(&b"content"[..]));
+    assert_eq!(server.stored(1, 1), Some(noise(20_000, 1)));
 }
 
 /// The time of a storage operation.

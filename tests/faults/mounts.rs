@@ -155,7 +155,7 @@ fn an_identity_that_may_only_read_verifies_and_looks_through() {
         assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{words:?}: {ended:?}");
     }
     assert_eq!(storage.files(), before);
-    assert_eq!(names(storage.root()), 1, "nothing is made beside the clients");
+    assert_eq!(names(storage.root()), 2, "nothing is made beside the clients and the marker");
 }
 
 #[test]

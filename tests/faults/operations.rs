@@ -10,13 +10,17 @@ use attachd::pb::upload_attachment_request::Message;
 use serde_json::Value;
 use tonic::Code;
 
+use crate::harness::storage::segments;
 use crate::harness::{Form, Server, Setup, chunk, eventually, finish, header, noise, sha256, token};
 
-/// The operations of an upload to an attachment without content, then the one more of an upload that replaces.
+/// The operations of an upload whose content has an object of its own to an attachment without content, then the one more of an
+/// upload that replaces an object.
 const OPERATIONS: [&str; 7] = ["Read", "Write", "Close", "Read", "Write", "Close", "Delete"];
-/// Where the record is closed, in the list.
-const RECORD_CLOSE: usize = 5;
-/// Where the replaced content is deleted, in the list.
+
+/// The same of an upload whose content is put with its record.
+const INLINE: [&str; 5] = ["Read", "Read", "Write", "Close", "Delete"];
+
+/// Where the replaced content is deleted, in the first list.
 const DELETE: usize = 6;
 
 /// The faults, and whether all later operations of the attachment have them too.
@@ -47,6 +51,8 @@ struct Case {
     name: String,
     grpc: bool,
     replace: bool,
+    /// Whether the new content is put with its record. What it replaces has an object of its own.
+    inline: bool,
     /// The rules, without the attachment.
     rules: Vec<String>,
     status: u16,
@@ -59,14 +65,14 @@ struct Case {
 }
 
 /// The documented reply.
-fn status(operation: usize, fault: &str, always: bool) -> u16 {
-    match (OPERATIONS[operation], fault) {
+fn status(operation: &str, is_record_close: bool, fault: &str, always: bool) -> u16 {
+    match (operation, fault) {
         // The caller does not wait for the tidying.
         ("Delete", _) | (_, "slow") => 201,
         // A storage that says that there is no record is believed.
         ("Read", "not_found") => 201,
         // The put has happened, and the look at it says so.
-        ("Close", "lost") if operation == RECORD_CLOSE && !always => 201,
+        ("Close", "lost") if is_record_close && !always => 201,
         (_, "permanent" | "permission_denied" | "not_found") => 500,
         _ => 503,
     }
@@ -76,29 +82,39 @@ fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for grpc in [false, true] {
         for replace in [false, true] {
-            let operations = if replace { 0..DELETE + 1 } else { 0..DELETE };
-            for operation in operations {
-                for (fault, always) in FAULTS {
-                    // What was there before has had its operations.
-                    let nth = operation + 1 + if replace { DELETE } else { 0 };
-                    let unsettled = operation == RECORD_CLOSE && (fault == "hang" || always);
-                    cases.push(Case {
-                        name: format!("{fault} at {operation} {}, always: {always}", OPERATIONS[operation]),
-                        grpc,
-                        replace,
-                        rules: vec![format!("nth = {nth}, always = {always}, fault = \"{fault}\"")],
-                        status: status(operation, fault, always),
-                        ambiguous: unsettled && fault == "lost",
-                        garbage: always
-                            || operation == DELETE
-                            || unsettled
-                            || (operation == 3 && fault == "not_found")
-                            || (operation == 4 && fault == "hang"),
-                        blind: always,
-                    });
-                }
+            for inline in [false, true] {
+                cases.extend(at_each_operation(grpc, replace, inline));
             }
             cases.extend(pairs(grpc, replace));
+        }
+    }
+    cases
+}
+
+fn at_each_operation(grpc: bool, replace: bool, inline: bool) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let all: &[&str] = if inline { &INLINE } else { &OPERATIONS };
+    let delete = all.len() - 1;
+    for (index, operation) in all.iter().enumerate().take(if replace { all.len() } else { delete }) {
+        for (fault, always) in FAULTS {
+            // What was there before has had its operations.
+            let nth = index + 1 + if replace { DELETE } else { 0 };
+            let is_record_close = index + 1 == delete;
+            let unsettled = is_record_close && (fault == "hang" || always);
+            // At the second look at the record and the put of it, content is there already.
+            let closed = !inline && (index == 3 && fault == "not_found" || index == 4 && fault == "hang");
+            let overlooked = inline && index == 1 && fault == "not_found";
+            cases.push(Case {
+                name: format!("{fault} at {index} {operation}, inline: {inline}, always: {always}"),
+                grpc,
+                replace,
+                inline,
+                rules: vec![format!("nth = {nth}, always = {always}, fault = \"{fault}\"")],
+                status: status(operation, is_record_close, fault, always),
+                ambiguous: unsettled && fault == "lost",
+                garbage: always || index == delete || unsettled || closed || overlooked,
+                blind: always,
+            });
         }
     }
     cases
@@ -115,6 +131,7 @@ fn pairs(grpc: bool, replace: bool) -> Vec<Case> {
         name: name.to_owned(),
         grpc,
         replace,
+        inline: false,
         rules,
         status,
         ambiguous,
@@ -201,7 +218,7 @@ fn upload(server: &Server, runtime: &tokio::runtime::Runtime, grpc: bool, attach
 
 /// The operations of one attachment so far, by the log of the layer.
 fn operations(server: &Server, attachment: i64) -> Vec<String> {
-    let part = format!("/attachments/{attachment}/");
+    let part = format!("/{attachment:019}");
     let lines = server.log();
     let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let ours = events.filter(|event| {
@@ -249,7 +266,7 @@ fn every_fault_at_every_operation(service: &'static str) {
 
 fn one(server: &Server, runtime: &tokio::runtime::Runtime, attachment: i64, case: &Case) {
     let seed = attachment.cast_unsigned();
-    let (old, new) = (noise(5000, seed), noise(6000, seed + 100_000));
+    let (old, new) = (noise(20_000, seed), noise(if case.inline { 6000 } else { 30_000 }, seed + 100_000));
     if case.replace {
         assert_eq!(upload(server, runtime, case.grpc, attachment, &old), 201);
     }
@@ -299,8 +316,8 @@ fn left_behind(server: Server, cases: &[Case]) {
     let mut garbage = 0;
     for (index, case) in cases.iter().enumerate() {
         let attachment = i64::try_from(index + 1).unwrap();
-        let there = crate::files(&server.root().join(format!("clients/1/attachments/{attachment}/content"))).len();
-        let named = usize::from(server.stored(1, attachment).is_some());
+        let there = server.contents(attachment);
+        let named = server.record(1, attachment).map_or(0, |record| segments(&record).len());
         assert!(
             there == named || (case.garbage && there > named),
             "{there} contents, {named} named: {attachment} {case:?}"
@@ -327,11 +344,19 @@ fn an_upload_takes_the_storage_operations_that_are_listed_here() {
         let server = Setup { service, ..Setup::default() }.start();
         let runtime = runtime();
         for (attachment, grpc) in [(1, false), (2, true)] {
-            assert_eq!(upload(&server, &runtime, grpc, attachment, &noise(5000, 1)), 201);
-            eventually("all of the first are in the log", || operations(&server, attachment) == OPERATIONS[..DELETE]);
-            assert_eq!(upload(&server, &runtime, grpc, attachment, &noise(5000, 2)), 201);
-            let both = [&OPERATIONS[..DELETE], &OPERATIONS[..]].concat();
-            eventually("the replaced content is deleted", || operations(&server, attachment) == both);
+            let mut expected: Vec<&str> = Vec::new();
+            for (size, more) in [
+                (20_000, &OPERATIONS[..DELETE]),
+                (20_000, &OPERATIONS),
+                (5000, &INLINE),
+                // Content that was put with its record goes with it.
+                (5000, &INLINE[..INLINE.len() - 1]),
+                (20_000, &OPERATIONS[..DELETE]),
+            ] {
+                expected.extend(more);
+                assert_eq!(upload(&server, &runtime, grpc, attachment, &noise(size, 1)), 201);
+                eventually("all are in the log", || operations(&server, attachment) == expected);
+            }
         }
     }
 }

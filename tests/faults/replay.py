@@ -97,7 +97,10 @@ class Disk:
             return "above the root" if root.startswith(path.rstrip("/") + "/") else None
         below = path[len(root) + 1:]
         if below.startswith(".attachd-tmp/"):
-            return "a temporary record" if "record.json" in below else "a temporary content"
+            name = os.path.basename(below)
+            if name == "attachd.json":
+                return "a temporary marker"
+            return "a temporary record" if re.search(r"\.\d{19}$", name) else "a temporary content"
         return re.sub(r"\d+", "N", below)
 
     def check(self, root, client, attachment):
@@ -113,15 +116,20 @@ class Disk:
                 raise Lost(f"{path}: its bytes are not durable")
             return node
 
-        folder = f"{root}/clients/{client}/attachments/{attachment}"
-        record = walk(f"{folder}/record.json")
-        if record is not self.find(f"{folder}/record.json"):
-            raise Lost(f"{folder}: the record that stands is not the durable one")
-        text = "".join(record.data[offset] for offset in sorted(record.data))
-        stored = json.loads(text)
-        length = sum(walk(f"{folder}/content/{segment['id']}").length for segment in stored["segments"])
-        if length != stored["size"]:
-            raise Lost(f"{folder}: {length} bytes of {stored['size']}")
+        walk(f"{root}/attachd.json")
+        attachment = f"{int(attachment):019}"
+        path = f"{root}/clients/{client}/records/{attachment}"
+        record = walk(path)
+        if record is not self.find(path):
+            raise Lost(f"{path}: the record that stands is not the durable one")
+        line = "".join(record.data[offset] for offset in sorted(record.data)).split("\n", 1)[0]
+        content = json.loads(line)["content"]
+        behind = record.length - len(line) - 1
+        folder = f"{root}/clients/{client}/content/{attachment}"
+        names = [f"{content['upload_id']}.{segment['number']}" for segment in content["segments"]]
+        length = behind + sum(walk(f"{folder}/{name}").length for name in names)
+        if length != content["size"]:
+            raise Lost(f"{path}: {length} bytes of {content['size']}")
         self.checked += 1
 
 

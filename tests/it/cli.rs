@@ -267,7 +267,7 @@ fn a_token_that_was_made_covers_what_was_asked_for_and_nothing_else() {
     assert_eq!(status(&reader, 1, ""), 403);
     let named = make(&["--client", "8", "--subject", "ada"]);
     assert_eq!(status(&named, 8, ""), 201);
-    assert_eq!(server.record(8, 1).unwrap()["uploaded_by"], "ada");
+    assert_eq!(server.content(8, 1)["uploaded_by"], "ada");
 }
 
 #[test]

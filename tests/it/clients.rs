@@ -28,7 +28,7 @@ fn a_part_of_each_client_is_recorded_as_documented_sent_whole_or_byte_by_byte() 
             match sent.outcome {
                 Outcome::Recorded(name) => {
                     assert_eq!(reply.status, 201, "{}: {reply:?}", sent.client);
-                    assert_eq!(server.record(1, 2).unwrap()["filename"], name, "{}", sent.client);
+                    assert_eq!(server.content(1, 2)["filename"], name, "{}", sent.client);
                     assert_eq!(server.stored(1, 2).unwrap(), CONTENT, "{}", sent.client);
                     std::fs::remove_dir_all(server.root().join("clients/1")).unwrap();
                 }
@@ -89,6 +89,6 @@ async fn grpc_records_the_same_name_for_a_file_as_the_clients_that_can_say_it() 
         let header = UploadHeader { filename: sent.named.to_owned(), ..header(1, 2) };
         let messages = vec![Message::Header(header), chunk(CONTENT.to_vec()), finish()];
         server.grpc_upload(&token(&[1]), messages).await.unwrap();
-        assert_eq!(server.record(1, 2).unwrap()["filename"], name, "{}", sent.client);
+        assert_eq!(server.content(1, 2)["filename"], name, "{}", sent.client);
     }
 }

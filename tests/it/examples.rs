@@ -126,7 +126,7 @@ fn the_recipes_work_as_they_are_documented() {
         assert_eq!(reply.status, 201, "{name}: {reply:?}");
         assert_eq!(ask(7).status, 403, "{name}");
         let record = server.record(42, 2).unwrap();
-        assert_eq!(record["uploaded_by"], claims["sub"], "{name}");
+        assert_eq!(record["content"]["uploaded_by"], claims["sub"], "{name}");
         // A stranger of the same issuer, who has a token for the same audience and nothing else.
         claims["sub"] = "somebody-else".into();
         claims.as_object_mut().unwrap().retain(|name, _| ["iss", "aud", "client_id", "sub", "exp"].contains(&&**name));

@@ -163,7 +163,7 @@ fn a_file_of_no_bytes_is_a_file() {
         let reply = connection.ask(&chunk.map_or(ask.clone(), |size| ask.chunked(size)));
         assert_eq!(reply.status, 201, "{reply:?}");
         assert_eq!(server.stored(1, attachment).unwrap(), b"");
-        assert_eq!(server.record(1, attachment).unwrap()["size"], 0);
+        assert_eq!(server.content(1, attachment)["size"], 0);
     }
 }
 

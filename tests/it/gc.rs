@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::storage::{Ended, HOUR, Storage, plant, record, upload_id};
-use crate::harness::{Form, Server, Setup, noise, run, token};
+use crate::harness::{Form, Server, Setup, content_folder, noise, record_path, run, token};
 
 #[test]
 fn garbage_past_the_grace_is_deleted_and_nothing_else() {
@@ -22,7 +22,7 @@ fn garbage_past_the_grace_is_deleted_and_nothing_else() {
     let young = storage.garbage(1, 2, 23 * HOUR);
     let without_record = storage.garbage(2, 7, 1000 * HOUR);
     let registered = json!({
-        "format": 1, "client_id": 3, "attachment_id": 1, "registered_at": "2026-01-31T12:00:00Z",
+        "format": 2, "client_id": 3, "attachment_id": 1, "registered_at": "2026-01-31T12:00:00Z",
         "registered_by": "tester", "state": "registered",
     });
     storage.put_record(3, 1, &registered);
@@ -35,20 +35,20 @@ fn garbage_past_the_grace_is_deleted_and_nothing_else() {
     assert!(garbage.iter().all(|path| dry.says("garbage", path)), "{dry:?}");
     assert!(dry.says("young", &young), "{dry:?}");
     assert_eq!((dry.count("garbage"), dry.count("deleted"), dry.count("young")), (3, 0, 1));
-    assert!(dry.out.contains("would delete 3 objects (21 B) of 6 in 4 attachments; 1 within the grace"), "{dry:?}");
+    assert!(dry.out.contains("would delete 3 objects (21 B) of 6, for 3 attachments; 1 within the grace"), "{dry:?}");
     assert_eq!(storage.files(), before, "a dry run changes nothing");
 
     let wet = storage.run(&["gc", "--verbose", "--delete"]);
     assert_eq!(wet.code, Some(0), "{wet:?}");
     assert!(garbage.iter().all(|path| wet.says("deleted", path)), "{wet:?}");
-    assert!(wet.out.contains("\ndeleted 3 objects (21 B) of 6 in 4 attachments"), "{wet:?}");
+    assert!(wet.out.contains("\ndeleted 3 objects (21 B) of 6, for 3 attachments"), "{wet:?}");
     let mut expected = before;
     expected.retain(|path, _| !garbage.contains(&path));
     assert_eq!(storage.files(), expected);
 
     let again = storage.run(&["gc", "--delete"]);
     assert_eq!(again.code, Some(0));
-    assert!(again.out.starts_with("deleted 0 objects (0 B) of 3 in 4 attachments"), "{again:?}");
+    assert!(again.out.starts_with("deleted 0 objects (0 B) of 3, for 3 attachments"), "{again:?}");
 }
 
 #[test]
@@ -97,10 +97,10 @@ fn what_attachd_did_not_name_is_reported_and_kept() {
         "3b241101-e2bb-4255-8caf-4136c566a962".to_owned(),
     ];
     let mut foreign: Vec<_> = names.iter().map(|name| plant(storage.root(), 1, 1, name, b"x")).collect();
-    let folder = storage.root().join("clients/1/attachments/1/content").join(upload_id(1000 * HOUR));
+    let folder = content_folder(storage.root(), 1, 1).join(format!("{}.0", upload_id(1000 * HOUR)));
     fs::create_dir(&folder).unwrap();
     foreign.push(folder);
-    for name in ["clients/007", "clients/1/attachments/+1", "clients/x.txt"] {
+    for name in ["clients/007", "clients/1/records/+1", "clients/x.txt"] {
         fs::write(storage.root().join(name), b"x").unwrap();
     }
     let before = storage.files();
@@ -121,7 +121,7 @@ fn a_link_among_garbage_is_reported_and_kept() {
     let target = storage.root().join("target");
     fs::write(&target, b"x").unwrap();
     let gone = storage.garbage(1, 1, 1000 * HOUR);
-    let link = gone.with_file_name(upload_id(1001 * HOUR));
+    let link = gone.with_file_name(format!("{}.0", upload_id(1001 * HOUR)));
     std::os::unix::fs::symlink(&target, &link).unwrap();
     let ended = storage.run(&["gc", "--delete"]);
     assert_eq!((ended.code, ended.count("link")), (Some(1), 1), "{ended:?}");
@@ -131,7 +131,7 @@ fn a_link_among_garbage_is_reported_and_kept() {
 
 #[test]
 fn a_folder_that_is_a_link_is_not_looked_into() {
-    for linked in ["clients/1/attachments/1/content", "clients/1/attachments"] {
+    for linked in ["clients/1/content/0000000000000000001", "clients/1/content", "clients/1"] {
         let (storage, other) = (Storage::new(), Storage::new());
         let kept = other.garbage(1, 1, 1000 * HOUR);
         let gone = storage.garbage(2, 1, 1000 * HOUR);
@@ -155,15 +155,15 @@ fn where_the_record_cannot_be_read_nothing_is_deleted() {
     let upload = upload_id(1000 * HOUR);
     let good = record(1, 1, &upload, bytes);
     let mut other_format = record(1, 2, &upload, bytes);
-    other_format["format"] = json!(2);
+    other_format["format"] = json!(3);
     for (attachment, bad) in [(1, json!("text")), (2, other_format), (3, good)] {
         storage.put_record(1, attachment, &bad);
         kept.push(storage.garbage(1, attachment, 1000 * HOUR));
     }
     let cut = storage.put_record(1, 4, &json!(null));
-    fs::write(&cut, b"{\"format\":1,").unwrap();
+    fs::write(&cut, b"{\"format\":2,").unwrap();
     kept.push(storage.garbage(1, 4, 1000 * HOUR));
-    fs::create_dir_all(storage.root().join("clients/1/attachments/5/record.json")).unwrap();
+    fs::create_dir_all(record_path(storage.root(), 1, 5)).unwrap();
     kept.push(storage.garbage(1, 5, 1000 * HOUR));
     let gone = storage.garbage(1, 6, 1000 * HOUR);
 
@@ -220,9 +220,7 @@ fn a_sweep_that_was_stopped_says_where_to_go_on() {
     child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{complaint}");
     let from = complaint.split("--from ").nth(1).and_then(|rest| rest.split('`').next()).expect("where to go on");
-    let garbage = |client: i64| {
-        fs::read_dir(storage.root().join(format!("clients/{client}/attachments/1/content"))).unwrap().count() - 1
-    };
+    let garbage = |client: i64| fs::read_dir(content_folder(storage.root(), client, 1)).unwrap().count() - 1;
     let first_left: i64 = from.parse().unwrap();
     assert!((1..first_left).all(|client| garbage(client) == 0), "{complaint}");
     let left: usize = (first_left..=100).map(garbage).sum();
@@ -325,7 +323,9 @@ fn a_check_beside_uploads_reports_nothing_false() {
             let ended = Ended::from(run(&["verify", "--config", config.to_str().unwrap()]));
             assert_eq!(ended.code, Some(0), "{ended:?}");
             assert!(
-                ended.out.contains(" contents: 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed, 0 links;"),
+                ended.out.contains(
+                    " objects of content: 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed, 0 links;"
+                ),
                 "{ended:?}"
             );
         }

@@ -14,7 +14,7 @@ use tonic::{Code, Request};
 
 use crate::harness::{
     MAX_UPLOAD, RawConnection, Server, Setup, authorised, chunk, eventually, finish, framed, header, message_frame,
-    noise, token,
+    noise, record_path, token,
 };
 
 const MAX_CHUNK: usize = 4 << 20;
@@ -120,9 +120,8 @@ async fn streams_that_the_server_does_not_read_leave_room_for_the_others_on_its_
     let server = Server::start();
     // A record that is a pipe: the server waits for it as it would for a storage that hangs, and reads nothing of the
     // upload meanwhile.
-    let folder = server.root().join("clients/1/attachments/99");
-    let record = folder.join("record.json");
-    fs::create_dir_all(&folder).expect("a folder can be made");
+    let record = record_path(server.root(), 1, 99);
+    fs::create_dir_all(record.parent().expect("a record has a folder")).expect("a folder can be made");
     assert!(Command::new("mkfifo").arg(&record).status().expect("mkfifo can be run").success());
 
     // Each has a thread that waits at the pipe.
@@ -153,7 +152,7 @@ async fn streams_that_the_server_does_not_read_leave_room_for_the_others_on_its_
         let refusal = stream.reply().await.expect_err("there is no record");
         assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Internal, "INTERNAL"));
     }
-    fs::remove_dir_all(&folder).expect("a folder can be removed");
+    fs::remove_file(&record).expect("a pipe can be removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

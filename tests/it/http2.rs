@@ -23,7 +23,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
 
-use crate::harness::{Connection, Form, MAX_UPLOAD, Server, chunk, eventually, finish, header, noise, token};
+use crate::harness::{
+    Connection, Form, MAX_UPLOAD, Server, chunk, eventually, finish, header, noise, record_path, token,
+};
 
 type Client = SendRequest<BoxBody<Bytes, Infallible>>;
 
@@ -142,7 +144,7 @@ async fn an_upload_that_nobody_reads_does_not_hold_up_another_on_its_connection(
     );
     // The record is a pipe that nobody writes to, so the check that reads it does not come to an end, and until it does
     // nobody reads the body: what the client may send of it stays in the server.
-    let path = server.root().join("clients/1/attachments/2/record.json");
+    let path = record_path(server.root(), 1, 2);
     let record = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());

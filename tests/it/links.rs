@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use attachd::pb::upload_attachment_request::Message;
 use tempfile::TempDir;
 
-use crate::harness::storage::{Ended, HOUR, plant, record, upload_id};
+use crate::harness::storage::{Ended, HOUR, MARKER, plant, record, record_path, upload_id};
 use crate::harness::{Form, Setup, chunk, finish, header, noise, run, token};
 
 /// The name of the content that the record names.
@@ -18,9 +18,12 @@ fn named() -> String {
 
 /// Writes a storage with one attachment of client 1, content that no record names, and what a process leaves.
 fn lay_out(root: &Path, named: &str) {
-    let content = plant(root, 1, 1, named, b"the content");
-    let attachment = content.ancestors().nth(2).expect("content has an attachment");
-    fs::write(attachment.join("record.json"), record(1, 1, named, b"the content").to_string()).unwrap();
+    fs::create_dir_all(root).unwrap();
+    fs::write(root.join("attachd.json"), MARKER).unwrap();
+    plant(root, 1, 1, named, b"the content");
+    let path = record_path(root, 1, 1);
+    fs::create_dir_all(path.parent().expect("a record has a folder")).unwrap();
+    fs::write(path, format!("{}\n", record(1, 1, named, b"the content"))).unwrap();
     plant(root, 1, 1, &upload_id(500 * HOUR), b"garbage");
     for (folder, file) in [(".attachd-tmp/gone", "half"), (".attachd-locks", "00"), ("probe", "left")] {
         fs::create_dir_all(root.join(folder)).unwrap();
@@ -86,12 +89,11 @@ fn planted(level: &str, target: Target, named: &str) -> TempDir {
 
 async fn nothing_is_followed(target: Target) {
     let named = named();
-    let attachment = "clients/1/attachments/1";
-    let content = format!("{attachment}/content");
-    let of_client = ["clients", "clients/1", "clients/1/attachments", attachment, &content]
-        .map(str::to_owned)
-        .into_iter()
-        .chain([format!("{attachment}/record.json"), format!("{content}/{named}")]);
+    let (record, contents) = ("clients/1/records/0000000000000000001", "clients/1/content/0000000000000000001");
+    let named_by_the_record = format!("{contents}/{named}.0");
+    let all =
+        ["clients", "clients/1", "clients/1/records", record, "clients/1/content", contents, &named_by_the_record];
+    let of_client = all.map(str::to_owned).into_iter();
     let beside =
         ["probe", ".attachd-tmp", ".attachd-tmp/lock", ".attachd-tmp/gone", ".attachd-locks", ".attachd-locks/00"];
     let deep = [".attachd-tmp/gone/lock", ".attachd-tmp/gone/half"];
@@ -112,7 +114,7 @@ async fn nothing_is_followed(target: Target) {
         if !deep.contains(&&*level) {
             for words in [&["verify"][..], &["gc"], &["gc", "--delete"]] {
                 let ended = command(words);
-                let named_here = words[0] == "gc" && level.ends_with(&named);
+                let named_here = words[0] == "gc" && level == named_by_the_record;
                 let expected = if named_here { (Some(0), 0) } else { (Some(1), 1) };
                 assert_eq!((ended.code, ended.count("link")), expected, "{what}: {words:?}: {ended:?}");
                 assert!(named_here || ended.out.contains(&format!("link: \"{level}")), "{what}: {ended:?}");
@@ -134,15 +136,15 @@ async fn nothing_is_followed(target: Target) {
         let mut codes = Vec::new();
         for attachment in [1, 2] {
             let reply = server.connect().upload(&token(&[1]), 1, attachment, &Form::file(&noise(300_000, 1)));
-            let messages = vec![Message::Header(header(1, attachment)), chunk(b"over gRPC".to_vec()), finish()];
+            let messages = vec![Message::Header(header(1, attachment)), chunk(noise(300_000, 2)), finish()];
             let over_grpc = server.grpc_upload(&token(&[1]), messages).await;
             assert_eq!(reply.status == 201, over_grpc.is_ok(), "{what}: {reply:?}, {over_grpc:?}");
             codes.push(reply.status);
         }
         let refused: &[u16] = match level.as_str() {
-            "clients" | "clients/1" | "clients/1/attachments" => &[500, 500],
+            "clients" | "clients/1" | "clients/1/records" | "clients/1/content" => &[500, 500],
             ".attachd-locks/00" => &codes.clone(),
-            of_one if of_one.starts_with(attachment) && !of_one.ends_with(&named) => &[500, 201],
+            of_one if [record, contents].contains(&of_one) => &[500, 201],
             _ => &[201, 201],
         };
         assert_eq!(codes, refused, "{what}");

@@ -35,6 +35,7 @@ mod house;
 mod http2;
 mod inspect;
 mod keys;
+mod layout;
 mod limits;
 mod links;
 mod load;

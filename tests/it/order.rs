@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use tonic::Request;
 
 use crate::harness::{
-    AUDIENCE, Ask, Form, ISSUER, Server, Setup, authorised, chunk, claims, eventually, finish, header, mint, token,
+    AUDIENCE, Ask, Form, ISSUER, Server, Setup, authorised, chunk, claims, content_folder, eventually, finish, header,
+    mint, record_path, token,
 };
 
 const NOT_FOUND: &str = "The requested resource was not found";
@@ -341,17 +342,19 @@ fn nothing_outside_of_the_root_is_touched_by_ids_that_climb() {
 
 #[test]
 fn a_link_within_the_root_leads_nobody_out_of_it() {
-    let server = Server::start();
+    let server = Setup { storage: "inline_below = 0\n".to_owned(), ..Setup::default() }.start();
     let outside = tempfile::tempdir().unwrap();
     let precious = outside.path().join("precious");
     std::fs::write(&precious, b"precious").unwrap();
     let clients = server.root().join("clients");
-    let attachment = clients.join("1/attachments/2");
+    let record = record_path(server.root(), 1, 2);
     let link = |target: &std::path::Path, at: &std::path::Path| {
         std::fs::create_dir_all(at.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(target, at).unwrap();
     };
-    for at in [clients.join("1"), clients.join("1/attachments"), attachment.clone(), attachment.join("content")] {
+    for at in
+        [clients.join("1"), clients.join("1/records"), clients.join("1/content"), content_folder(server.root(), 1, 2)]
+    {
         link(outside.path(), &at);
         let reply = server.connect().ask(&upload());
         reply.assert_refusal(500, "An internal server error occurred");
@@ -362,10 +365,10 @@ fn a_link_within_the_root_leads_nobody_out_of_it() {
         std::fs::remove_dir_all(clients.join("1")).ok();
     }
     // In place of the record the link is refused as well, and what it names is neither read nor replaced.
-    link(&precious, &attachment.join("record.json"));
+    link(&precious, &record);
     server.connect().ask(&upload()).assert_refusal(500, "An internal server error occurred");
     assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
-    std::fs::remove_file(attachment.join("record.json")).unwrap();
+    std::fs::remove_file(&record).unwrap();
     assert_eq!(server.connect().ask(&upload()).status, 201);
     assert_eq!(server.stored(1, 2).unwrap(), b"content");
 }
@@ -379,7 +382,7 @@ async fn no_record_is_read_through_a_link() {
     let create_only = upload().with("If-None-Match", "*");
     let (request, by) =
         (RegisterAttachmentRequest { client_id: 1, attachment_id: 2, ..Default::default() }, token(&[1]));
-    let path = "clients/1/attachments/2/record.json";
+    let path = "clients/1/records/0000000000000000002";
     for linked in std::path::Path::new(path).ancestors().filter(|linked| linked.components().count() > 0) {
         let link = server.root().join(linked);
         std::fs::create_dir_all(link.parent().unwrap()).unwrap();

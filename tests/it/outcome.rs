@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::harness::{
     Ask, Form, GrpcRefusal, RawConnection, RawStream, Server, Setup, chunk, eventually, finish, framed, header,
-    hold_all_locks, token,
+    hold_all_locks, noise, token,
 };
 
 /// Long enough for a call to come to its commit on a busy machine.
@@ -47,7 +47,12 @@ fn assert_done(server: &Server, id: &str, method: &str, door: &str) -> Value {
 
 /// All messages of an upload to attachment 1 of client 1.
 fn whole() -> Vec<u8> {
-    [framed(Message::Header(header(1, 1))), framed(chunk("content")), framed(finish())].concat()
+    [framed(Message::Header(header(1, 1))), framed(chunk(content())), framed(finish())].concat()
+}
+
+/// Content that has an object of its own: that it is there shows that the commit has begun.
+fn content() -> Vec<u8> {
+    noise(20_000, 1)
 }
 
 /// A registration of attachment 1 of client 1, framed.
@@ -169,21 +174,21 @@ async fn what_is_stored_is_reported_though_its_grpc_client_has_gone() {
 fn what_is_stored_is_reported_though_its_rest_client_has_gone() {
     let (server, locks) = held();
     let mut connection = server.connect();
-    connection.send(&Ask::upload(1, 1, &Form::file(b"content")).with("X-Request-Id", "mine").bytes()).unwrap();
+    connection.send(&Ask::upload(1, 1, &Form::file(&content())).with("X-Request-Id", "mine").bytes()).unwrap();
     Call::Upload.begun(&server);
     drop(connection);
     drop(locks);
     assert_done(&server, "mine", "UploadAttachment", "rest");
-    assert_eq!(server.stored(1, 1).unwrap(), b"content");
+    assert_eq!(server.stored(1, 1).unwrap(), content());
     let stored = server.numbers()["attachd_upload_size_bytes_sum{door=\"rest\"}"];
-    assert_eq!(stored, 7.0);
+    assert_eq!(stored, 20_000.0);
 }
 
 #[test]
 fn a_commit_without_an_answer_is_unknown_until_the_storage_answers() {
     let server = Setup { storage: "timeout = \"1s\"\n".to_owned(), ..Setup::default() }.start();
     let locks = hold_all_locks(&server.root());
-    let reply = server.connect().ask(&Ask::upload(1, 1, &Form::file(b"content")).with("X-Request-Id", "mine"));
+    let reply = server.connect().ask(&Ask::upload(1, 1, &Form::file(&content())).with("X-Request-Id", "mine"));
     assert_eq!(reply.status, 503, "{reply:?}");
     let (request, audit) = reported(&server, "mine");
     assert_eq!(request["outcome"], "STORAGE_UNAVAILABLE", "{request}");
@@ -201,7 +206,7 @@ fn a_process_that_ends_in_the_middle_of_a_commit_says_that_its_outcome_is_unknow
     let mut server = Setup { variables, garbage: true, ..Setup::default() }.start();
     let locks = hold_all_locks(&server.root());
     let mut connection = server.connect();
-    connection.send(&Ask::upload(1, 1, &Form::file(b"content")).with("X-Request-Id", "mine").bytes()).unwrap();
+    connection.send(&Ask::upload(1, 1, &Form::file(&content())).with("X-Request-Id", "mine").bytes()).unwrap();
     Call::Upload.begun(&server);
     server.signal("TERM");
     assert_eq!(server.wait(), Some(0));

@@ -1,17 +1,16 @@
 //! Writers who mean the same attachment at the same time.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use attachd::pb::upload_attachment_request::Message;
 use attachd::pb::{UploadAttachmentRequest, UploadHeader};
 use futures_util::stream;
-use serde_json::Value;
 use tokio::sync::Barrier;
 use tonic::{Code, Request};
 
-use crate::harness::{Form, Server, authorised, chunk, eventually, finish, header, hex, noise, sha256, token};
+use crate::harness::storage::read_whole;
+use crate::harness::{Form, Server, authorised, chunk, eventually, finish, header, noise, token};
 
 /// What both writers of a round were told: the HTTP status and the gRPC code.
 async fn round(server: &Server, attachment: i64, if_absent: bool, contents: [Vec<u8>; 2]) -> (u16, Code) {
@@ -39,23 +38,10 @@ async fn round(server: &Server, attachment: i64, if_absent: bool, contents: [Vec
 }
 
 /// Reads an attachment as any reader would, until it is told to stop: each time all of what some writer sent.
-fn read_on(folder: std::path::PathBuf, stop: Arc<AtomicBool>) -> usize {
+fn read_on(root: std::path::PathBuf, stop: Arc<AtomicBool>) -> usize {
     let mut read = 0;
-    let record = || -> Option<Value> {
-        let text = fs::read(folder.join("record.json")).ok()?;
-        Some(serde_json::from_slice(&text).expect("a record is whole"))
-    };
     while !stop.load(Ordering::Relaxed) {
-        let Some(first) = record() else { continue };
-        let id = first["upload_id"].as_str().expect("it is stored");
-        match fs::read(folder.join("content").join(id)) {
-            Ok(bytes) => {
-                assert_eq!(first["sha256"], hex(&sha256(&bytes)), "a reader saw what nobody sent");
-                read += 1;
-            }
-            // It was replaced in between, so the record has changed by now.
-            Err(_) => assert_ne!(record().expect("a record stays")["upload_id"], first["upload_id"]),
-        }
+        read += usize::from(read_whole(&root, 1, 1).is_some());
     }
     read
 }
@@ -63,11 +49,10 @@ fn read_on(folder: std::path::PathBuf, stop: Arc<AtomicBool>) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_two_writers_one_wins_whole_and_the_other_leaves_nothing() {
     let server = Server::start();
-    let folder = server.root().join("clients/1/attachments/1");
     let stop = Arc::new(AtomicBool::new(false));
     let reader = std::thread::spawn({
-        let (folder, stop) = (folder.clone(), Arc::clone(&stop));
-        move || read_on(folder, stop)
+        let (root, stop) = (server.root(), Arc::clone(&stop));
+        move || read_on(root, stop)
     });
     for number in 0..200 {
         // Two lengths, so that a mix of the two could not be taken for either.
@@ -78,7 +63,7 @@ async fn of_two_writers_one_wins_whole_and_the_other_leaves_nothing() {
     }
     stop.store(true, Ordering::Relaxed);
     assert!(reader.join().expect("a reader sees whole files only") > 0);
-    let left = || fs::read_dir(folder.join("content")).expect("there is content").count();
+    let left = || server.contents(1);
     eventually("the content of the losers is gone", || left() == 1);
 }
 

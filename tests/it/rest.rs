@@ -190,12 +190,11 @@ fn create_only_stores_once_and_then_refuses_and_keeps_what_is_there() {
 fn the_same_id_again_replaces_the_content_and_only_the_new_one_is_kept() {
     let server = Server::start();
     let mut connection = server.connect();
-    for content in [noise(50_000, 3), noise(70_000, 4), Vec::new(), noise(1, 5)] {
+    for content in [noise(50_000, 3), noise(70_000, 4), Vec::new(), noise(1, 5), noise(20_000, 6)] {
         assert_eq!(connection.upload(&token(&[1]), 1, 2, &Form::file(&content)).status, 201);
         assert_eq!(server.stored(1, 2).unwrap(), content);
     }
-    let folder = server.root().join("clients/1/attachments/2/content");
-    eventually("what was replaced is gone", || fs::read_dir(&folder).unwrap().count() == 1);
+    eventually("what was replaced is gone", || server.contents(2) == 1);
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn a_file_or_a_folder_of_other_things_is_no_root() {
     for words in [["serve"], ["check"]] {
         let ended = over(&folder, &words);
         assert_eq!(ended.code, Some(2), "{ended:?}");
-        assert!(ended.err.contains("holds no attachments, but \"thesis.txt\""), "{ended:?}");
+        assert!(ended.err.contains("holds no attachd.json, but \"thesis.txt\""), "{ended:?}");
     }
     assert_eq!(fs::read_dir(folder.path().join("root")).unwrap().count(), 1);
     let folder = configured("secret");
@@ -94,7 +94,7 @@ fn an_empty_root_is_told_of_and_does_not_pass_verification_unasked() {
         assert_eq!(ended.code, code, "{words:?}: {ended:?}");
         if words[0] == "verify" {
             assert!(ended.out.starts_with(&storage), "{ended:?}");
-            assert!(ended.out.contains("read 0 attachments (0 B), 0 records and 0 contents: "), "{ended:?}");
+            assert!(ended.out.contains("read 0 attachments (0 B); 0 objects of content: "), "{ended:?}");
             assert_eq!(ended.err.contains("--allow-empty"), code == Some(1), "{ended:?}");
         }
     }
@@ -111,7 +111,7 @@ fn verification_says_what_it_read() {
     storage.garbage(2, 1, HOUR);
     let ended = storage.run(&["verify"]);
     let expected =
-        format!("storage: fs, root {}\nread 2 attachments (6 B), 2 records and 3 contents: ", storage.root().display());
+        format!("storage: fs, root {}\nread 2 attachments (6 B); 3 objects of content: ", storage.root().display());
     assert!(ended.code == Some(0) && ended.out.starts_with(&expected), "{ended:?}");
     // A walk that goes on after the last client has seen nothing of a storage that is not empty.
     assert_eq!(storage.run(&["verify", "--from", "3"]).code, Some(0));

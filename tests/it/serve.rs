@@ -12,7 +12,9 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request};
 
-use crate::harness::{Connection, Form, GrpcRefusal, Server, Setup, chunk, eventually, finish, header, noise, token};
+use crate::harness::{
+    Connection, Form, GrpcRefusal, Server, Setup, chunk, eventually, finish, header, noise, record_path, token,
+};
 
 /// A server whose grace passes soon.
 fn impatient() -> Server {
@@ -216,7 +218,7 @@ async fn every_request_is_one_line_of_the_log_with_the_same_fields_through_both_
     let server = Server::start();
     let good = token(&[1]);
     // A record that cannot be read: the failure of ours that is easiest to have.
-    std::fs::create_dir_all(server.root().join("clients/1/attachments/3/record.json")).unwrap();
+    std::fs::create_dir_all(record_path(server.root(), 1, 3)).unwrap();
     let mut connection = server.connect();
     for (token, attachment, id) in [(good.as_str(), 2, "r-ok"), ("wrong", 2, "r-401"), (good.as_str(), 3, "r-500")] {
         let path = format!("/api/v2/clients/1/attachments/{attachment}");
@@ -260,9 +262,9 @@ async fn every_request_is_one_line_of_the_log_with_the_same_fields_through_both_
         assert_eq!(fields["upload_id"].is_string(), outcome == "OK", "{line}");
         assert_eq!(fields["size_bytes"].as_u64(), Some(u64::from(outcome == "OK")), "{line}");
         // The one place that has the cause.
-        assert_eq!(error.contains("record.json"), outcome == "INTERNAL", "{line}");
+        assert_eq!(error.contains("clients/1/records/0000000000000000003"), outcome == "INTERNAL", "{line}");
     }
-    std::fs::remove_dir_all(server.root().join("clients/1/attachments/3")).unwrap();
+    std::fs::remove_dir(record_path(server.root(), 1, 3)).unwrap();
 }
 
 #[test]

@@ -8,14 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use attachd::pb::upload_attachment_request::Message;
-use serde_json::Value;
 
+use crate::harness::storage::{content_folder, read_whole, record_path};
 use crate::harness::{Connection, Form, Server, Setup, chunk, eventually, finish, header, hex, noise, sha256, token};
-
-/// The folder of an attachment below a storage root.
-fn folder(root: &Path, client: i64, attachment: i64) -> PathBuf {
-    root.join(format!("clients/{client}/attachments/{attachment}"))
-}
 
 /// The names in a folder; none where there is no such folder.
 fn names(folder: &Path) -> Vec<String> {
@@ -110,17 +105,6 @@ fn upload_until_the_end(
     known
 }
 
-/// The digest of what is stored. A record that is torn, or whose content is missing or damaged, is a failure.
-fn digest_of_stored(folder: &Path) -> Option<String> {
-    let text = fs::read(folder.join("record.json")).ok()?;
-    let record: Value = serde_json::from_slice(&text).expect("a record is never torn");
-    let id = record["segments"][0]["id"].as_str().expect("content has an id");
-    let bytes = fs::read(folder.join("content").join(id)).expect("the content of a record is there");
-    let digest = hex(&sha256(&bytes));
-    assert_eq!((&record["sha256"], &record["size"]), (&digest.as_str().into(), &bytes.len().into()));
-    Some(digest)
-}
-
 #[test]
 fn a_process_that_is_killed_at_any_moment_leaves_all_that_it_acknowledged_and_nothing_torn() {
     let mut kept = tempfile::tempdir().unwrap();
@@ -148,7 +132,7 @@ fn a_process_that_is_killed_at_any_moment_leaves_all_that_it_acknowledged_and_no
         for upload in uploads {
             let (client, known) = upload.join().expect("all replies are good");
             for (attachment, Known { acknowledged, in_flight }) in known {
-                let stored = digest_of_stored(&folder(&root, client, attachment));
+                let stored = read_whole(&root, client, attachment);
                 let old = acknowledged.or_else(|| stood.get(&(client, attachment)).cloned());
                 assert!(
                     stored == old || (in_flight.is_some() && stored == in_flight),
@@ -184,37 +168,28 @@ fn a_reader_never_meets_a_record_whose_content_is_missing_or_damaged_while_it_is
     let server = Server::start();
     let mut connection = server.connect();
     assert_eq!(connection.upload(&token(&[1]), 1, 2, &Form::file(b"first")).status, 201);
-    let attachment = folder(&server.root(), 1, 2);
     let over = Arc::new(AtomicBool::new(false));
     let reader = {
-        let (attachment, over) = (attachment.clone(), Arc::clone(&over));
+        let (root, over) = (server.root(), Arc::clone(&over));
         thread::spawn(move || {
             let mut seen = std::collections::BTreeSet::new();
             while !over.load(Ordering::Relaxed) {
-                let look = || -> Value {
-                    let text = fs::read(attachment.join("record.json")).expect("there always is a record");
-                    serde_json::from_slice(&text).expect("a record is never torn")
-                };
-                let record = look();
-                let id = record["segments"][0]["id"].as_str().expect("content has an id").to_owned();
-                match fs::read(attachment.join("content").join(&id)) {
-                    Ok(bytes) => assert_eq!(record["sha256"], hex(&sha256(&bytes)), "the content is damaged"),
-                    // What a record names goes only after another record stands in its place.
-                    Err(_) => assert_ne!(look()["segments"][0]["id"], *id, "the content is missing"),
-                }
-                seen.insert(id);
+                // What a record names goes only after another record stands in its place.
+                seen.extend(read_whole(&root, 1, 2));
             }
             seen.len()
         })
     };
+    // Small content lies behind its record, and each replacement changes where it lies.
     for turn in 0..200 {
-        let reply = connection.upload(&token(&[1]), 1, 2, &Form::file(&noise(50_000 + turn, turn as u64)));
+        let size = if turn % 2 == 0 { 5_000 } else { 50_000 };
+        let reply = connection.upload(&token(&[1]), 1, 2, &Form::file(&noise(size + turn, turn as u64)));
         assert_eq!(reply.status, 201, "{reply:?}");
     }
     over.store(true, Ordering::Relaxed);
     let seen = reader.join().expect("the reader saw nothing wrong");
     assert!(seen > 1, "the reader saw replacements");
-    eventually("what was replaced is deleted", || names(&attachment.join("content")).len() == 1);
+    eventually("what was replaced is deleted", || names(&content_folder(server.root(), 1, 2)).len() == 1);
     assert_eq!(server.stored(1, 2).unwrap(), noise(50_199, 199));
 }
 
@@ -332,14 +307,14 @@ async fn a_storage_that_is_gone_takes_nothing_and_nothing_is_made_in_its_place()
 fn a_commit_that_cannot_read_the_record_takes_its_content_back() {
     let server = Server::start();
     let (mut connection, rest) = begun(&server, 2, &Form::file(&noise(3 << 20, 1)));
-    let attachment = folder(&server.root(), 1, 2);
-    fs::create_dir_all(attachment.join("record.json")).unwrap();
+    let record = record_path(server.root(), 1, 2);
+    fs::create_dir_all(&record).unwrap();
     connection.send(&rest).unwrap();
     let reply = connection.reply().expect("a reply");
     assert_eq!(reply.status, 500);
     assert_says_nothing_of_the_storage(&reply.body.to_string());
-    assert!(names(&attachment.join("content")).is_empty(), "the content is taken back before the reply");
-    fs::remove_dir(attachment.join("record.json")).unwrap();
+    assert!(names(&content_folder(server.root(), 1, 2)).is_empty(), "the content is taken back before the reply");
+    fs::remove_dir(&record).unwrap();
     server.assert_tidy();
     assert_eq!(connection.upload(&token(&[1]), 1, 2, &Form::file(b"new")).status, 201);
     assert_eq!(server.stored(1, 2).unwrap(), b"new");

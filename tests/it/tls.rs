@@ -189,13 +189,13 @@ async fn a_certificate_that_is_configured_uploads_without_a_token_as_itself() {
     let by_uri = secure.authority.client("whoever", &[SPIFFE]);
     assert_eq!(upload(&mut secure.grpc(Some(&by_uri)).await, "", one_file()).await.unwrap(), SPIFFE);
     assert_eq!(secure.server.stored(1, 2).unwrap(), b"some");
-    assert_eq!(secure.server.record(1, 2).unwrap()["uploaded_by"], SPIFFE);
+    assert_eq!(secure.server.content(1, 2)["uploaded_by"], SPIFFE);
     let by_subject = secure.authority.client("by subject", &[]);
     let uploader = upload(&mut secure.grpc(Some(&by_subject)).await, "", one_file()).await.unwrap();
     assert_eq!(uploader, "CN=by subject,O=Example");
     let reply = secure.ask(Some(&by_uri), &Ask::upload(1, 3, &Form::file(b"x")).without("Authorization")).await;
     assert!(reply.unwrap().starts_with("HTTP/1.1 201 "));
-    assert_eq!(secure.server.record(1, 3).unwrap()["uploaded_by"], SPIFFE);
+    assert_eq!(secure.server.content(1, 3)["uploaded_by"], SPIFFE);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -435,9 +435,9 @@ async fn an_authority_that_changes_decides_over_the_handshakes_after() {
     assert!(refused, "the old authority is heard no more");
 }
 
-/// A server whose handshakes may take a second.
+/// A server whose handshakes may take three seconds.
 fn hasty(handshakes: usize) -> Secure {
-    let limits = format!("max_handshakes = {handshakes}\nhandshake_timeout = \"1s\"\nidle_timeout = \"2s\"\n");
+    let limits = format!("max_handshakes = {handshakes}\nhandshake_timeout = \"3s\"\nidle_timeout = \"6s\"\n");
     secure(Setup { more: tables(""), limits, ..Setup::default() })
 }
 

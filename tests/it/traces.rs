@@ -15,7 +15,9 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
-use crate::harness::{Authority, Form, Server, Setup, authorised, chunk, eventually, finish, header, noise, token};
+use crate::harness::{
+    Authority, Form, Server, Setup, authorised, chunk, eventually, finish, header, noise, record_path, token,
+};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -156,7 +158,7 @@ async fn a_request_is_one_trace_that_goes_on_from_the_callers_through_both_doors
 async fn a_failure_of_ours_is_an_error_in_its_trace_and_a_refusal_is_not() {
     let (collector, address) = Collector::start().await;
     let server = traced(address);
-    std::fs::create_dir_all(server.root().join("clients/1/attachments/3/record.json")).unwrap();
+    std::fs::create_dir_all(record_path(server.root(), 1, 3)).unwrap();
     for (token, attachment, id, code) in [(token(&[1]), 3, "fails", 2), ("wrong".to_owned(), 4, "refused", 0)] {
         let path = format!("/api/v2/clients/1/attachments/{attachment}");
         server.connect().upload_with(&token, &path, &[("X-Request-Id", id)], &Form::file(b"x"));
@@ -165,7 +167,7 @@ async fn a_failure_of_ours_is_an_error_in_its_trace_and_a_refusal_is_not() {
         assert_eq!(root.status.as_ref().map_or(0, |status| status.code), code, "{root:#?}");
         assert!(root.parent_span_id.is_empty());
     }
-    std::fs::remove_dir_all(server.root().join("clients/1/attachments/3")).unwrap();
+    std::fs::remove_dir(record_path(server.root(), 1, 3)).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,13 +72,13 @@ fn of_two_replacing_uploads_through_two_processes_one_whole_content_stands_and_n
 fn a_commit_that_comes_after_its_content_may_have_been_swept_is_refused() {
     let limits = "max_upload_time = \"2s\"\n".to_owned();
     let server = Setup { limits, ..Setup::default() }.start();
-    let old = noise(3000, 1);
+    let old = noise(30_000, 1);
     assert_eq!(upload(&server, 1, &old).status, 201);
     let locks = hold_all_locks(&server.root());
     let (known, unknown) = thread::scope(|scope| {
         let uploads = [1, 2].map(|attachment| {
             let server = &server;
-            scope.spawn(move || upload(server, attachment, &noise(4000, 2)))
+            scope.spawn(move || upload(server, attachment, &noise(40_000, 2)))
         });
         // The contents are whole, and wait for their records.
         eventually("both are at their commit", || server.contents(1) == 2 && server.contents(2) == 1);
@@ -105,7 +105,7 @@ fn a_commit_that_comes_after_its_content_may_have_been_swept_is_refused() {
 #[test]
 fn what_starts_beside_a_process_that_is_ending_leaves_it_what_it_is_committing() {
     let mut ending = Server::start();
-    let (arriving, arrived) = (noise(2 << 20, 1), noise(4000, 2));
+    let (arriving, arrived) = (noise(2 << 20, 1), noise(40_000, 2));
     let mut connection = ending.connect();
     let rest = connection.begin(&token(&[1]), 1, 1, &Form::file(&arriving), 1 << 20);
     eventually("one upload is half written", || !ending.temporary().is_empty());

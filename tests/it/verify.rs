@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::storage::{HOUR, Storage, record, upload_id};
+use crate::harness::storage::{HOUR, Storage, plant, record, record_path, upload_id};
 use crate::harness::{Form, Server, noise, run, token};
 
 #[test]
@@ -13,6 +13,7 @@ fn a_good_storage_passes() {
     storage.stored(1, 1, b"", 1000 * HOUR);
     storage.stored(1, 2, b"x", HOUR);
     storage.stored(2, 1, &noise(5_000_000, 1), HOUR);
+    storage.inline(2, 2, b"behind its record");
     let young = storage.garbage(1, 1, HOUR);
     let before = storage.files();
     let ended = storage.run(&["verify", "--verbose"]);
@@ -20,7 +21,7 @@ fn a_good_storage_passes() {
     assert!(ended.says("young", &young), "{ended:?}");
     assert!(
         ended.out.contains(
-            "read 3 attachments (4.8 MiB), 3 records and 4 contents: 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed, 0 links; \
+            "read 4 attachments (4.8 MiB); 4 objects of content: 0 missing, 0 damaged, 0 unreadable, 0 orphaned, 0 failed, 0 links; \
              1 within the grace, 0 foreign"
         ),
         "{ended:?}"
@@ -37,11 +38,12 @@ fn what_a_server_stored_passes() {
             assert_eq!(server.connect().upload(&token(&[1]), 1, attachment, &form).status, 201);
         }
     }
+    assert_eq!(server.connect().upload(&token(&[1]), 1, 4, &Form::file(b"small")).status, 201);
     server.assert_tidy();
     let ended = run(&["verify", "--config", server.config().to_str().unwrap()]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(
-        String::from_utf8_lossy(&ended.stdout).contains("\nread 3 attachments (293.0 KiB), 3 records and 3 contents"),
+        String::from_utf8_lossy(&ended.stdout).contains("\nread 4 attachments (293.0 KiB); 3 objects of content:"),
         "{ended:?}"
     );
 }
@@ -50,7 +52,7 @@ fn what_a_server_stored_passes() {
 fn each_kind_of_harm_is_found_and_named() {
     let bytes = noise(3_000_000, 7);
     type Harm = fn(&Storage) -> std::path::PathBuf;
-    let harm: [(&str, &str, Harm); 8] = [
+    let harm: [(&str, &str, Harm); 12] = [
         ("a flipped bit", "damaged", |storage| {
             let path = storage.stored(1, 1, &noise(3_000_000, 7), HOUR);
             let mut bytes = fs::read(&path).unwrap();
@@ -76,7 +78,7 @@ fn each_kind_of_harm_is_found_and_named() {
         ("a record whose sizes differ", "damaged", |storage| {
             let upload = upload_id(HOUR);
             let mut record = record(1, 1, &upload, b"12345");
-            record["size"] = json!(4);
+            record["content"]["size"] = json!(4);
             storage.put_record(1, 1, &record)
         }),
         ("a record under the key of another", "unreadable", |storage| {
@@ -87,9 +89,34 @@ fn each_kind_of_harm_is_found_and_named() {
             fs::write(&path, b"{").unwrap();
             path
         }),
+        ("a segment whose digest is another", "damaged", |storage| {
+            let upload = upload_id(HOUR);
+            let mut record = record(1, 1, &upload, b"12345");
+            record["content"]["segments"][0]["sha256"] = json!("0".repeat(64));
+            storage.put_record(1, 1, &record);
+            plant(storage.root(), 1, 1, &upload, b"12345")
+        }),
+        ("a flipped bit behind a record", "damaged", |storage| {
+            let path = storage.inline(1, 1, b"12345");
+            let mut bytes = fs::read(&path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(&path, bytes).unwrap();
+            path
+        }),
+        ("a byte too few behind a record", "damaged", |storage| {
+            let path = storage.inline(1, 1, b"12345");
+            let bytes = fs::read(&path).unwrap();
+            fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+            path
+        }),
+        ("a byte too many behind a record", "damaged", |storage| {
+            let path = storage.inline(1, 1, b"12345");
+            fs::write(&path, [fs::read(&path).unwrap(), b"6".to_vec()].concat()).unwrap();
+            path
+        }),
         ("no record", "garbage", |storage| {
             let path = storage.stored(1, 1, b"12345", 25 * HOUR);
-            fs::remove_file(storage.root().join("clients/1/attachments/1/record.json")).unwrap();
+            fs::remove_file(record_path(storage.root(), 1, 1)).unwrap();
             path
         }),
     ];
@@ -105,4 +132,13 @@ fn each_kind_of_harm_is_found_and_named() {
         assert!(ended.err.contains("1 things are not as they should be"), "{what}: {ended:?}");
         assert_eq!(storage.files(), before, "{what}");
     }
+}
+
+#[test]
+fn a_folder_in_place_of_a_record_leaves_its_content_unread_and_is_a_failure() {
+    let storage = Storage::new();
+    storage.garbage(1, 1, HOUR);
+    fs::create_dir_all(record_path(storage.root(), 1, 1)).unwrap();
+    let ended = storage.run(&["verify"]);
+    assert_eq!((ended.code, ended.count("foreign"), ended.count("unreadable")), (Some(1), 1, 1), "{ended:?}");
 }

@@ -216,11 +216,13 @@ def lost(root, acknowledged):
     """The uploads that were acknowledged and are not there, byte for byte, as their records say."""
     missing = []
     for attachment, digest in acknowledged.items():
-        folder = root / "clients" / str(CLIENT) / "attachments" / str(attachment)
         try:
-            record = json.loads((folder / "record.json").read_text())
-            content = b"".join((folder / "content" / segment["id"]).read_bytes() for segment in record["segments"])
-        except (OSError, KeyError) as error:
+            line, behind = (root / f"clients/{CLIENT}/records/{attachment:019}").read_bytes().split(b"\n", 1)
+            record = json.loads(line)["content"]
+            folder = root / f"clients/{CLIENT}/content/{attachment:019}"
+            names = [f"{record['upload_id']}.{segment['number']}" for segment in record["segments"]]
+            content = b"".join([behind] + [(folder / name).read_bytes() for name in names])
+        except (OSError, KeyError, ValueError) as error:
             missing.append(f"{attachment}: {error!r}")
             continue
         if record["sha256"] != digest or hashlib.sha256(content).hexdigest() != digest:

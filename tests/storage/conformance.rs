@@ -17,7 +17,10 @@ use crate::harness::{Connection, Form, Server, Setup, chunk, eventually, finish,
 /// The size of a part: what attachd sends where nothing asks for more.
 pub const PART: usize = 5 << 20;
 
-/// The same for Google's storage.
+/// The largest content that is put with its record, in bytes.
+const INLINE: usize = 16 << 10;
+
+/// The same as [`PART`] for Google's storage.
 const GCS_PART: usize = 4 << 20;
 
 /// How long a reply is waited for: a storage server that tidies up may stand still for longer than attachd would.
@@ -80,7 +83,21 @@ fn round_trips(engine: Engine) {
     let mut attachment: i64 = 0;
     for door in DOORS {
         let part = if engine == Engine::FakeGcs { GCS_PART } else { PART };
-        for size in [0, 1, 100_000, part - 1, part, part + 1, 2 * part, 2 * part + 1, 4 * part, 5 * part + 1] {
+        for size in [
+            0,
+            1,
+            INLINE - 1,
+            INLINE,
+            INLINE + 1,
+            100_000,
+            part - 1,
+            part,
+            part + 1,
+            2 * part,
+            2 * part + 1,
+            4 * part,
+            5 * part + 1,
+        ] {
             attachment += 1;
             let bytes = noise(size, attachment.unsigned_abs());
             assert_eq!(upload(&server, door, attachment, &bytes, false), 201, "{size} bytes over {door:?}");
@@ -94,7 +111,7 @@ fn replaces_and_creates_only_where_nothing_is(engine: Engine) {
     let place = engine.place();
     let server = place.start();
     for (door, attachment) in DOORS.into_iter().zip([1, 2]) {
-        for (turn, size) in [3000, PART + 5, 0, 70_000].into_iter().enumerate() {
+        for (turn, size) in [3000, PART + 5, 0, 70_000, 9, 20_000, 3000].into_iter().enumerate() {
             let bytes = noise(size, turn as u64 + 1);
             assert_eq!(upload(&server, door, attachment, &bytes, turn == 0), 201);
             assert_eq!(place.stored(&server, attachment), Some(digest(&bytes)));
@@ -277,7 +294,7 @@ fn is_swept_and_verified(engine: Engine) {
     // An orphan of two days ago, and one of now.
     let [old, young] = [48 * 3600, 0].map(|seconds| {
         let id = crate::harness::storage::upload_id(std::time::Duration::from_secs(seconds));
-        let key = format!("{}clients/1/attachments/3/content/{id}", place.root);
+        let key = format!("{}clients/1/content/0000000000000000003/{id}.0", place.root);
         place.look().put(&key, "nobody names this");
         key
     });

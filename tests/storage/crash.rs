@@ -79,7 +79,8 @@ fn keeps_what_was_acknowledged_through_kills(engine: Engine, kills: usize) {
     }
     let after = place.look().kept(&place.root);
     let stored = ledger.0.values().filter(|may| may[0].is_some()).count();
-    assert_eq!(after.len(), stored * 2, "a record and its content each, and nothing else: {after:?}");
+    place.look().assert_named(&place.root);
+    assert_eq!(after.keys().filter(|key| key.contains("/records/")).count(), stored, "{after:?}");
     println!(
         "{engine:?}: {done} kills, {at_steps} of them at steps; {acknowledged} acknowledged beside the others; {} objects before gc, {} after",
         before,
@@ -112,7 +113,9 @@ fn at_step(place: &Place, ledger: &mut Ledger, attachment: i64, step: &str, door
     setup.variables.insert("ATTACHD_STORAGE__CRASH__NTH", nth.to_string());
     let mut server = setup.start();
     let seed = attachment.cast_unsigned();
-    let (old, new) = (noise(20_000, seed), noise(30_000, seed + 1_000_000));
+    // Every third is put with its record, where the steps of a content of its own do not come.
+    let inline = attachment % 3 == 0 && !step.starts_with("content") && step != "replaced_deleted";
+    let (old, new) = (noise(20_000, seed), noise(if inline { 3000 } else { 30_000 }, seed + 1_000_000));
     if replace {
         ledger.begun(attachment, &old);
         assert!(upload(&server, door, attachment, &old));

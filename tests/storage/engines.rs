@@ -277,6 +277,7 @@ impl Place {
             variables: self.variables.clone(),
             limits: "max_upload_size = \"2GiB\"\n".to_owned(),
             garbage: true,
+            ready: true,
             ..Setup::default()
         }
     }

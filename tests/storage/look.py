@@ -174,7 +174,7 @@ def answer(storage, question):
         digest.update(chunk)
         if question.get("text"):
             text += chunk
-    return {"size": size, "sha256": digest.hexdigest(), "text": text.decode()}
+    return {"size": size, "sha256": digest.hexdigest(), "text": text.decode("latin-1")}
 
 
 def main():

@@ -8,6 +8,9 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
+use crate::harness::storage::{parse_record, segments};
+use crate::harness::{hex, sha256};
+
 /// The access key of the test servers, and the account of azurite.
 pub const ACCESS_KEY: &str = "devstoreaccount1";
 /// Their secret key, in the form that azurite wants: the base64 of some bytes.
@@ -16,6 +19,11 @@ pub const SECRET_KEY: &str = "YXR0YWNoZC1zdG9yYWdlLXRlc3RzLXNlY3JldC1rZXk=";
 /// The folder that `setup.sh` installs into.
 pub fn installed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.env")
+}
+
+/// Where the record of an attachment of client 1 lies.
+fn record_key(root: &str, attachment: i64) -> String {
+    format!("{root}clients/1/records/{attachment:019}")
 }
 
 /// One who looks into a bucket.
@@ -91,11 +99,18 @@ impl Look {
         Some((said["size"].as_u64().unwrap(), said["sha256"].as_str().unwrap().to_owned()))
     }
 
-    /// An object that is JSON, if there is one.
-    pub fn json(&self, key: &str) -> Option<Value> {
+    /// The record of an attachment of client 1, if there is one.
+    pub fn record(&self, root: &str, attachment: i64) -> Option<Value> {
+        self.read_record(&record_key(root, attachment)).map(|(record, _)| record)
+    }
+
+    /// The record at a key and the bytes behind it, if there is one.
+    fn read_record(&self, key: &str) -> Option<(Value, Vec<u8>)> {
         let found = self.ask(json!({ "do": "get", "key": key, "text": true })).expect("the storage can be read");
-        let text = found.get("text")?.as_str().expect("text").to_owned();
-        Some(serde_json::from_str(&text).expect("a record is JSON"))
+        // A character for each byte.
+        let text = found.get("text")?.as_str().expect("text");
+        let bytes: Vec<u8> = text.chars().map(|byte| u8::try_from(byte).expect("a byte")).collect();
+        parse_record(&bytes)
     }
 
     /// Puts an object.
@@ -105,48 +120,64 @@ impl Look {
 
     /// The digest of what is stored under an attachment, if anything is. What its record names must be there, whole.
     pub fn stored(&self, root: &str, attachment: i64) -> Option<String> {
-        let folder = format!("{root}clients/1/attachments/{attachment}/");
+        self.try_stored(root, attachment).expect("what the record names is there")
+    }
+
+    /// The same, or why what the record names is not there.
+    pub fn try_stored(&self, root: &str, attachment: i64) -> Result<Option<String>, String> {
+        let key = record_key(root, attachment);
         // Between the look at a record and the look at its content another may replace both.
         for _ in 0..50 {
-            let record = self.json(&format!("{folder}record.json")).filter(|record| record["state"] == "stored")?;
-            let (id, size, digest) = (&record["upload_id"], &record["size"], &record["sha256"]);
-            match self.digest(&format!("{folder}content/{}", id.as_str().unwrap())) {
+            let read = self.read_record(&key).filter(|(record, _)| record["state"] == "stored");
+            let Some((record, inline)) = read else { return Ok(None) };
+            let content = &record["content"];
+            let (id, size, digest) = (&content["upload_id"], &content["size"], &content["sha256"]);
+            let found = match &segments(&record)[..] {
+                [] => Some((inline.len() as u64, hex(&sha256(&inline)))),
+                [name] => self.digest(&format!("{root}clients/1/content/{attachment:019}/{name}")),
+                more => panic!("an upload writes one object: {more:?}"),
+            };
+            match found {
                 Some((found, sha256)) => {
                     assert_eq!((&json!(found), &json!(sha256)), (size, digest), "{attachment} is damaged");
-                    return Some(sha256);
+                    return Ok(Some(sha256));
                 }
                 None => {
-                    let again = self.json(&format!("{folder}record.json")).expect("a record stays");
-                    assert_ne!(again["upload_id"], *id, "what the record of {attachment} names is missing");
+                    let (again, _) = self.read_record(&key).expect("a record stays");
+                    if again["content"]["upload_id"] == *id {
+                        return Err(format!("what the record of {attachment} names is missing"));
+                    }
                 }
             }
         }
         panic!("attachment {attachment} is replaced faster than it can be read");
     }
 
-    /// The keys below a root, with their sizes, but for what a probe has left: its server was ended in the middle of it, or a put
+    /// The keys below a root, with their sizes, but for the marker, and for what a probe has left: its server was ended in the middle of it, or a put
     /// that was given up came about after its object was deleted. A later start deletes that.
     pub fn kept(&self, root: &str) -> BTreeMap<String, u64> {
-        let probe = format!("{root}probe/");
-        self.list(root).into_iter().filter(|(key, _)| !key.starts_with(&probe)).collect()
+        let (probe, marker) = (format!("{root}probe/"), format!("{root}attachd.json"));
+        let all = self.list(root).into_iter();
+        all.filter(|(key, _)| !key.starts_with(&probe) && *key != marker).collect()
     }
 
-    /// Looks that below a root there is exactly what the records name, and that no upload in parts is open.
-    pub fn assert_nothing_left(&self, root: &str) {
+    /// Looks that below a root there is exactly what the records name.
+    pub fn assert_named(&self, root: &str) {
         let found = self.kept(root);
         let mut live = BTreeSet::new();
-        for key in found.keys().filter(|key| key.ends_with("/record.json")) {
-            let record = self.json(key).expect("it is listed");
-            if let Some(segments) = record["segments"].as_array() {
-                let folder = key.strip_suffix("record.json").unwrap();
-                live.extend(
-                    segments.iter().map(|segment| format!("{folder}content/{}", segment["id"].as_str().unwrap())),
-                );
-            }
+        for key in found.keys().filter(|key| key.contains("/records/")) {
+            let (record, _) = self.read_record(key).expect("it is listed");
+            let folder = key.replace("/records/", "/content/");
+            live.extend(segments(&record).into_iter().map(|name| format!("{folder}/{name}")));
             live.insert(key.clone());
         }
         let found: BTreeSet<String> = found.into_keys().collect();
         assert_eq!(found, live, "left: what is there and what the records name differ");
+    }
+
+    /// Looks that below a root there is exactly what the records name, and that no upload in parts is open.
+    pub fn assert_nothing_left(&self, root: &str) {
+        self.assert_named(root);
         assert_eq!(self.uploads(root), [""; 0], "uploads in parts are open");
     }
 }

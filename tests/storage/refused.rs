@@ -294,11 +294,14 @@ fn a_storage_that_comes_late_and_answers_slowly_is_served_in_the_end() {
     });
     let mut setup = with(&place, "ATTACHD_STORAGE__OPTIONS__ENDPOINT", &endpoint);
     setup.storage = "timeout = \"3s\"\n".to_owned();
+    setup.ready = false;
     let server = setup.start();
+    assert_eq!(server.readiness()["ready"], false);
     assert_eq!(upload(&server, Door::Rest, 1, b"x", false), 503);
     there.store(true, Ordering::SeqCst);
     assert_eq!(upload(&server, Door::Rest, 1, b"x", false), 503);
     eventually("it is served", || upload(&server, Door::Rest, 1, b"x", false) == 201);
+    assert_eq!(server.readiness()["ready"], true);
 }
 
 #[test]
@@ -309,7 +312,7 @@ fn a_bucket_that_holds_nothing_is_warned_of_at_the_start_and_by_check() {
         let (code, said) = place.run("", &["check"]);
         assert_eq!((code, warned(&said)), (Some(0), true), "{said}");
         let server = place.start();
-        assert!(server.log().iter().any(|line| warned(line)), "{engine:?}");
+        eventually("it is warned of", || server.log().iter().any(|line| warned(line)));
         assert_eq!(upload(&server, Door::Rest, 1, b"x", false), 201);
         drop(server);
         assert!(!place.start().log().iter().any(|line| warned(line)), "{engine:?}");

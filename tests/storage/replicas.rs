@@ -55,7 +55,7 @@ fn registrations_and_uploads_alternate(engine: Engine, rounds: i64) {
         let stored = place.stored(one, attachment).expect("one of them stands");
         assert!(digests.contains(&stored), "{attachment}: a mix stands");
         // A registration never takes content away.
-        let record = place.look().json(&format!("{}clients/1/attachments/{attachment}/record.json", place.root));
+        let record = place.look().record(&place.root, attachment);
         assert_eq!(record.expect("a record stands")["project_id"], 7, "{attachment}");
     }
     place.assert_nothing_left(&[&servers[0], &servers[1]]);
@@ -75,12 +75,12 @@ fn registrations_and_uploads_through_two_replicas_on_one_bucket_keep_each_others
 fn a_commit_that_cannot_know_whether_it_came_about_is_answered_503_and_leaves_what_another_stored_since() {
     let place = Engine::Moto.place();
     // The first try of the put of the record, which is given up after three seconds.
-    let storage = "timeout = \"10s\"\nfaults = [{ attachment = 1, nth = 4, fault = \"hang\" }]\n".to_owned();
+    let storage = "timeout = \"10s\"\nfaults = [{ attachment = 1, nth = 2, fault = \"hang\" }]\n".to_owned();
     let (one, other) = (Setup { storage, ..place.setup() }.start(), place.start());
     let contents = [noise(3000, 1), noise(4000, 2)];
     let reply = std::thread::scope(|scope| {
         let uploading = scope.spawn(|| one.connect().upload(&token(&[1]), 1, 1, &Form::file(&contents[0])));
-        let put = "clients/1/attachments/1/record.json";
+        let put = "clients/1/records/0000000000000000001";
         let tried = |line: &String| line.contains("storage operation") && line.contains("Close") && line.contains(put);
         eventually("the put hangs", || one.log().iter().any(tried));
         assert_eq!(upload(&other, Door::Rest, 1, &contents[1], false), 201);

@@ -5,6 +5,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../apt.sh"
+. "$here/../layout.sh"
 attachd=$(realpath "$1")
 python=$here/../.env/python/bin/python
 "$here/../clients/setup.sh"
@@ -145,7 +146,7 @@ upload() {
     curl -sS --max-time 30 --cacert "$work/ca.pem" -o "$work/body" -w '%{http_version} %{http_code}' "$@" \
         -F "file=@$work/file" "https://localhost:$rest/api/v2/clients/42/attachments/$id"
 }
-record() { jq -r "$2" "$work/root/clients/42/attachments/$1/record.json"; }
+record() { record_of "$work/root" 42 "$1" | jq -r "$2"; }
 with=(-H "Authorization: Bearer $token")
 mine=(--cert "$work/by-uri.pem" --key "$work/by-uri.key")
 
@@ -153,15 +154,15 @@ mine=(--cert "$work/by-uri.pem" --key "$work/by-uri.key")
 
 for version in 1.1 2; do
     check "curl uploads over HTTP/$version" equals "$(upload 1 "--http$version" "${with[@]}")" "$version 201"
-    check "what it uploaded is stored" equals "$(record 1 .sha256)" "$digest"
+    check "what it uploaded is stored" equals "$(record 1 .content.sha256)" "$digest"
     rm -r "$work/root/clients/42"
 done
 check "curl speaks HTTP/2 where it may choose" equals "$(upload 1 "${with[@]}")" "2 201"
 check "curl with a certificate and no token uploads as itself" equals "$(upload 2 "${mine[@]}")" "2 201"
-check "its record names it" equals "$(record 2 .uploaded_by)" "$spiffe"
+check "its record names it" equals "$(record 2 .content.uploaded_by)" "$spiffe"
 check "so does one that is known by its subject" equals \
     "$(upload 3 --cert "$work/by-subject.pem" --key "$work/by-subject.key")" "2 201"
-check "its record has the subject as openssl prints it" equals "$(record 3 .uploaded_by)" "$subject"
+check "its record has the subject as openssl prints it" equals "$(record 3 .content.uploaded_by)" "$subject"
 check "a certificate that is not configured needs a token" equals \
     "$(upload 4 --cert "$work/unknown.pem" --key "$work/unknown.key")" "2 401"
 check "a bad token is not mended by a good certificate" equals \

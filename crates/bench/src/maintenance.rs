@@ -49,26 +49,33 @@ fn plant(root: &Path, attachments: u64) -> Result<u64> {
     let hex = |bytes: &[u8]| digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let (small_digest, large_digest): (String, String) = (hex(&small), hex(&large));
     let mut garbage = 0;
+    fs::write(root.join("attachd.json"), "{\"layout\":2}\n")?;
     for number in 0..attachments {
         let (client, attachment) = (number / PER_CLIENT + 1, number % PER_CLIENT + 1);
-        let folder = root.join(format!("clients/{client}/attachments/{attachment}"));
-        fs::create_dir_all(folder.join("content"))?;
+        let (records, folder) = (
+            root.join(format!("clients/{client}/records")),
+            root.join(format!("clients/{client}/content/{attachment:019}")),
+        );
+        fs::create_dir_all(&records)?;
+        fs::create_dir_all(&folder)?;
         let (bytes, sha256) =
             if number.is_multiple_of(1000) { (&large, &large_digest) } else { (&small, &small_digest) };
         let upload = id();
-        fs::write(folder.join("content").join(&upload), bytes)?;
+        fs::write(folder.join(format!("{upload}.0")), bytes)?;
         if number.is_multiple_of(10) {
-            fs::write(folder.join("content").join(id()), &small)?;
+            fs::write(folder.join(format!("{}.0", id())), &small)?;
             garbage += 1;
         }
         let record = json!({
-            "format": 1, "client_id": client, "attachment_id": attachment, "state": "stored", "upload_id": upload,
-            "registered_at": "2026-01-31T12:00:00Z", "registered_by": "benchmark", "filename": "a.bin",
-            "content_type": "application/octet-stream", "size": bytes.len(), "sha256": sha256,
-            "segments": [{"id": upload, "size": bytes.len()}], "created_at": "2026-01-31T12:00:00Z",
-            "uploaded_by": "benchmark",
+            "format": 2, "client_id": client, "attachment_id": attachment, "registered_at": "2026-01-31T12:00:00Z",
+            "registered_by": "benchmark", "state": "stored", "content": {
+                "upload_id": upload, "filename": "a.bin", "content_type": "application/octet-stream",
+                "size": bytes.len(), "sha256": sha256,
+                "segments": [{"number": 0, "size": bytes.len(), "sha256": sha256}],
+                "created_at": "2026-01-31T12:00:00Z", "uploaded_by": "benchmark",
+            },
         });
-        fs::write(folder.join("record.json"), serde_json::to_vec_pretty(&record)?)?;
+        fs::write(records.join(format!("{attachment:019}")), format!("{record}\n"))?;
     }
     Ok(garbage)
 }

@@ -20,19 +20,19 @@ const CLIENT: u64 = 1;
 pub fn attachments(root: &Path, count: u64) -> Result {
     let content = b"content";
     let sha256: String = digest(&SHA256, content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let records = root.join(format!("clients/{CLIENT}/records"));
+    fs::create_dir_all(&records)?;
+    fs::write(root.join("attachd.json"), "{\"layout\":2}\n")?;
     for attachment in FIRST..FIRST + count {
-        let folder = root.join(format!("clients/{CLIENT}/attachments/{attachment}"));
-        fs::create_dir_all(folder.join("content"))?;
-        let upload = Uuid::now_v7().to_string();
-        fs::write(folder.join("content").join(&upload), content)?;
         let record = json!({
-            "format": 1, "client_id": CLIENT, "attachment_id": attachment, "state": "stored", "upload_id": upload,
-            "registered_at": "2026-01-31T12:00:00Z", "registered_by": "benchmark", "filename": "a.bin",
-            "content_type": "application/octet-stream", "size": content.len(), "sha256": sha256,
-            "segments": [{"id": upload, "size": content.len()}], "created_at": "2026-01-31T12:00:00Z",
-            "uploaded_by": "benchmark",
+            "format": 2, "client_id": CLIENT, "attachment_id": attachment, "registered_at": "2026-01-31T12:00:00Z",
+            "registered_by": "benchmark", "state": "stored", "content": {
+                "upload_id": Uuid::now_v7().to_string(), "filename": "a.bin", "content_type": "application/octet-stream",
+                "size": content.len(), "sha256": sha256, "segments": [], "created_at": "2026-01-31T12:00:00Z",
+                "uploaded_by": "benchmark",
+            },
         });
-        fs::write(folder.join("record.json"), serde_json::to_vec_pretty(&record)?)?;
+        fs::write(records.join(format!("{attachment:019}")), [format!("{record}\n").as_bytes(), content].concat())?;
     }
     println!("{count} attachments are stored below {}", root.display());
     Ok(())

@@ -44,13 +44,6 @@ pub(super) fn folder(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     walk(root, path, OFlags::DIRECTORY)
 }
 
-/// Reads a whole file in a directory.
-pub(super) fn read_in(directory: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::from(step(directory, name, OFlags::empty())?).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// What lies at `path` below `root`: of a link, the link itself.
 pub(super) fn stat(root: &OwnedFd, path: &str) -> io::Result<Stat> {
     let (above, name) = split(path);
@@ -298,9 +291,9 @@ mod tests {
             let (opened, any) = make(&root, below).unwrap();
             assert_eq!(any, made, "{below}");
             fs::write(path.join(below).join("there"), "1").unwrap();
-            assert_eq!(read_in(&opened, "there").unwrap(), b"1");
+            assert_eq!(read(&opened, "there").unwrap(), b"1");
         }
-        assert_eq!(read_in(&make(&root, "a").unwrap().0, "there").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(read(&make(&root, "a").unwrap().0, "there").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(make(&root, "a/b/c/d").unwrap_err().kind(), io::ErrorKind::NotADirectory);
         symlink(&outside, path.join("link")).unwrap();
         symlink(outside.join("a/b/c"), path.join("a/file")).unwrap();
@@ -309,7 +302,7 @@ mod tests {
             make(&root, "link").unwrap_err(),
             make(&root, "link/new").unwrap_err(),
             all_on_the_way(&root, "link/a").unwrap_err(),
-            read_in(&a, "file").unwrap_err(),
+            read(&a, "file").unwrap_err(),
             lock_file(&a, "file").unwrap_err(),
             remove_folder(&root, "link").unwrap_err(),
         ] {

@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, fstat, fsync};
 use uuid::Uuid;
 
-use super::super::{Access, OpenError};
+use super::super::{Access, OpenError, layout};
 use super::entries::Inode;
 use super::root::{LOCKS, TEMPORARY, Volume, is_new, names, one_machine, stranger, volume};
 use super::{beneath, lock};
@@ -89,17 +89,9 @@ impl Place {
         })?;
         let identity = identity(&root).map_err(at_root())?;
         let volume = volume(path).map_err(at_root())?;
+        let is_marked = is_marked(&root, path)?;
         if access == Access::Inspect {
             return Ok(Place { root, identity, volume, number, temporary: None });
-        }
-        if is_new(&root).map_err(at_root())?
-            && let Some(other) = stranger(&root).map_err(at_root())?
-        {
-            let why = format!(
-                "{} holds no attachments, but {other:?}: name the root of a storage, or an empty folder for a new one",
-                path.display()
-            );
-            return Err(OpenError::new(ROOT_KEY, why));
         }
         beneath::make_in(&root, LOCKS).map_err(at_root())?;
         let (key, shared_path, shared) = match shared {
@@ -114,8 +106,11 @@ impl Place {
             );
             return Err(OpenError::new(key, why));
         }
-        let temporary = Some(Temporary::take(shared).map_err(at(key, &shared_path))?);
-        Ok(Place { root, identity, volume, number, temporary })
+        let temporary = Temporary::take(shared).map_err(at(key, &shared_path))?;
+        if !is_marked {
+            temporary.mark(&root).map_err(at_root())?;
+        }
+        Ok(Place { root, identity, volume, number, temporary: Some(temporary) })
     }
 
     /// The root.
@@ -255,7 +250,31 @@ impl Directory {
     }
 }
 
+/// Whether a root says that it has the layout of this version. If it does not, it must be empty.
+fn is_marked(root: &OwnedFd, path: &Path) -> Result<bool, OpenError> {
+    let at_root = |why: String| OpenError::new(ROOT_KEY, format!("{}: {why}", path.display()));
+    match beneath::read(root, layout::MARKER) {
+        Ok(marker) => layout::check_marker(&marker).map(|()| true).map_err(at_root),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match stranger(root).map_err(|error| at_root(error.to_string()))? {
+                Some(other) => Err(at_root(layout::not_a_storage(&other))),
+                None => Ok(false),
+            }
+        }
+        Err(error) => Err(at_root(format!("{}: {error}", layout::MARKER))),
+    }
+}
+
 impl Temporary {
+    /// Says in a root which layout it has. Several processes may do so at once.
+    fn mark(&self, root: &OwnedFd) -> io::Result<()> {
+        let mut file = beneath::create_in(&self.folder, layout::MARKER)?;
+        file.write_all(&layout::marker())?;
+        file.sync_all()?;
+        beneath::rename(&self.folder, layout::MARKER, root, layout::MARKER)?;
+        Ok(fsync(root)?)
+    }
+
     /// Sweeps what ended processes left, and makes a directory of this process.
     fn take(shared: OwnedFd) -> io::Result<Temporary> {
         // Between the creation of a directory and the taking of its lock it would look like that of an ended process, so
@@ -433,10 +452,20 @@ mod tests {
             fs::create_dir_all(root.path().join(known)).unwrap();
         }
         drop(Directory::open(&options(root.path()), Access::Write).unwrap());
+        assert_eq!(fs::read(root.path().join("attachd.json")).unwrap(), layout::marker());
+        fs::remove_file(root.path().join("attachd.json")).unwrap();
         fs::write(root.path().join("thesis.txt"), "").unwrap();
         let refused = Directory::open(&options(root.path()), Access::Write).unwrap_err().to_string();
-        assert!(refused.contains("holds no attachments, but \"thesis.txt\""), "{refused}");
+        assert!(refused.contains("holds no attachd.json, but \"thesis.txt\""), "{refused}");
         fs::create_dir(root.path().join("clients")).unwrap();
+        let refused = Directory::open(&options(root.path()), Access::Write).unwrap_err().to_string();
+        assert!(refused.contains("holds clients/ but no attachd.json"), "{refused}");
+        fs::write(root.path().join("attachd.json"), "{\"layout\":3}").unwrap();
+        for access in [Access::Write, Access::Inspect] {
+            let refused = Directory::open(&options(root.path()), access).unwrap_err().to_string();
+            assert!(refused.contains("says that the storage has layout 3"), "{refused}");
+        }
+        fs::write(root.path().join("attachd.json"), layout::marker()).unwrap();
         Directory::open(&options(root.path()), Access::Write).unwrap();
     }
 }

@@ -30,17 +30,14 @@ pub(super) type Inode = (u64, u64);
 /// A directory of one place, by its number.
 type Known = (u64, Inode);
 
-/// The directory of one attachment, opened once, so that what lies in it is found in one step and nobody can put another in its
-/// place meanwhile.
+/// A directory that is open, so that nobody can put another in its place meanwhile.
 #[derive(Debug)]
 pub(super) struct Folder {
     place: Arc<Place>,
-    /// The path of `common`, below the root.
-    above: String,
-    /// The directory that it is an entry of, as those of many others are.
-    common: OwnedFd,
-    inode: Inode,
+    /// Its path below the root.
+    path: String,
     own: OwnedFd,
+    inode: Inode,
 }
 
 impl Folder {
@@ -73,34 +70,28 @@ impl Entries {
     /// Opens the directory at `path`, which is written with slashes, down from the root, and makes what is missing of it. A
     /// symbolic link on the way could lead out of the root and is refused.
     pub fn open(&self, place: &Arc<Place>, path: &str) -> io::Result<Folder> {
-        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let (common, made) = beneath::make(place.root(), above)?;
-        self.enter(place, above, common, made, name)
-    }
-
-    fn enter(&self, place: &Arc<Place>, above: &str, common: OwnedFd, made: bool, name: &str) -> io::Result<Folder> {
-        let found = fstat(&common)?;
-        let inode = (found.st_dev, found.st_ino);
+        let path = path.trim_end_matches('/');
+        let (own, made) = beneath::make(place.root(), path)?;
+        let inode = inode(&own)?;
         if made {
             // It may have the number of one that is gone.
             lock(&self.known).remove(&(place.number(), inode));
         }
-        let (own, _) = beneath::make_in(&common, name)?;
-        Ok(Folder { place: Arc::clone(place), above: above.to_owned(), common, inode, own })
+        Ok(Folder { place: Arc::clone(place), path: path.to_owned(), own, inode })
     }
 
-    /// Makes the entries of all directories from that of an attachment up to the root durable.
-    pub fn sync_above(&self, folder: &Folder) -> io::Result<()> {
-        sync_open(&folder.own)?;
-        // The directory above holds the entries of many attachments, which are synced together.
-        self.sync_together(folder)?;
+    /// Makes the entries of a directory durable, and those of all directories from it up to the root.
+    pub fn sync(&self, folder: &Folder) -> io::Result<()> {
+        self.sync_together(&folder.own, folder.inode)?;
         let known_as = (folder.place.number(), folder.inode);
         if lock(&self.known).contains(&known_as) {
             return Ok(());
         }
         let root = folder.place.root();
-        let above = folder.above.rsplit_once('/').map_or("", |(above, _)| above);
-        beneath::all_on_the_way(root, above)?.iter().rev().chain([root]).try_for_each(sync_open)?;
+        let above = folder.path.rsplit_once('/').map_or("", |(above, _)| above);
+        for directory in beneath::all_on_the_way(root, above)?.iter().rev().chain([root]) {
+            self.sync_together(directory, inode(directory)?)?;
+        }
         let mut known = lock(&self.known);
         if known.len() >= KNOWN {
             known.clear();
@@ -110,16 +101,21 @@ impl Entries {
     }
 
     /// Syncs a directory, once for all who ask while a sync before theirs is under way.
-    fn sync_together(&self, folder: &Folder) -> io::Result<()> {
-        let shared = Arc::clone(lock(&self.shared).entry(folder.inode).or_default());
-        let synced = shared.sync(|| sync_open(&folder.common));
+    fn sync_together(&self, directory: &OwnedFd, inode: Inode) -> io::Result<()> {
+        let shared = Arc::clone(lock(&self.shared).entry(inode).or_default());
+        let synced = shared.sync(|| sync_open(directory));
         let mut all = lock(&self.shared);
         // Ours, and the one in the map: nobody else asks, and nobody can begin to while this is locked.
         if Arc::strong_count(&shared) == 2 {
-            all.remove(&folder.inode);
+            all.remove(&inode);
         }
         synced
     }
+}
+
+fn inode(directory: &OwnedFd) -> io::Result<Inode> {
+    let found = fstat(directory)?;
+    Ok((found.st_dev, found.st_ino))
 }
 
 impl Shared {
@@ -161,7 +157,7 @@ impl Shared {
 }
 
 /// Makes the entries of a directory durable that is open.
-pub(super) fn sync_open(directory: &OwnedFd) -> io::Result<()> {
+fn sync_open(directory: &OwnedFd) -> io::Result<()> {
     // A signal does not break it off on a local disk, and may on others.
     Ok(retry_on_intr(|| fsync(directory))?)
 }
@@ -183,16 +179,15 @@ mod tests {
         entries.open(place, "a/b/c").unwrap();
         let opened = entries.open(place, "a/b/c").unwrap();
         fs::write(root.join("a/b/c/file"), "1").unwrap();
-        assert_eq!(beneath::read_in(opened.own(), "file").unwrap(), b"1");
+        assert_eq!(beneath::read(opened.own(), "file").unwrap(), b"1");
         assert!(!lock(&entries.known).contains(&(0, opened.inode)));
-        entries.sync_above(&opened).unwrap();
+        entries.sync(&opened).unwrap();
         assert!(lock(&entries.known).contains(&(0, opened.inode)));
         assert!(lock(&entries.shared).is_empty());
-        // As if it had been made just now, with the number of one that is gone.
-        let (common, made) = beneath::make(place.root(), "a/b").unwrap();
-        assert!(!made);
-        entries.enter(place, "a/b", common, true, "c").unwrap();
-        assert!(!lock(&entries.known).contains(&(0, opened.inode)), "what was made anew is not durable yet");
+        // As if the next directory that is made had the number of one that was known and is gone.
+        fs::remove_dir_all(root.join("a/b/c")).unwrap();
+        let remade = entries.open(place, "a/b/c").unwrap();
+        assert!(!lock(&entries.known).contains(&(0, remade.inode)), "what was made anew is not durable yet");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::fs::Dir;
 #[cfg(target_os = "linux")]
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use super::super::{CLIENTS, PROBE};
+use super::super::layout::{CLIENTS, PROBE};
 use super::beneath;
 
 /// The directory below the root that holds the temporary directories of all processes.
@@ -48,9 +48,13 @@ pub(super) fn is_new(root: &OwnedFd) -> io::Result<bool> {
     }
 }
 
-/// Something in a root that neither attachd nor a file system puts there.
+/// Something in a root that no new storage has, since neither attachd nor a file system puts it there.
 pub(super) fn stranger(root: &OwnedFd) -> io::Result<Option<String>> {
     let all = names(root)?;
+    let clients = CLIENTS.trim_end_matches('/');
+    if all.iter().any(|name| name == clients) {
+        return Ok(Some(clients.to_owned()));
+    }
     // The folder of `attachd dev` may hold more.
     if all.iter().any(|name| name == DEV_KEY) {
         return Ok(None);

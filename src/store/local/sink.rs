@@ -7,16 +7,15 @@ use bytes::Bytes;
 use scopeguard::guard;
 
 use super::draft::Draft;
-use super::entries::Folder;
 use super::threads::{Abandoned, on_thread};
-use super::{Local, Operation, beneath, entries, lock};
+use super::{Local, Operation, lock};
 use crate::attachment::{Digest, Key, Record};
 use crate::error::{Error, Result};
 use crate::store::commit::Refusal;
-use crate::store::content::{Committed, Hash, Written, length};
+use crate::store::content::{Committed, Hash, Sealed, Written, length};
+use crate::store::layout;
 use crate::store::queue::Queue;
 use crate::store::steps::Step;
-use crate::store::{CONTENT, folder_path};
 use crate::telemetry::{self, Metrics, Outcome, Timing};
 
 /// Takes the bytes of one file.
@@ -72,7 +71,8 @@ impl Sink {
     }
 
     /// Does all of a commit: writes the end of the content, has all of it verified, makes it durable under its name, then puts
-    /// the record that `decide` makes. If nobody else has the attachment's turn, it is done on one thread without a break.
+    /// the record that `decide` makes. Inline content goes with the record instead. If nobody else has the attachment's turn, it
+    /// is done on one thread without a break.
     pub async fn commit<V, D>(
         self,
         written: Written,
@@ -84,56 +84,92 @@ impl Sink {
     ) -> Committed
     where
         V: FnOnce(u64, Digest) -> Result<()> + Send + 'static,
-        D: FnOnce(Option<&Record>, u64, Digest) -> Result<Record> + Send + 'static,
+        D: FnOnce(Option<&Record>, &Sealed) -> Result<Record> + Send + 'static,
     {
         let (local, key) = (Arc::clone(&self.local), written.key);
-        let replace = move |local: &Local, folder, turn, size, sha256, abandoned: &Abandoned| {
-            let decide = |stands: Option<&Record>| decide(stands, size, sha256).map(Some);
-            let replaced = local.replace_now(key, Some(folder), turn, decide, abandoned);
-            replaced.map_or_else(Committed::Closed, |replacement| Committed::Stands(Box::new(replacement)))
+        let replace = move |local: &Local, turn, (sealed, inline): (Sealed, Vec<Bytes>), abandoned: &Abandoned| {
+            let decide = |stands: Option<&Record>| decide(stands, &sealed).map(Some);
+            match local.replace_now(key, turn, &inline, decide, abandoned) {
+                Ok(replacement) => Committed::Stands(Box::new(replacement)),
+                Err(refusal) if sealed.segments.is_empty() => Committed::Refused(refusal),
+                Err(refusal) => Committed::Closed(refusal),
+            }
         };
         let first = local.committing.run(abandoned.clone(), move |abandoned| {
-            let Sink { local, path, mut draft } = self;
-            let Written { key, mut size, mut hash } = written;
-            // An empty file has nothing to write, and there must be one all the same.
-            let ended = if batch.is_empty() && draft.is_some() {
-                Ok(())
+            let local = Arc::clone(&self.local);
+            let (content, held) = if written.inline {
+                (seal(written, batch, verify)?, Some(held))
             } else {
-                batch.iter().for_each(|bytes| hash.update(bytes));
-                local.write_now(&path, &mut draft, &batch, abandoned)
-            };
-            size += length(&batch);
-            drop((batch, held));
-            let sha256 = hash.finish();
-            if let Err(error) = ended.and_then(|()| verify(size, sha256)) {
-                local.discard(&path, draft, abandoned);
-                return Err(Committed::Refused(Refusal::unchanged(error)));
-            }
-            let folder = match local.close_now(key, &path, &mut draft, abandoned) {
-                Ok(folder) => folder,
-                Err(error) => {
-                    local.discard(&path, draft, abandoned);
-                    return Err(Committed::Closed(Refusal::unchanged(error)));
-                }
+                (self.end(written, (batch, held), verify, abandoned)?, None)
             };
             match Arc::clone(local.lock_of(key)).try_lock_owned() {
-                Ok(turn) => Err(replace(&local, folder, turn, size, sha256, abandoned)),
-                Err(_) => Ok((replace, folder, size, sha256)),
+                Ok(turn) => Err(replace(&local, turn, content, abandoned)),
+                Err(_) => Ok((replace, content, held)),
             }
         });
         let unsettled = |error| Committed::Closed(Refusal::unsettled(error));
         match first.await {
             Err(error) => unsettled(error),
             Ok(Err(committed)) => committed,
-            Ok(Ok((replace, folder, size, sha256))) => {
+            Ok(Ok((replace, content, held))) => {
                 let turn = Arc::clone(local.lock_of(key)).lock_owned().await;
                 let pool = local.committing.clone();
-                let second =
-                    pool.run(abandoned, move |abandoned| replace(&local, folder, turn, size, sha256, abandoned));
+                let second = pool.run(abandoned, move |abandoned| {
+                    let committed = replace(&local, turn, content, abandoned);
+                    drop(held);
+                    committed
+                });
                 second.await.unwrap_or_else(unsettled)
             }
         }
     }
+
+    /// Writes the end of the content, has all of it verified, and makes it durable under its name. Lets go of the memory of the
+    /// end as soon as it is written.
+    fn end<V>(
+        self,
+        written: Written,
+        (batch, held): (Vec<Bytes>, impl Send),
+        verify: V,
+        abandoned: &Abandoned,
+    ) -> Result<(Sealed, Vec<Bytes>), Committed>
+    where
+        V: FnOnce(u64, Digest) -> Result<()>,
+    {
+        let Sink { local, path, mut draft } = self;
+        let Written { key, id, mut size, mut hash, .. } = written;
+        // An empty file has nothing to write, and there must be one all the same.
+        let ended = if batch.is_empty() && draft.is_some() {
+            Ok(())
+        } else {
+            batch.iter().for_each(|bytes| hash.update(bytes));
+            local.write_now(&path, &mut draft, &batch, abandoned)
+        };
+        size += length(&batch);
+        drop((batch, held));
+        let sha256 = hash.finish();
+        if let Err(error) = ended.and_then(|()| verify(size, sha256)) {
+            local.discard(&path, draft, abandoned);
+            return Err(Committed::Refused(Refusal::unchanged(error)));
+        }
+        if let Err(error) = local.close_now(key, &path, &mut draft, abandoned) {
+            local.discard(&path, draft, abandoned);
+            return Err(Committed::Closed(Refusal::unchanged(error)));
+        }
+        Ok((Sealed::in_object(id, size, sha256), Vec::new()))
+    }
+}
+
+/// Has inline content verified.
+fn seal<V>(written: Written, batch: Vec<Bytes>, verify: V) -> Result<(Sealed, Vec<Bytes>), Committed>
+where
+    V: FnOnce(u64, Digest) -> Result<()>,
+{
+    let Written { id, mut hash, .. } = written;
+    batch.iter().for_each(|bytes| hash.update(bytes));
+    let (size, sha256) = (length(&batch), hash.finish());
+    verify(size, sha256).map_err(|error| Committed::Refused(Refusal::unchanged(error)))?;
+    Ok((Sealed::inline(id, size, sha256), batch))
 }
 
 impl Local {
@@ -158,24 +194,21 @@ impl Local {
         Ok(())
     }
 
-    /// Makes content durable under its name, and gives the folder of its attachment, which is made where there is none yet.
-    fn close_now(&self, key: Key, path: &str, draft: &mut Option<Draft>, abandoned: &Abandoned) -> Result<Folder> {
+    /// Makes content durable under its name, in the folder of its attachment, which is made where there is none yet.
+    fn close_now(&self, key: Key, path: &str, draft: &mut Option<Draft>, abandoned: &Abandoned) -> Result<()> {
         let closed = self.act(Operation::Close, path, abandoned, || {
             if let Some(draft) = &draft {
                 draft.sync()?;
             }
-            let folder = self.entries.open(&self.directory.place()?, &folder_path(key))?;
-            let (content, _) = beneath::make_in(folder.own(), CONTENT)?;
-            draft.take().map_or(Ok(()), |draft| draft.rename(&content, file_name(path)))?;
-            Ok((folder, content))
+            let folder = self.entries.open(&self.directory.place()?, &layout::content(key))?;
+            draft.take().map_or(Ok(()), |draft| draft.rename(folder.own(), file_name(path)))?;
+            Ok(folder)
         });
-        let (folder, content) = closed.map_err(|error| self.failure(path, error))?;
+        let folder = closed.map_err(|error| self.failure(path, error))?;
         self.steps.passed(Step::ContentClosed);
-        // The entries of the directories above are synced with the record's, which is put after this: no record is durable
-        // before they are, since they lie in the directory that it does, or above.
-        entries::sync_open(&content).map_err(|error| self.failure(path, error))?;
+        self.entries.sync(&folder).map_err(|error| self.failure(path, error))?;
         self.steps.passed(Step::ContentSynced);
-        Ok(folder)
+        Ok(())
     }
 }
 

@@ -14,9 +14,10 @@ use super::{Compares, Objects};
 use crate::attachment::UploadId;
 use crate::error::{Error, Kind, Result};
 use crate::store::backend::{Failure, Version};
+use crate::store::layout::{self, MARKER, PROBE};
 use crate::store::meaning::plain;
 use crate::store::steps::Steps;
-use crate::store::{PROBE, failure, lock};
+use crate::store::{failure, lock};
 
 /// How many puts race for one object.
 const RACERS: usize = 8;
@@ -103,28 +104,31 @@ impl Unfit {
 }
 
 impl Objects {
-    /// Looks once that the service compares versions, and does not only take the words: two that believe it did could each
-    /// tell a client that its file is stored. Says how a put names a version. All who ask meanwhile wait for the same look, and
-    /// it goes on where they go away.
+    /// Looks once that the storage has the layout of this version, and marks one that is new; then that the service compares
+    /// versions, and does not only take the words: two that believe it did could each tell a client that its file is stored.
+    /// Says how a put names a version. All who ask meanwhile wait for the same look, and it goes on if they go away.
     ///
     /// # Errors
-    /// [`Kind::Internal`] if the service does not keep writers apart, and what storage raises. The next call tries again.
+    /// [`Kind::Internal`] if the storage has another layout or holds other things, or the service does not keep writers apart, and
+    /// what storage raises. The next call tries again.
     pub async fn prove(self: &Arc<Self>) -> Result<TagForm> {
-        if self.compares == Compares::Never {
-            return Ok(TagForm::AsRead);
-        }
-        if let Some(form) = self.proof.form.get() {
-            return Ok(*form);
+        if self.is_proven() {
+            return Ok(self.proof.form.get().copied().unwrap_or(TagForm::AsRead));
         }
         let trying = lock(&self.proof.under_way).get_or_insert_with(|| self.begin_to_try()).clone();
         trying.await.map_err(|(kind, why)| Error::new(kind).because(why))
+    }
+
+    /// Whether [`prove`](Self::prove) has found the service fit.
+    pub fn is_proven(&self) -> bool {
+        !self.remote && self.compares == Compares::Never || self.proof.form.get().is_some()
     }
 
     fn begin_to_try(self: &Arc<Self>) -> Trying {
         // It ends for those who come later even if it panics.
         let objects = guard(Arc::clone(self), |objects| *lock(&objects.proof.under_way) = None);
         let trying = async move {
-            let found = objects.try_out().await;
+            let found = objects.look().await;
             if let Ok(form) = found {
                 objects.proof.form.get_or_init(|| form);
             }
@@ -132,6 +136,16 @@ impl Objects {
         };
         let trying = tokio::spawn(trying.in_current_span());
         async { trying.await.unwrap_or_else(|panic| Err((Kind::Internal, panic.to_string()))) }.boxed().shared()
+    }
+
+    async fn look(&self) -> Result<TagForm> {
+        if !self.is_marked().await? {
+            self.operator.write(MARKER, layout::marker()).await.map_err(failure)?;
+        }
+        if self.compares == Compares::Never {
+            return Ok(TagForm::AsRead);
+        }
+        self.try_out().await
     }
 
     async fn try_out(&self) -> Result<TagForm> {

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::{Running, made};
-use crate::harness::{Connection, Form};
+use crate::harness::{Connection, Form, read_record, record_path};
 
 /// A development server and what it printed.
 struct Dev {
@@ -72,10 +72,7 @@ fn a_development_server_prints_commands_that_work() {
         "{curl}"
     );
     assert_eq!(dev.upload(&dev.token()), 201);
-    let record = |attachment: i64| -> Value {
-        let path = data.join(format!("clients/1/attachments/{attachment}/record.json"));
-        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-    };
+    let record = |attachment: i64| read_record(&record_path(&data, 1, attachment)).unwrap().0["content"].clone();
     assert_eq!((&record(1)["filename"], &record(1)["content_type"]), (&"hello.txt".into(), &"text/plain".into()));
 
     let command = dev.after("Upload over gRPC:");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Running;
 use super::proxy::{proxy, pump, splice};
 use super::upload::Uploader;
-use crate::harness::{Answer, Provider, Server, Setup, SigningKey, eventually, hex, sha256};
+use crate::harness::{Answer, Provider, Server, Setup, SigningKey, eventually, hex, record_path, sha256};
 
 #[test]
 fn an_upload_to_a_server_that_is_not_up_yet_is_tried_until_it_is() {
@@ -91,7 +91,7 @@ fn a_pipe_that_was_read_is_not_sent_twice() {
 fn an_upload_whose_answer_was_lost_is_stored_again_and_no_failure() {
     let server = Server::start();
     let mut uploader = Uploader::new(&server, b"content");
-    let record = server.root().join("clients/1/attachments/2/record.json");
+    let record = record_path(server.root(), 1, 2);
     // The first connection carries nothing back, and ends once the content is stored.
     let address = proxy(server.grpc, move |number, client, server| {
         if number > 0 {
@@ -115,7 +115,7 @@ fn an_upload_whose_answer_was_lost_is_stored_again_and_no_failure() {
 fn an_upload_whose_answer_was_lost_is_known_by_its_digest_and_no_failure() {
     let server = Server::start();
     let mut uploader = Uploader::new(&server, b"content");
-    let record = server.root().join("clients/1/attachments/2/record.json");
+    let record = record_path(server.root(), 1, 2);
     // The first connection carries nothing back, and ends once the content is stored.
     let address = proxy(server.grpc, move |number, client, server| {
         if number > 0 {

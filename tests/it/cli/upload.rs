@@ -44,7 +44,7 @@ fn an_upload_prints_the_stored_attachment() {
             "created_at": stored["created_at"], "uploaded_by": "tester",
         });
         assert_eq!(stored, expected);
-        let created = server.record(1, 2).unwrap()["created_at"].as_str().unwrap().to_owned();
+        let created = server.content(1, 2)["created_at"].as_str().unwrap().to_owned();
         assert_eq!(stored["created_at"].as_str().unwrap()[..19], created[..19]);
         assert_eq!(server.stored(1, 2).unwrap(), bytes);
     }

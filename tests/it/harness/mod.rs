@@ -19,7 +19,7 @@ pub use pki::{Authority, Identity, connect_tls, grpc_over_tls, pem};
 pub use provider::{Answer, Provider, SigningKey};
 pub use raw::{RawConnection, RawReply, RawStream, framed, message_frame};
 pub use server::{Server, Setup, run};
-pub use storage::hold_all_locks;
+pub use storage::{content_folder, hold_all_locks, read_record, record_path};
 pub use token::{AUDIENCE, ISSUER, SECRET, claims, mint, mint_with, token};
 
 /// The largest upload of a server that a test started without saying otherwise, in bytes.
@@ -52,7 +52,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Waits until `holds`, for a bounded time, and panics with `what` where it never does.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !holds() {
         assert!(std::time::Instant::now() < deadline, "it never came to be that {what}");
         std::thread::sleep(std::time::Duration::from_millis(5));

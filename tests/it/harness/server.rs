@@ -8,11 +8,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::storage::{content_folder, read_record, record_path, segments, stored_bytes};
 use super::{AUDIENCE, Connection, ISSUER, SECRET, eventually, hex};
 
 /// How a server is set up. The defaults are the ones that most tests want.
@@ -27,6 +29,8 @@ pub struct Setup {
     pub storage: String,
     /// More tables, at the end. Default none.
     pub more: String,
+    /// Whether the start waits until the server says that it is ready. Default false.
+    pub ready: bool,
     /// A command, by its words, that runs the program. Default none.
     pub wrapper: Vec<String>,
     /// The `[auth]` section with all that belongs to it, in place of the one issuer of the harness.
@@ -49,6 +53,7 @@ impl Default for Setup {
             auth: None,
             variables: BTreeMap::new(),
             garbage: false,
+            ready: false,
         }
     }
 }
@@ -145,7 +150,7 @@ impl Setup {
                 rest_of_log.lock().unwrap().push(line);
             }
         });
-        Server {
+        let server = Server {
             child,
             folder,
             service: self.service,
@@ -154,7 +159,14 @@ impl Setup {
             rest: ports["rest"],
             grpc: ports["grpc"],
             admin: ports["admin"],
+        };
+        // A storage service that does much else takes its time to be tried out.
+        let deadline = Instant::now() + Duration::from_secs(90);
+        while self.ready && server.readiness()["ready"] != true {
+            assert!(Instant::now() < deadline, "it never became ready: {}", server.readiness());
+            std::thread::sleep(Duration::from_millis(20));
         }
+        server
     }
 }
 
@@ -221,21 +233,22 @@ impl Server {
 
     /// The record of an attachment as it stands in the storage, if it is known.
     pub fn record(&self, client: i64, attachment: i64) -> Option<Value> {
-        record(&self.root().join(format!("clients/{client}/attachments/{attachment}")))
+        read_record(&record_path(self.root(), client, attachment)).map(|(record, _)| record)
+    }
+
+    /// What the record of a stored attachment says of its content.
+    pub fn content(&self, client: i64, attachment: i64) -> Value {
+        self.record(client, attachment).expect("there is a record")["content"].clone()
     }
 
     /// The stored bytes of an attachment, if it has any.
     pub fn stored(&self, client: i64, attachment: i64) -> Option<Vec<u8>> {
-        let folder = self.root().join(format!("clients/{client}/attachments/{attachment}"));
-        let record = record(&folder).filter(|record| record["state"] == "stored")?;
-        let read = |segment: PathBuf| fs::read(segment).expect("a segment is there");
-        Some(segments(&folder, &record)?.into_iter().map(read).collect::<Vec<_>>().concat())
+        stored_bytes(self.root(), client, attachment)
     }
 
-    /// How many contents an attachment of client 1 has in the storage, on `fs`, whether a record names them or not.
+    /// How many objects of content an attachment of client 1 has, on `fs`, whether a record names them or not.
     pub fn contents(&self, attachment: i64) -> usize {
-        let folder = self.root().join(format!("clients/1/attachments/{attachment}/content"));
-        fs::read_dir(folder).map_or(0, Iterator::count)
+        fs::read_dir(content_folder(self.root(), 1, attachment)).map_or(0, Iterator::count)
     }
 
     /// The events of the log so far that have this message, by their fields.
@@ -286,16 +299,19 @@ impl Server {
         }
         let left = self.temporary();
         assert!(left.is_empty(), "temporary files are left: {left:?}");
-        for path in files(&self.root().join("clients")) {
-            let folder = path.parent().expect("a file has a folder");
-            if path.file_name().is_some_and(|name| name == "record.json") {
-                assert_whole(folder);
-            } else if !self.garbage {
-                let named = record(folder.parent().expect("content has an attachment")).is_some_and(|record| {
+        let number = |path: &Path| path.file_name()?.to_str()?.parse::<i64>().ok();
+        for client in folders(&self.root().join("clients")) {
+            let client = number(&client).expect("a client's folder has its number");
+            for path in files(&self.root().join(format!("clients/{client}/records"))) {
+                assert_whole(&self.root(), client, number(&path).expect("a record has the attachment's number"));
+            }
+            for folder in folders(&self.root().join(format!("clients/{client}/content"))) {
+                let record = self.record(client, number(&folder).expect("a folder has the attachment's number"));
+                let named = record.map_or_else(Vec::new, |record| segments(&record));
+                for path in files(&folder).into_iter().filter(|_| !self.garbage) {
                     let name = path.file_name().and_then(|name| name.to_str()).expect("an id");
-                    record["segments"].as_array().is_some_and(|all| all.iter().any(|segment| segment["id"] == name))
-                });
-                assert!(named, "no record names {}", path.display());
+                    assert!(named.iter().any(|named| named == name), "no record names {}", path.display());
+                }
             }
         }
     }
@@ -318,28 +334,22 @@ impl Drop for Server {
     }
 }
 
-fn record(folder: &Path) -> Option<Value> {
-    let text = fs::read(folder.join("record.json")).ok()?;
-    Some(serde_json::from_slice(&text).expect("a record is JSON"))
-}
-
-/// The files of the content that a record names, in order; none where it is registered only.
-fn segments(folder: &Path, record: &Value) -> Option<Vec<PathBuf>> {
-    let path = |segment: &Value| folder.join("content").join(segment["id"].as_str().expect("an id"));
-    Some(record["segments"].as_array()?.iter().map(path).collect())
-}
-
 /// Looks that the content of a record is there and has its size and digest, without holding it in memory.
-fn assert_whole(folder: &Path) {
-    let record = record(folder).expect("a record is there");
-    let Some(segments) = segments(folder, &record) else {
-        assert_eq!(record["state"], "registered");
+fn assert_whole(root: &Path, client: i64, attachment: i64) {
+    let path = record_path(root, client, attachment);
+    let (record, inline) = read_record(&path).expect("a record is there");
+    if record["state"] != "stored" {
+        assert!(["registered", "deleted"].contains(&record["state"].as_str().expect("a state")), "{record}");
+        assert!(inline.is_empty(), "there is content behind a record that has none");
         return;
-    };
+    }
+    let names = segments(&record);
+    assert!(names.is_empty() || inline.is_empty(), "{} has content in two places", path.display());
     let mut hash = Context::new(&SHA256);
-    let (mut size, mut piece) = (0, vec![0; 1 << 20]);
-    for segment in segments {
-        let mut file = File::open(segment).expect("a segment is there");
+    hash.update(&inline);
+    let (mut size, mut piece) = (inline.len(), vec![0; 1 << 20]);
+    for name in names {
+        let mut file = File::open(content_folder(root, client, attachment).join(name)).expect("a segment is there");
         loop {
             let read = file.read(&mut piece).expect("a segment can be read");
             if read == 0 {
@@ -349,8 +359,14 @@ fn assert_whole(folder: &Path) {
             size += read;
         }
     }
-    assert_eq!(record["size"], size);
-    assert_eq!(record["sha256"], hex(hash.finish().as_ref()), "{} is damaged", folder.display());
+    assert_eq!(record["content"]["size"], size);
+    assert_eq!(record["content"]["sha256"], hex(hash.finish().as_ref()), "{} is damaged", path.display());
+}
+
+/// All folders in a folder; none if it is not there.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.map(|entry| entry.expect("a folder can be read").path()).filter(|path| path.is_dir()).collect()
 }
 
 /// All files below a folder; none where there is no folder.

@@ -1,9 +1,10 @@
-//! What lies in the storage: a walk over all attachments and their content, with bounded memory and bounded concurrency,
+//! What lies in the storage: a walk over all records and all folders of content, with bounded memory and bounded concurrency,
 //! whatever the number of objects. It finds and hands on; what is to be done about what it finds, it must not know.
 //!
-//! The walk goes down the layout level by level, clients first. Backends list names in orders of their own, so to give the
-//! walk an order in which it can be stopped and begun again, the clients are taken by ascending number: one pass over the
-//! listing keeps the lowest numbers that are still to come, as many as [`CLIENTS_PER_PASS`], and drops the others.
+//! The walk goes down the layout level by level, clients first; of a client the records, then the content. Backends list names
+//! in orders of their own, so to give the walk an order in which it can be stopped and begun again, the clients are taken by
+//! ascending number: one pass over the listing keeps the lowest numbers that are still to come, as many as
+//! [`CLIENTS_PER_PASS`], and drops the others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::backend::Backend;
 use super::finding::{Finding, Findings};
-use super::{CLIENTS, Store, failure};
-use crate::attachment::{Id, Key, Record, UploadId};
+use crate::attachment::{Id, Key, Record, SegmentId};
 use crate::error::{Error, Result};
+use crate::store::backend::Backend;
+use crate::store::layout::{self, CLIENTS};
+use crate::store::{Store, failure};
 
 /// How many clients one pass over the listing of clients takes: 8 bytes each, and one more pass for each so many.
 const CLIENTS_PER_PASS: usize = 65_536;
@@ -51,19 +53,30 @@ pub enum End {
     Stopped(Id),
 }
 
-/// An object below an attachment's `content/` under an id of ours.
+/// An object in an attachment's folder of content, under a name of ours.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Object {
-    pub id: UploadId,
+    pub id: SegmentId,
     /// In bytes, where the listing says it.
     pub size: Option<u64>,
     /// Whether it is no file but a symbolic link.
     pub is_link: bool,
 }
 
-/// Does something with each attachment that a walk comes by. `false` says that it was stopped on the way.
+/// Does something with what a walk comes by. `false` says that it was stopped on the way.
 pub(super) trait Visit: Clone + Send + Sync + 'static {
-    fn visit(&self, key: Key) -> impl Future<Output = bool> + Send;
+    /// Looks at a record.
+    fn record(&self, key: Key) -> impl Future<Output = bool> + Send;
+
+    /// Looks at a folder of content.
+    fn content(&self, key: Key) -> impl Future<Output = bool> + Send;
+}
+
+/// Which of the two folders of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Records,
+    Content,
 }
 
 impl Walk {
@@ -156,25 +169,66 @@ struct Shard {
 }
 
 impl Shard {
-    /// Whether all attachments of the client were seen. A listing that fails was seen as far as it goes.
+    /// Whether all of the client was seen. A listing that fails was seen as far as it goes.
     async fn run<V: Visit>(self, visitor: V) -> bool {
-        let path = attachments_path(self.client);
-        let mut visits: JoinSet<bool> = JoinSet::new();
         let mut all = true;
-        let listed = self.list(&path, visitor, &mut visits, &mut all).await;
-        while let Some(visited) = visits.join_next().await {
-            all &= self.seen(&path, visited).await;
-        }
-        if let Err(error) = listed {
-            self.findings.send(self.store.failed(&path, error).await).await;
+        for kind in self.kinds().await {
+            let path = self.path(kind);
+            let mut visits: JoinSet<bool> = JoinSet::new();
+            let listed = self.list(kind, &path, visitor.clone(), &mut visits, &mut all).await;
+            while let Some(visited) = visits.join_next().await {
+                all &= self.seen(&path, visited).await;
+            }
+            if let Err(error) = listed {
+                self.findings.send(self.store.failed(&path, error).await).await;
+            }
         }
         all
     }
 
-    async fn list<V: Visit>(&self, path: &str, visitor: V, visits: &mut JoinSet<bool>, all: &mut bool) -> Result<()> {
+    fn path(&self, kind: Kind) -> String {
+        match kind {
+            Kind::Records => layout::records(self.client),
+            Kind::Content => layout::contents(self.client),
+        }
+    }
+
+    /// Which of its two folders the client has, in the order in which they are walked over.
+    async fn kinds(&self) -> Vec<Kind> {
+        let path = format!("{CLIENTS}{}/", self.client);
+        let mut kinds = Vec::new();
+        let listed = async {
+            let mut names = Names::of(&self.store, &path).await?;
+            while let Some(Name { name, mode, .. }) = names.next().await? {
+                let path = format!("{path}{name}");
+                let ours =
+                    [Kind::Records, Kind::Content].into_iter().find(|kind| self.path(*kind) == format!("{path}/"));
+                match ours.filter(|_| mode == EntryMode::DIR) {
+                    Some(kind) => kinds.push(kind),
+                    None => self.findings.send(self.store.foreign(path, mode).await).await,
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = listed.await {
+            self.findings.send(self.store.failed(&path, error).await).await;
+        }
+        kinds.sort();
+        kinds
+    }
+
+    async fn list<V: Visit>(
+        &self,
+        kind: Kind,
+        path: &str,
+        visitor: V,
+        visits: &mut JoinSet<bool>,
+        all: &mut bool,
+    ) -> Result<()> {
         let mut names = Names::of(&self.store, path).await?;
         while let Some(Name { name, mode, .. }) = names.next().await? {
-            let Some(attachment) = number(&name).filter(|_| mode == EntryMode::DIR) else {
+            let expected = if kind == Kind::Content { EntryMode::DIR } else { EntryMode::FILE };
+            let Some(attachment) = layout::attachment_of(&name).filter(|_| mode == expected) else {
                 self.findings.send(self.store.foreign(format!("{path}{name}"), mode).await).await;
                 continue;
             };
@@ -193,7 +247,10 @@ impl Shard {
             }
             let (visitor, key) = (visitor.clone(), Key { client: self.client, attachment });
             visits.spawn(async move {
-                let seen = visitor.visit(key).await;
+                let seen = match kind {
+                    Kind::Records => visitor.record(key).await,
+                    Kind::Content => visitor.content(key).await,
+                };
                 drop(permit);
                 seen
             });
@@ -218,7 +275,7 @@ impl Store {
         let mut lowest = BTreeSet::new();
         let mut names = Names::of(self, CLIENTS).await?;
         while let Some(Name { name, mode, .. }) = names.next().await? {
-            match number(&name).filter(|_| mode == EntryMode::DIR) {
+            match layout::client_of(&name).filter(|_| mode == EntryMode::DIR) {
                 Some(client) if client >= from => {
                     lowest.insert(client);
                     if lowest.len() > CLIENTS_PER_PASS {
@@ -251,7 +308,7 @@ impl Store {
 
     /// What is said of a record that cannot be read.
     pub(super) async fn unreadable(&self, key: Key, error: Error) -> Finding {
-        let path = super::record_path(key);
+        let path = layout::record(key);
         if self.is_link(&path).await {
             Finding::Link { path }
         } else {
@@ -268,7 +325,7 @@ impl Store {
 
     /// Begins to list the content of an attachment.
     pub(super) async fn contents(self: &Arc<Self>, key: Key) -> Result<Contents> {
-        let path = super::content_folder(key);
+        let path = layout::content(key);
         let names = Names::of(self, &path).await?;
         Ok(Contents { store: Arc::clone(self), names, path })
     }
@@ -289,7 +346,7 @@ impl Contents {
             && let Some(Name { name, mode, size }) = self.names.next().await?
         {
             let path = format!("{}{name}", self.path);
-            match UploadId::parse(&name).filter(|_| mode != EntryMode::DIR) {
+            match SegmentId::parse(&name).filter(|_| mode != EntryMode::DIR) {
                 Some(id) => {
                     let is_link = mode == EntryMode::Unknown && self.store.is_link(&path).await;
                     page.push(Object { id, size, is_link });
@@ -335,19 +392,9 @@ impl Names {
     }
 }
 
-fn attachments_path(client: Id) -> String {
-    format!("{CLIENTS}{client}/attachments/")
-}
-
-/// A number in the one form in which this program writes it.
-fn number(name: &str) -> Option<Id> {
-    Id::parse("name", name).ok().filter(|id| id.to_string() == name)
-}
-
 /// Whether a record names an object.
-pub(super) fn names(record: Option<&Record>, id: UploadId) -> bool {
-    let content = record.and_then(Record::content);
-    content.is_some_and(|content| content.segments.iter().any(|segment| segment.id == id))
+pub(super) fn names(record: Option<&Record>, id: SegmentId) -> bool {
+    record.and_then(Record::content).is_some_and(|content| content.segment_ids().any(|named| named == id))
 }
 
 impl fmt::Display for End {

@@ -25,14 +25,14 @@ use opendal::ErrorKind;
 use tokio::sync::mpsc;
 
 use super::finding::{Fate, Finding, Findings};
-use super::inventory::{End, Object, Visit, Walk, names};
-use super::{Store, content_folder, content_path, failure};
+use super::walk::{End, Object, Visit, Walk, names};
 use crate::attachment::Key;
 use crate::error::Result;
+use crate::store::{Store, failure, layout};
 
 /// A search for content that no record names.
 #[derive(Clone, Debug)]
-pub struct Sweep {
+pub struct Gc {
     /// Where to look.
     pub walk: Walk,
     /// Content that is not older than this is left alone. It must be longer than any upload may take.
@@ -43,7 +43,7 @@ pub struct Sweep {
     pub delete: bool,
 }
 
-impl Sweep {
+impl Gc {
     /// Looks at every attachment, and tells `listener` what it comes by.
     pub async fn run(self, store: &Arc<Store>, listener: mpsc::Sender<Finding>) -> End {
         let findings = Findings { listener, stop: self.walk.stop.clone() };
@@ -56,21 +56,26 @@ impl Sweep {
 #[derive(Clone)]
 struct Sweeper {
     store: Arc<Store>,
-    sweep: Arc<Sweep>,
+    sweep: Arc<Gc>,
     findings: Findings,
 }
 
 impl Visit for Sweeper {
-    async fn visit(&self, key: Key) -> bool {
+    async fn record(&self, _: Key) -> bool {
+        self.findings.send(Finding::Attachment { bytes: 0 }).await;
+        true
+    }
+
+    async fn content(&self, key: Key) -> bool {
         let mut objects = 0;
         let seen = match self.attachment(key, &mut objects).await {
             Ok(seen) => seen,
             Err(error) => {
-                self.findings.send(self.store.failed(&content_folder(key), error).await).await;
+                self.findings.send(self.store.failed(&layout::content(key), error).await).await;
                 true
             }
         };
-        self.findings.send(Finding::Attachment { records: 0, objects, bytes: 0 }).await;
+        self.findings.send(Finding::Content { objects }).await;
         seen
     }
 }
@@ -86,10 +91,14 @@ impl Sweeper {
             let page = contents.page(&self.findings).await?;
             *objects += page.len() as u64;
             // After the page was listed, and again after each page: see above.
-            let record = match self.store.record(key).await {
-                Ok(record) => record,
+            let standing = match self.store.record(key).await {
+                Ok(standing) => standing,
                 Err(error) => {
-                    self.findings.send(self.store.unreadable(key, error).await).await;
+                    let finding = self.store.unreadable(key, error).await;
+                    // A link in place of the record was met by the walk.
+                    if !matches!(finding, Finding::Link { .. }) {
+                        self.findings.send(finding).await;
+                    }
                     return Ok(true);
                 }
             };
@@ -100,7 +109,7 @@ impl Sweeper {
                 if self.sweep.walk.stop.is_cancelled() {
                     return Ok(false);
                 }
-                if !names(record.as_ref(), object.id) {
+                if !names(standing.record(), object.id) {
                     self.orphan(key, object).await;
                 }
             }
@@ -108,12 +117,12 @@ impl Sweeper {
     }
 
     async fn orphan(&self, key: Key, object: Object) {
-        let path = content_path(key, object.id);
+        let path = layout::segment(key, object.id);
         if object.is_link {
             self.findings.send(Finding::Link { path }).await;
             return;
         }
-        let age = object.id.age(self.sweep.now);
+        let age = object.id.upload.age(self.sweep.now);
         let old = age > self.sweep.grace;
         let size = match object.size {
             // What is not garbage is not worth a request.
@@ -144,7 +153,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::attachment::{Id, UploadId};
+    use crate::attachment::{Id, SegmentId, UploadId};
     use crate::store::backend::Version;
     use crate::store::steps::Steps;
     use crate::store::{Access, Config};
@@ -171,19 +180,20 @@ mod tests {
         vec![(Arc::new(open("memory", BTreeMap::new())), None), (Arc::new(open("fs", root)), Some(folder))]
     }
 
-    async fn plant(store: &Store, key: Key, age: Duration) -> UploadId {
-        let id = UploadId::aged(now(), age);
-        let put = store.backend.clone().put(content_path(key, id), b"12345".into(), Version::Any, Steps::default());
+    async fn plant(store: &Store, key: Key, age: Duration) -> SegmentId {
+        let id = SegmentId { upload: UploadId::aged(now(), age), number: 0 };
+        let put =
+            store.backend.clone().put(layout::segment(key, id), b"12345"[..].into(), Version::Any, Steps::default());
         put.await.unwrap();
         id
     }
 
-    fn sweep(from: Option<Id>) -> Sweep {
+    fn sweep(from: Option<Id>) -> Gc {
         let walk = Walk { from, concurrency: 4, stop: CancellationToken::new() };
-        Sweep { walk, grace: GRACE, now: now(), delete: true }
+        Gc { walk, grace: GRACE, now: now(), delete: true }
     }
 
-    async fn run(store: &Arc<Store>, sweep: Sweep) -> (End, Vec<Finding>) {
+    async fn run(store: &Arc<Store>, sweep: Gc) -> (End, Vec<Finding>) {
         let (listener, mut findings) = mpsc::channel(1000);
         let end = sweep.run(store, listener).await;
         let mut all = Vec::new();
@@ -204,7 +214,7 @@ mod tests {
             assert_eq!(end, End::Complete);
             let mut left = Vec::new();
             for (key, id) in planted {
-                left.push(store.operator.exists(&content_path(key, id)).await.unwrap());
+                left.push(store.operator.exists(&layout::segment(key, id)).await.unwrap());
             }
             assert_eq!(left, [true, true, false]);
             let mut fates: Vec<_> = findings

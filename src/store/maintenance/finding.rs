@@ -12,14 +12,15 @@ use crate::error::Error;
 /// One thing that a walk over the storage comes by. Paths are as seen from the storage's root.
 #[derive(Debug)]
 pub enum Finding {
-    /// An attachment was looked at.
+    /// A record was looked at.
     Attachment {
-        /// How many records it has, one or none, where they were counted.
-        records: u64,
-        /// How many objects lie below its `content/`, where they were counted.
-        objects: u64,
-        /// How many bytes of it were read back.
+        /// How many bytes of its content were read back.
         bytes: u64,
+    },
+    /// A folder of content was looked at.
+    Content {
+        /// How many objects of attachd's lie in it.
+        objects: u64,
     },
     /// Content that no record names.
     Orphan {
@@ -84,9 +85,8 @@ pub enum Fate {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Finding::Attachment { records, objects, bytes } => {
-                write!(f, "attachment: {records} records, {objects} objects, {bytes} bytes")
-            }
+            Finding::Attachment { bytes } => write!(f, "attachment: {bytes} bytes"),
+            Finding::Content { objects } => write!(f, "content: {objects} objects"),
             Finding::Orphan { path, size, age, fate } => {
                 let word = match fate {
                     Fate::Young => "young",

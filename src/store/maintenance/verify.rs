@@ -7,20 +7,21 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest;
 use futures_util::StreamExt;
 use opendal::ErrorKind;
 use tokio::sync::mpsc;
 
 use super::finding::{Fate, Finding, Findings};
-use super::inventory::{End, Visit, Walk, names};
-use super::{Store, content_folder, content_path, failure, record_path};
-use crate::attachment::{Content, Digest, Key, Record, Segment};
+use super::walk::{End, Visit, Walk, names};
+use crate::attachment::{Content, Key, Segment};
 use crate::error::Result;
+use crate::store::content::Hash;
+use crate::store::record::Stored;
+use crate::store::{Store, failure, layout};
 
 /// A check of all that is stored.
 #[derive(Clone, Debug)]
-pub struct Audit {
+pub struct Verify {
     /// Where to look.
     pub walk: Walk,
     /// Content that no record names is garbage when it is older than this.
@@ -29,20 +30,20 @@ pub struct Audit {
     pub now: SystemTime,
 }
 
-impl Audit {
+impl Verify {
     /// Looks at every attachment, and tells `listener` what it comes by.
     pub async fn run(self, store: &Arc<Store>, listener: mpsc::Sender<Finding>) -> End {
         let findings = Findings { listener, stop: self.walk.stop.clone() };
         let walk = self.walk.clone();
-        let auditor = Auditor { store: Arc::clone(store), audit: Arc::new(self), findings: findings.clone() };
-        walk.run(store, &findings, auditor).await
+        let verifier = Verifier { store: Arc::clone(store), verify: Arc::new(self), findings: findings.clone() };
+        walk.run(store, &findings, verifier).await
     }
 }
 
 #[derive(Clone)]
-struct Auditor {
+struct Verifier {
     store: Arc<Store>,
-    audit: Arc<Audit>,
+    verify: Arc<Verify>,
     findings: Findings,
 }
 
@@ -52,44 +53,54 @@ enum Verdict {
     Whole(u64),
     /// It is not.
     Bad(Finding),
-    /// The audit was stopped before all was read.
+    /// The walk was stopped before all was read.
     Stopped,
 }
 
-impl Visit for Auditor {
-    async fn visit(&self, key: Key) -> bool {
-        let (mut records, mut bytes, mut objects) = (0, 0, 0);
-        let record = self.content(key, &mut records, &mut bytes).await;
-        let seen = match record {
-            Ok(true) => match self.orphans(key, &mut objects).await {
-                Ok(seen) => seen,
-                Err(error) => {
-                    self.findings.send(self.store.failed(&content_folder(key), error).await).await;
-                    true
-                }
-            },
-            Ok(false) => false,
+impl Visit for Verifier {
+    async fn record(&self, key: Key) -> bool {
+        let mut bytes = 0;
+        let seen = match self.attachment(key, &mut bytes).await {
+            Ok(seen) => seen,
             Err(finding) => {
                 self.findings.send(finding).await;
                 true
             }
         };
         if seen {
-            self.findings.send(Finding::Attachment { records, objects, bytes }).await;
+            self.findings.send(Finding::Attachment { bytes }).await;
+        }
+        seen
+    }
+
+    async fn content(&self, key: Key) -> bool {
+        let mut objects = 0;
+        let seen = match self.orphans(key, &mut objects).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                self.findings.send(self.store.failed(&layout::content(key), error).await).await;
+                true
+            }
+        };
+        if seen {
+            self.findings.send(Finding::Content { objects }).await;
         }
         seen
     }
 }
 
-impl Auditor {
-    /// Reads back what the record names, and reports it where it is bad. `false` says that the audit was stopped; an error
-    /// is a record that cannot be read, so that nothing can be said of the content.
-    async fn content(&self, key: Key, records: &mut u64, bytes: &mut u64) -> Result<bool, Finding> {
-        let mut record = self.record(key).await?;
-        *records = u64::from(record.is_some());
+impl Verifier {
+    /// Reads back what the record names, and reports it if it is bad. `false` says that the walk was stopped; an error is a
+    /// record that cannot be read, so that nothing can be said of the content.
+    async fn attachment(&self, key: Key, bytes: &mut u64) -> Result<bool, Finding> {
+        let mut stored = self.read(key).await?;
         // Each round but the first follows a commit to this attachment, so there are no more rounds than commits.
-        while let Some(content) = record.as_ref().and_then(Record::content) {
-            let verdict = self.read_back(key, content).await;
+        while let Some((stands, content)) = stored.as_ref().and_then(|stored| Some((stored, stored.record.content()?)))
+        {
+            let verdict = match content.is_inline() {
+                true => inline(key, stands, content),
+                false => self.segments(key, content).await,
+            };
             let finding = match verdict {
                 Verdict::Whole(read) => {
                     *bytes += read;
@@ -98,51 +109,49 @@ impl Auditor {
                 Verdict::Stopped => return Ok(false),
                 Verdict::Bad(finding) => finding,
             };
-            let again = self.record(key).await?;
-            if again == record {
+            let again = self.read(key).await?;
+            if again.as_ref().map(|again| &again.record) == Some(&stands.record) {
                 self.findings.send(finding).await;
                 return Ok(true);
             }
-            record = again;
+            stored = again;
         }
         Ok(true)
     }
 
-    async fn record(&self, key: Key) -> Result<Option<Record>, Finding> {
-        match self.store.record(key).await {
-            Ok(record) => Ok(record),
+    async fn read(&self, key: Key) -> Result<Option<Stored>, Finding> {
+        match self.store.read(key).await {
+            Ok((stored, _)) => Ok(stored),
             Err(error) => Err(self.store.unreadable(key, error).await),
         }
     }
 
-    async fn read_back(&self, key: Key, content: &Content) -> Verdict {
+    /// Reads content back that is in objects of its own: each segment by its digest, and all of it by that of the whole.
+    async fn segments(&self, key: Key, content: &Content) -> Verdict {
         let listed: Option<u64> = content.segments.iter().try_fold(0_u64, |sum, segment| sum.checked_add(segment.size));
         if listed != Some(content.size) {
             let why = format!("the size of {} bytes is not the sum of its segments", content.size);
-            return Verdict::Bad(Finding::Damaged { path: record_path(key), why });
+            return Verdict::Bad(Finding::Damaged { path: layout::record(key), why });
         }
-        let mut hash = digest::Context::new(&digest::SHA256);
-        for segment in &content.segments {
-            let path = content_path(key, segment.id);
-            match self.read_segment(&path, segment, &mut hash).await {
+        let mut whole = Hash::default();
+        for (segment, id) in content.segments.iter().zip(content.segment_ids()) {
+            let path = layout::segment(key, id);
+            match self.read_segment(&path, segment, &mut whole).await {
                 Ok(true) => {}
                 Ok(false) => return Verdict::Stopped,
                 Err(Finding::Failed { path, error }) => return Verdict::Bad(self.store.failed(&path, error).await),
                 Err(finding) => return Verdict::Bad(finding),
             }
         }
-        let found = Digest::new("sha256", hash.finish().as_ref());
-        match (found, content.segments.last()) {
-            (Ok(found), _) if found == content.sha256 => Verdict::Whole(content.size),
-            (_, last) => Verdict::Bad(Finding::Damaged {
-                path: last.map_or_else(|| record_path(key), |segment| content_path(key, segment.id)),
-                why: "its digest is not the one in the record".to_owned(),
-            }),
+        if whole.finish() == content.sha256 {
+            return Verdict::Whole(content.size);
         }
+        let why = "the digest of its segments is not the one in the record".to_owned();
+        Verdict::Bad(Finding::Damaged { path: layout::record(key), why })
     }
 
-    /// Hashes one segment. `false` says that the audit was stopped.
-    async fn read_segment(&self, path: &str, segment: &Segment, hash: &mut digest::Context) -> Result<bool, Finding> {
+    /// Hashes one segment. `false` says that the walk was stopped.
+    async fn read_segment(&self, path: &str, segment: &Segment, whole: &mut Hash) -> Result<bool, Finding> {
         let bad = |error: opendal::Error| match error.kind() {
             ErrorKind::NotFound => Finding::Missing { path: path.to_owned() },
             ErrorKind::RangeNotSatisfied => shorter(path, segment.size),
@@ -159,25 +168,33 @@ impl Auditor {
         }
         let reader = self.store.operator.reader(path).await.map_err(bad)?;
         let mut stream = reader.into_stream(0..segment.size).await.map_err(bad)?;
-        let mut read = 0;
+        let (mut read, mut hash) = (0, Hash::default());
         while let Some(buffer) = stream.next().await {
             let buffer = buffer.map_err(bad)?;
             read += buffer.len() as u64;
             for bytes in buffer {
                 hash.update(&bytes);
+                whole.update(&bytes);
             }
-            if self.audit.walk.stop.is_cancelled() {
+            if self.verify.walk.stop.is_cancelled() {
                 return Ok(false);
             }
         }
-        if read == segment.size { Ok(true) } else { Err(shorter(path, segment.size)) }
+        if read < segment.size {
+            return Err(shorter(path, segment.size));
+        }
+        if hash.finish() != segment.sha256 {
+            let why = "its digest is not the one in the record".to_owned();
+            return Err(Finding::Damaged { path: path.to_owned(), why });
+        }
+        Ok(true)
     }
 
-    /// Reports content that no record names. `false` says that the audit was stopped.
+    /// Reports content that no record names. `false` says that the walk was stopped.
     async fn orphans(&self, key: Key, objects: &mut u64) -> Result<bool> {
         let mut contents = self.store.contents(key).await?;
         loop {
-            if self.audit.walk.stop.is_cancelled() {
+            if self.verify.walk.stop.is_cancelled() {
                 return Ok(false);
             }
             let page = contents.page(&self.findings).await?;
@@ -186,17 +203,21 @@ impl Auditor {
             }
             *objects += page.len() as u64;
             // After the listing, or content whose upload commits in between would look like an orphan.
-            let record = match self.record(key).await {
-                Ok(record) => record,
-                Err(finding) => {
-                    self.findings.send(finding).await;
+            let standing = match self.store.record(key).await {
+                Ok(standing) => standing,
+                Err(error) => {
+                    // The visit of the record says so, unless it is no file.
+                    let found = self.store.operator.stat(&layout::record(key)).await;
+                    if found.is_ok_and(|found| found.is_dir()) {
+                        self.findings.send(self.store.unreadable(key, error).await).await;
+                    }
                     return Ok(true);
                 }
             };
-            for object in page.into_iter().filter(|object| !names(record.as_ref(), object.id)) {
-                let age = object.id.age(self.audit.now);
-                let fate = if age > self.audit.grace { Fate::Garbage } else { Fate::Young };
-                let path = content_path(key, object.id);
+            for object in page.into_iter().filter(|object| !names(standing.record(), object.id)) {
+                let age = object.id.upload.age(self.verify.now);
+                let fate = if age > self.verify.grace { Fate::Garbage } else { Fate::Young };
+                let path = layout::segment(key, object.id);
                 if object.is_link {
                     self.findings.send(Finding::Link { path }).await;
                     continue;
@@ -205,6 +226,19 @@ impl Auditor {
             }
         }
     }
+}
+
+/// Compares content that is behind its record with what the record says of it.
+fn inline(key: Key, stored: &Stored, content: &Content) -> Verdict {
+    let mut hash = Hash::default();
+    hash.update(&stored.inline);
+    let found = stored.inline.len() as u64;
+    let why = match () {
+        () if found != content.size => format!("{found} bytes are behind the record, which says {}", content.size),
+        () if hash.finish() != content.sha256 => "the digest of its content is not the one that it says".to_owned(),
+        () => return Verdict::Whole(found),
+    };
+    Verdict::Bad(Finding::Damaged { path: layout::record(key), why })
 }
 
 fn shorter(path: &str, size: u64) -> Finding {
