@@ -28,17 +28,18 @@ const STORED: usize = 10;
 /// How many must be refused where they have to be.
 const REFUSED: usize = 3;
 
-/// How long that may take. MinIO lets go of locks that nobody refreshes after two minutes at most.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long that may take. MinIO lets go of locks that nobody refreshes after two minutes at most, and may share a machine with much
+/// else.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The time of a storage operation, with its second and third try.
-const TIMEOUT: Duration = Duration::from_secs(4);
+const TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long an upload may take whatever the storage does: some operations that each take all of their time.
-const IN_TIME: Duration = Duration::from_secs(60);
+const IN_TIME: Duration = Duration::from_secs(90);
 
 /// How long a node that is back may take to be told what it missed.
-const TOLD: Duration = Duration::from_secs(60);
+const TOLD: Duration = Duration::from_secs(180);
 
 /// What came of the uploads that began while one state of the cluster lasted, by the replica that took them.
 #[derive(Default)]
@@ -132,6 +133,26 @@ fn wait(what: &str, holds: impl Fn() -> bool) {
     while !holds() {
         assert!(Instant::now() < deadline, "it never came to be that {what}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until what a node shows of an attachment is right, in the time that it may take to be told of it.
+fn shows(
+    look: &Look,
+    root: &str,
+    attachment: i64,
+    right: impl Fn(Option<&String>) -> bool,
+    expected: impl Fn() -> String,
+) {
+    let deadline = Instant::now() + TOLD;
+    loop {
+        // Until it is told it may show a record whose content was deleted since.
+        let stands = look.try_stored(root, attachment);
+        if stands.as_ref().is_ok_and(|stands| right(stands.as_ref())) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{attachment} is {stands:?}, {}", expected());
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -242,25 +263,14 @@ fn what_a_cluster_acknowledged_is_whole_though_its_nodes_end_and_come_back_one_a
     // away shows what stood before until it has been told what it missed.
     let root = &places[0].root;
     for (look, (attachment, sent)) in looks.iter().flat_map(|look| ledger.iter().map(move |entry| (look, entry))) {
-        let mut stands = look.stored(root, *attachment);
-        let deadline = Instant::now() + TOLD;
-        while !may_stand(sent, stands.as_ref()) {
-            assert!(Instant::now() < deadline, "{attachment} is {stands:?}, after {sent:#?}");
-            std::thread::sleep(Duration::from_millis(100));
-            stands = look.stored(root, *attachment);
-        }
+        shows(look, root, *attachment, |stands| may_stand(sent, stands), || format!("after {sent:#?}"));
     }
     // Sending it again settles it, and there is nothing else.
-    let settled = ledger.iter().map(|(attachment, sent)| {
-        let bytes = noise(5000, attachment.unsigned_abs());
+    let settled = ledger.keys().map(|attachment| {
+        let bytes = noise(if attachment % 3 == 0 { 5000 } else { 50_000 }, attachment.unsigned_abs());
         let replica = usize::try_from(attachment % 2).unwrap();
-        let stored = || upload(&servers[replica], Door::Rest, *attachment, &bytes);
-        if sent.last().is_some_and(|last| last.acknowledged) {
-            assert!(stored(), "{attachment} is stored");
-        } else {
-            // A put that was cut off may have left the storage's lock of that object, which has to lapse.
-            wait(&format!("{attachment} is stored"), stored);
-        }
+        // A put that was cut off may have left the storage's lock of that object, which has to lapse.
+        wait(&format!("{attachment} is stored"), || upload(&servers[replica], Door::Rest, *attachment, &bytes));
         (*attachment, digest(&bytes))
     });
     let settled: BTreeMap<i64, String> = settled.collect();
@@ -270,10 +280,9 @@ fn what_a_cluster_acknowledged_is_whole_though_its_nodes_end_and_come_back_one_a
     let before = looks[0].kept(root).len();
     collect_garbage(&places[0]);
     for look in &looks {
-        let names: Vec<String> = look.kept(root).into_keys().collect();
-        assert_eq!(names.len(), settled.len() * 2, "a record and its content each, and nothing else: {names:?}");
+        look.assert_named(root);
         for (attachment, digest) in &settled {
-            assert_eq!(look.stored(root, *attachment).as_ref(), Some(digest), "{attachment}");
+            shows(look, root, *attachment, |stands| stands == Some(digest), || format!("{digest} was acknowledged"));
         }
     }
     let (code, said) = places[1].run("", &["verify"]);
@@ -283,7 +292,7 @@ fn what_a_cluster_acknowledged_is_whole_though_its_nodes_end_and_come_back_one_a
         let state = STATES[index % STATES.len()];
         println!("cluster: {state}: stored {:?}, refused {:?}", sum(&tally.stored), sum(&tally.refused));
     }
-    println!("cluster: {before} objects before gc, {} after", settled.len() * 2);
+    println!("cluster: {before} objects before gc, {} after", looks[0].kept(root).len());
 }
 
 /// Ends the uploads when dropped, so that a test that fails does not wait for them for ever.
