@@ -253,15 +253,21 @@ impl Directory {
 /// Whether a root says that it has the layout of this version. If it does not, it must be empty.
 fn is_marked(root: &OwnedFd, path: &Path) -> Result<bool, OpenError> {
     let at_root = |why: String| OpenError::new(ROOT_KEY, format!("{}: {why}", path.display()));
-    match beneath::read(root, layout::MARKER) {
-        Ok(marker) => layout::check_marker(&marker).map(|()| true).map_err(at_root),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match stranger(root).map_err(|error| at_root(error.to_string()))? {
-                Some(other) => Err(at_root(layout::not_a_storage(&other))),
-                None => Ok(false),
-            }
+    let mut other: Option<String> = None;
+    // Another process may have marked it between the first look and the listing.
+    loop {
+        match beneath::read(root, layout::MARKER) {
+            Ok(marker) => return layout::check_marker(&marker).map(|()| true).map_err(at_root),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(at_root(format!("{}: {error}", layout::MARKER))),
         }
-        Err(error) => Err(at_root(format!("{}: {error}", layout::MARKER))),
+        if let Some(other) = &other {
+            return Err(at_root(layout::not_a_storage(other)));
+        }
+        match stranger(root).map_err(|error| at_root(error.to_string()))? {
+            Some(found) => other = Some(found),
+            None => return Ok(false),
+        }
     }
 }
 
