@@ -1,5 +1,4 @@
 // Ory Hydra with its memory as the database: a restart gives it new keys, and forgets its clients.
-import { generateKeyPairSync } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Program, answering, ask, directory, freePort } from './running.mjs';
@@ -89,7 +88,8 @@ export class Hydra {
   /** Another key takes the place, and the name, of the one that signs. */
   async replace() {
     const { keys: [{ kid }] } = await this.admin('GET', `/keys/${keySet}`);
-    const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-    await this.admin('PUT', `/keys/${keySet}/${kid}`, { ...privateKey.export({ format: 'jwk' }), kid, alg: 'RS256', use: 'sig' });
+    // Hydra makes the key as well: `KeyObject.export` of Node can wait for itself for ever.
+    const { keys: [spare] } = await this.admin('POST', '/keys/spare', { kid, alg: 'RS256', use: 'sig' });
+    await this.admin('PUT', `/keys/${keySet}/${kid}`, { ...spare, kid, alg: 'RS256', use: 'sig' });
   }
 }

@@ -2,7 +2,7 @@
 //   node provider.mjs FILE       writes its issuer and the address of its control port to FILE, as JSON
 // Control: POST /add makes a new key the signing one and keeps the others; POST /drop keeps the newest alone;
 // POST /down closes the provider's port, POST /up opens it again. Each answers when it is done.
-import { generateKeyPairSync } from 'node:crypto';
+import { createECDH } from 'node:crypto';
 import { writeFileSync, renameSync } from 'node:fs';
 import http from 'node:http';
 import { Provider } from 'oidc-provider';
@@ -13,10 +13,18 @@ let handler;
 let server;
 let issuer;
 
+/** A key of P-256 as a JWK, put together here: `KeyObject.export` of Node can wait for itself for ever. */
+function freshKey() {
+  const pair = createECDH('prime256v1');
+  const point = pair.generateKeys();
+  const number = (bytes) => Buffer.concat([Buffer.alloc(32 - bytes.length), bytes]).toString('base64url');
+  const [x, y, d] = [point.subarray(1, 33), point.subarray(33), pair.getPrivateKey()].map(number);
+  return { kty: 'EC', crv: 'P-256', x, y, d };
+}
+
 function addKey() {
-  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const kid = `key-${Date.now()}-${keys.length}`;
-  keys = [{ ...privateKey.export({ format: 'jwk' }), kid, use: 'sig', alg: 'ES256' }, ...keys];
+  keys = [{ ...freshKey(), kid, use: 'sig', alg: 'ES256' }, ...keys];
 }
 
 function build() {
