@@ -96,10 +96,9 @@ jwks_url = "{key_set()}"
 
 
 def break_one():
-    """Lays a file where the storage needs a folder: uploads to attachment 77 fail."""
-    content = work / "store/clients/1/attachments/77/content"
-    content.parent.mkdir(parents=True)
-    content.write_text("not a folder")
+    """Lays a folder where the storage has a record: uploads to attachment 77 fail."""
+    (work / f"store/clients/1/records/{77:019}").mkdir(parents=True)
+    (work / "store/attachd.json").write_text('{"layout":2}\n')
 
 
 def addresses(running):
