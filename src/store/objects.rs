@@ -197,9 +197,7 @@ impl Objects {
         steps: &Steps,
     ) -> Result<(), Failure> {
         let form = self.prove().await.map_err(Failure::Refused)?;
-        // What nobody compares may be put whatever stands.
-        let version = if self.compares == Compares::Never { Version::Any } else { form.of(version) };
-        self.try_put(path, Buffer::from(bytes), &version, steps).await
+        self.try_put(path, Buffer::from(bytes), &form.of(version), steps).await
     }
 
     /// An operator for the content of one object, in parts or not, that counts in `retries` what it tries again.
