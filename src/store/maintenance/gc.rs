@@ -89,6 +89,9 @@ impl Sweeper {
                 return Ok(false);
             }
             let page = contents.page(&self.findings).await?;
+            if page.is_empty() {
+                return Ok(true);
+            }
             *objects += page.len() as u64;
             // After the page was listed, and again after each page: see above.
             let standing = match self.store.record(key).await {
@@ -102,9 +105,6 @@ impl Sweeper {
                     return Ok(true);
                 }
             };
-            if page.is_empty() {
-                return Ok(true);
-            }
             for object in page {
                 if self.sweep.walk.stop.is_cancelled() {
                     return Ok(false);
