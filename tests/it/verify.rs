@@ -52,7 +52,7 @@ fn what_a_server_stored_passes() {
 fn each_kind_of_harm_is_found_and_named() {
     let bytes = noise(3_000_000, 7);
     type Harm = fn(&Storage) -> std::path::PathBuf;
-    let harm: [(&str, &str, Harm); 12] = [
+    let harm: [(&str, &str, Harm); 14] = [
         ("a flipped bit", "damaged", |storage| {
             let path = storage.stored(1, 1, &noise(3_000_000, 7), HOUR);
             let mut bytes = fs::read(&path).unwrap();
@@ -113,6 +113,17 @@ fn each_kind_of_harm_is_found_and_named() {
             let path = storage.inline(1, 1, b"12345");
             fs::write(&path, [fs::read(&path).unwrap(), b"6".to_vec()].concat()).unwrap();
             path
+        }),
+        ("bytes behind a record whose content is elsewhere", "damaged", |storage| {
+            let upload = upload_id(HOUR);
+            plant(storage.root(), 1, 1, &upload, b"12345");
+            storage.put_inline(1, 1, &record(1, 1, &upload, b"12345"), b"6")
+        }),
+        ("bytes behind a record without content", "damaged", |storage| {
+            let mut record = record(1, 1, &upload_id(HOUR), b"");
+            record["state"] = json!("registered");
+            record.as_object_mut().unwrap().remove("content");
+            storage.put_inline(1, 1, &record, b"6")
         }),
         ("no record", "garbage", |storage| {
             let path = storage.stored(1, 1, b"12345", 25 * HOUR);

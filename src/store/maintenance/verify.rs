@@ -95,11 +95,10 @@ impl Verifier {
     async fn attachment(&self, key: Key, bytes: &mut u64) -> Result<bool, Finding> {
         let mut stored = self.read(key).await?;
         // Each round but the first follows a commit to this attachment, so there are no more rounds than commits.
-        while let Some((stands, content)) = stored.as_ref().and_then(|stored| Some((stored, stored.record.content()?)))
-        {
-            let verdict = match content.is_inline() {
-                true => inline(key, stands, content),
-                false => self.segments(key, content).await,
+        while let Some(stands) = stored {
+            let verdict = match stands.record.content().filter(|content| !content.is_inline()) {
+                Some(content) if stands.inline.is_empty() => self.segments(key, content).await,
+                _ => behind(key, &stands),
             };
             let finding = match verdict {
                 Verdict::Whole(read) => {
@@ -110,7 +109,7 @@ impl Verifier {
                 Verdict::Bad(finding) => finding,
             };
             let again = self.read(key).await?;
-            if again.as_ref().map(|again| &again.record) == Some(&stands.record) {
+            if again.as_ref().is_some_and(|again| again.record == stands.record) {
                 self.findings.send(finding).await;
                 return Ok(true);
             }
@@ -228,15 +227,18 @@ impl Verifier {
     }
 }
 
-/// Compares content that is behind its record with what the record says of it.
-fn inline(key: Key, stored: &Stored, content: &Content) -> Verdict {
+/// Compares what is behind a record with what the record says of it.
+fn behind(key: Key, stored: &Stored) -> Verdict {
+    let content = stored.record.content().filter(|content| content.is_inline());
+    let (found, says) = (stored.inline.len() as u64, content.map_or(0, |content| content.size));
     let mut hash = Hash::default();
     hash.update(&stored.inline);
-    let found = stored.inline.len() as u64;
-    let why = match () {
-        () if found != content.size => format!("{found} bytes are behind the record, which says {}", content.size),
-        () if hash.finish() != content.sha256 => "the digest of its content is not the one that it says".to_owned(),
-        () => return Verdict::Whole(found),
+    let why = if found != says {
+        format!("{found} bytes are behind the record, which says {says}")
+    } else if content.is_some_and(|content| hash.finish() != content.sha256) {
+        "the digest of its content is not the one that it says".to_owned()
+    } else {
+        return Verdict::Whole(found);
     };
     Verdict::Bad(Finding::Damaged { path: layout::record(key), why })
 }
