@@ -28,6 +28,7 @@ mod config;
 mod content;
 #[cfg(feature = "faults")]
 mod faults;
+mod hash;
 mod layout;
 mod local;
 mod maintenance;
@@ -36,6 +37,7 @@ mod measured;
 mod objects;
 mod patience;
 mod queue;
+mod receipt;
 mod record;
 mod services;
 mod steps;
@@ -43,8 +45,9 @@ mod transport;
 
 pub use commit::{Settled, Standing};
 pub use config::{Config, OpenError};
-pub use content::{ContentWriter, Receipt, Replaced, Sealed};
+pub use content::ContentWriter;
 pub use maintenance::{End, Fate, Finding, Gc, Verify, Walk};
+pub use receipt::{Receipt, Replaced, Sealed};
 pub use services::Sizing;
 pub use steps::Step;
 

@@ -158,6 +158,11 @@ impl Content {
 }
 
 impl SegmentId {
+    /// The one object that an upload writes.
+    pub fn first(upload: UploadId) -> SegmentId {
+        SegmentId { upload, number: 0 }
+    }
+
     /// Reads a name in the one form in which it is written.
     pub fn parse(name: &str) -> Option<SegmentId> {
         let (upload, number) = name.split_once('.')?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use super::content::Hash;
+use super::hash::Hash;
 use super::queue::Queue;
 use super::steps::{Step, Steps};
 use super::{local, objects};

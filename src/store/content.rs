@@ -3,52 +3,21 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::backend::{Backend, Kept, Sink};
-use super::commit::{Refusal, Replacement, Settled};
+use super::commit::{Replacement, Settled};
+use super::hash::{Hash, length};
 use super::local::{self, Abandoned};
 use super::patience::Unfinished;
 use super::queue::{Batch, Behind, Queue};
+use super::receipt::{Committed, Receipt, Replaced, Sealed, Written};
 use super::{Standing, Step, Store, layout};
-use crate::attachment::{Digest, Key, Record, Segment, SegmentId, UploadId};
+use crate::attachment::{Digest, Key, Record, SegmentId, UploadId};
 use crate::error::{Error, Result};
 use crate::telemetry::{Operation, Outcome};
-
-/// The digest of what was written so far.
-#[derive(Clone)]
-pub struct Hash(digest::Context);
-
-impl Default for Hash {
-    fn default() -> Hash {
-        Hash(digest::Context::new(&digest::SHA256))
-    }
-}
-
-impl Hash {
-    /// Adds the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Adds a batch, and gives its bytes and what stands for their memory.
-    pub fn take_in(&mut self, batch: Batch) -> (Vec<Bytes>, Kept) {
-        let (bytes, held) = batch.into_parts();
-        bytes.iter().for_each(|bytes| self.update(bytes));
-        (bytes, held)
-    }
-
-    /// The digest of all.
-    pub fn finish(self) -> Digest {
-        let mut bytes = [0; 32];
-        // SHA-256 has 32 bytes.
-        bytes.copy_from_slice(self.0.finish().as_ref());
-        Digest::of(bytes)
-    }
-}
 
 /// Takes the content of one upload. A writer that is neither committed nor aborted aborts itself.
 #[derive(Debug)]
@@ -100,86 +69,20 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// What was written of a content.
-pub struct Written {
-    /// The attachment that it is for.
-    pub key: Key,
-    /// The upload.
-    pub id: UploadId,
-    /// How many bytes.
-    pub size: u64,
-    /// Their digest.
-    pub hash: Hash,
-    /// Whether nothing was written, and what is to come is put with the record.
-    pub inline: bool,
-}
-
-/// How a commit ended.
-pub enum Committed {
-    /// The record stands.
-    Stands(Box<Replacement>),
-    /// It does not, and there may be content.
-    Closed(Refusal),
-    /// It does not, and there is no content.
-    Refused(Refusal),
-}
-
-/// Content that is complete and verified, for the record that is to name it.
-#[derive(Clone, Debug)]
-pub struct Sealed {
-    /// The upload that brought it.
-    pub upload_id: UploadId,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Its digest.
-    pub sha256: Digest,
-    /// The objects that hold it. None if it is put with the record.
-    pub segments: Vec<Segment>,
-}
-
-impl Sealed {
-    /// Content that is put with its record, in one object.
-    pub(super) fn inline(upload_id: UploadId, size: u64, sha256: Digest) -> Sealed {
-        Sealed { upload_id, size, sha256, segments: Vec::new() }
-    }
-
-    /// Content in the first object of its upload.
-    pub(super) fn in_object(upload_id: UploadId, size: u64, sha256: Digest) -> Sealed {
-        let segment = Segment { number: 0, size, sha256, other: serde_json::Map::new() };
-        Sealed { upload_id, size, sha256, segments: vec![segment] }
-    }
-}
-
-/// How many bytes a batch has.
-pub(super) fn length(batch: &[Bytes]) -> u64 {
-    batch.iter().map(|bytes| bytes.len() as u64).sum()
-}
-
-/// Proof that content is stored: it can only come from a commit.
-#[derive(Debug)]
-pub struct Receipt {
-    record: Record,
-    replaced: Replaced,
-}
-
-impl Receipt {
-    /// The record as it is stored.
-    pub fn record(&self) -> &Record {
-        &self.record
-    }
-
-    /// Takes out what the commit replaced, for [`Store::discard`].
-    pub fn take_replaced(&mut self) -> Replaced {
-        let segments = std::mem::take(&mut self.replaced.segments);
-        Replaced { key: self.replaced.key, segments }
-    }
-}
-
 impl ContentWriter {
     /// A writer under a fresh id that has created nothing yet.
     pub(super) fn new(store: Arc<Store>, key: Key, kept: Kept) -> Self {
         let (id, state, kept) = (UploadId::fresh(), State::Unopened, Some(kept));
-        ContentWriter { store, key, id, path: layout::segment(key, first(id)), state, kept, closing: false, size: 0 }
+        ContentWriter {
+            store,
+            key,
+            id,
+            path: layout::segment(key, SegmentId::first(id)),
+            state,
+            kept,
+            closing: false,
+            size: 0,
+        }
     }
 
     /// The id under which the content is written.
@@ -291,43 +194,14 @@ impl ContentWriter {
         let inline = matches!(self.state, State::Unopened)
             && length(&batch) <= self.store.inline_below
             && self.store.inline_below > 0;
-        if inline && let Backend::Objects(_) = self.store.backend {
-            return Box::pin(self.commit_inline(known, batch, held, verify, decide, settled)).await;
+        if let Backend::Objects(_) = self.store.backend {
+            // In a box, as all that is long and not done on a local file system, or rarely: the futures around have room for it.
+            return Box::pin(self.commit_object((known, inline), batch, held, verify, decide, settled)).await;
         }
-        match self.open()? {
-            Pen { sink: Sink::Local(sink, _), hash } => {
-                self.commit_file((sink, hash, inline), batch, held, verify, decide, settled).await
-            }
-            pen => {
-                self.state = State::Open(pen);
-                // In a box, as all that is long and not done on a local file system, or rarely: the futures around have room for it.
-                Box::pin(self.commit_object(known, batch, held, verify, decide, settled)).await
-            }
-        }
-    }
-
-    /// A commit of content that is put with its record.
-    async fn commit_inline<V, D>(
-        self,
-        known: Standing,
-        batch: Vec<Bytes>,
-        held: impl Send + Sync + 'static,
-        verify: V,
-        mut decide: D,
-        settled: Settled,
-    ) -> Result<Receipt>
-    where
-        V: FnOnce(u64, Digest) -> Result<()>,
-        D: FnMut(Option<&Record>, &Sealed) -> Result<Record> + Send,
-    {
-        let (size, mut hash) = (length(&batch), Hash::default());
-        batch.iter().for_each(|bytes| hash.update(bytes));
-        let sealed = Sealed::inline(self.id, size, hash.finish());
-        verify(size, sealed.sha256)?;
-        let decide = |stands: Option<&Record>| decide(stands, &sealed).map(Some);
-        let replaced = self.store.replace_object(self.key, Some(known), &batch, decide, settled).await;
-        drop((batch, held));
-        self.receipt(replaced.map_err(Refusal::into_error)?)
+        let Pen { sink: Sink::Local(sink, _), hash } = self.open()? else {
+            return Err(Error::internal("a sink of another storage"));
+        };
+        self.commit_file((sink, hash, inline), batch, held, verify, decide, settled).await
     }
 
     async fn commit_file<V, D>(
@@ -336,7 +210,7 @@ impl ContentWriter {
         batch: Vec<Bytes>,
         held: impl Send + Sync + 'static,
         verify: V,
-        mut decide: D,
+        decide: D,
         settled: Settled,
     ) -> Result<Receipt>
     where
@@ -345,7 +219,6 @@ impl ContentWriter {
     {
         let store = Arc::clone(&self.store);
         let abandoned = Abandoned::default();
-        let decide = move |stands: Option<&Record>, sealed: &Sealed| decide(stands, sealed);
         let written = Written { key: self.key, id: self.id, size: self.size, hash, inline };
         let (commit, metrics) =
             (sink.commit(written, batch, held, verify, decide, abandoned.clone()), store.metrics.clone());
@@ -392,7 +265,8 @@ impl ContentWriter {
             Committed::Refused(refusal) => Err(refusal.into_error()),
             Committed::Closed(refusal) => {
                 if refusal.settled {
-                    Box::pin(self.store.discard(Replaced { key: self.key, segments: vec![first(self.id)] })).await;
+                    Box::pin(self.store.discard(Replaced { key: self.key, segments: vec![SegmentId::first(self.id)] }))
+                        .await;
                 }
                 Err(refusal.into_error())
             }
@@ -408,7 +282,7 @@ impl ContentWriter {
     /// A commit where each step is an operation of the storage that is waited for by itself.
     async fn commit_object<V, D>(
         mut self,
-        known: Standing,
+        (known, inline): (Standing, bool),
         batch: Vec<Bytes>,
         held: impl Send + Sync + 'static,
         verify: V,
@@ -419,21 +293,26 @@ impl ContentWriter {
         V: FnOnce(u64, Digest) -> Result<()>,
         D: FnMut(Option<&Record>, &Sealed) -> Result<Record> + Send,
     {
-        let sha256 = match self.close(batch, held, verify).await {
-            Ok(sha256) => sha256,
-            Err(error) => {
-                self.abort().await;
-                return Err(error);
+        let (sealed, batch, held) = if inline {
+            (Sealed::inline(self.id, &batch, verify)?, batch, Some(held))
+        } else {
+            match self.close(batch, held, verify).await {
+                Ok(sha256) => {
+                    self.store.passed(Step::ContentSynced);
+                    (Sealed::in_object(self.id, self.size, sha256), Vec::new(), None)
+                }
+                Err(error) => {
+                    self.abort().await;
+                    return Err(error);
+                }
             }
         };
-        // Closed: there is nothing left to abort.
+        // Closed, or never begun: there is nothing left to abort.
         self.state = State::Unopened;
-        self.store.passed(Step::ContentSynced);
-        let sealed = Sealed::in_object(self.id, self.size, sha256);
         let decide = |stands: Option<&Record>| decide(stands, &sealed).map(Some);
-        let replaced = self.store.replace_object(self.key, Some(known), &[], decide, settled).await;
-        self.committed(replaced.map_or_else(Committed::Closed, |replacement| Committed::Stands(Box::new(replacement))))
-            .await
+        let replaced = self.store.replace_object(self.key, Some(known), &batch, decide, settled).await;
+        drop((batch, held));
+        self.committed(Committed::of(replaced, &sealed)).await
     }
 
     async fn close<V>(&mut self, batch: Vec<Bytes>, held: impl Send + Sync + 'static, verify: V) -> Result<Digest>
@@ -509,7 +388,7 @@ impl Begun {
             tracing::warn!(%error, upload_id = %self.id, "an upload could not be aborted cleanly");
         }
         if self.closing {
-            self.store.discard(Replaced { key: self.key, segments: vec![first(self.id)] }).await;
+            self.store.discard(Replaced { key: self.key, segments: vec![SegmentId::first(self.id)] }).await;
         }
     }
 }
@@ -521,24 +400,5 @@ impl Drop for ContentWriter {
         {
             self.store.patience.beside(work);
         }
-    }
-}
-
-/// The object that an upload writes.
-fn first(upload: UploadId) -> SegmentId {
-    SegmentId { upload, number: 0 }
-}
-
-/// Content that a commit replaced and no record names any more.
-#[derive(Debug)]
-pub struct Replaced {
-    pub(super) key: Key,
-    pub(super) segments: Vec<SegmentId>,
-}
-
-impl Replaced {
-    /// Whether the commit replaced nothing.
-    pub fn is_empty(&self) -> bool {
-        self.segments.is_empty()
     }
 }

@@ -177,7 +177,7 @@ impl Local {
 
     /// Puts a small file into its folder, which is yet to be synced, and takes back what a failure leaves.
     fn put_now(&self, path: &str, bytes: Bytes, steps: &Steps, abandoned: &Abandoned) -> Result<Folder> {
-        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let (above, name) = split(path);
         let mut draft = None;
         let put = self
             .act(Operation::Write, path, abandoned, || {
@@ -305,4 +305,9 @@ impl Local {
     fn act<T>(&self, _: Operation, _: &str, _: &Abandoned, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         work()
     }
+}
+
+/// The folder of a file, and its name there.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
 }

@@ -8,13 +8,13 @@ use scopeguard::guard;
 
 use super::draft::Draft;
 use super::threads::{Abandoned, on_thread};
-use super::{Local, Operation, lock};
-use crate::attachment::{Digest, Key, Record};
+use super::{Local, Operation, lock, split};
+use crate::attachment::{Digest, Record};
 use crate::error::{Error, Result};
 use crate::store::commit::Refusal;
-use crate::store::content::{Committed, Hash, Sealed, Written, length};
-use crate::store::layout;
+use crate::store::hash::{Hash, length};
 use crate::store::queue::Queue;
+use crate::store::receipt::{Committed, Sealed, Written};
 use crate::store::steps::Step;
 use crate::telemetry::{self, Metrics, Outcome, Timing};
 
@@ -89,16 +89,14 @@ impl Sink {
         let (local, key) = (Arc::clone(&self.local), written.key);
         let replace = move |local: &Local, turn, (sealed, inline): (Sealed, Vec<Bytes>), abandoned: &Abandoned| {
             let decide = |stands: Option<&Record>| decide(stands, &sealed).map(Some);
-            match local.replace_now(key, turn, &inline, decide, abandoned) {
-                Ok(replacement) => Committed::Stands(Box::new(replacement)),
-                Err(refusal) if sealed.segments.is_empty() => Committed::Refused(refusal),
-                Err(refusal) => Committed::Closed(refusal),
-            }
+            Committed::of(local.replace_now(key, turn, &inline, decide, abandoned), &sealed)
         };
+        let unchanged = |error| Committed::Refused(Refusal::unchanged(error));
         let first = local.committing.run(abandoned.clone(), move |abandoned| {
             let local = Arc::clone(&self.local);
             let (content, held) = if written.inline {
-                (seal(written, batch, verify)?, Some(held))
+                let sealed = Sealed::inline(written.id, &batch, verify).map_err(unchanged)?;
+                ((sealed, batch), Some(held))
             } else {
                 (self.end(written, (batch, held), verify, abandoned)?, None)
             };
@@ -137,7 +135,7 @@ impl Sink {
         V: FnOnce(u64, Digest) -> Result<()>,
     {
         let Sink { local, path, mut draft } = self;
-        let Written { key, id, mut size, mut hash, .. } = written;
+        let Written { id, mut size, mut hash, .. } = written;
         // An empty file has nothing to write, and there must be one all the same.
         let ended = if batch.is_empty() && draft.is_some() {
             Ok(())
@@ -152,24 +150,12 @@ impl Sink {
             local.discard(&path, draft, abandoned);
             return Err(Committed::Refused(Refusal::unchanged(error)));
         }
-        if let Err(error) = local.close_now(key, &path, &mut draft, abandoned) {
+        if let Err(error) = local.close_now(&path, &mut draft, abandoned) {
             local.discard(&path, draft, abandoned);
             return Err(Committed::Closed(Refusal::unchanged(error)));
         }
         Ok((Sealed::in_object(id, size, sha256), Vec::new()))
     }
-}
-
-/// Has inline content verified.
-fn seal<V>(written: Written, batch: Vec<Bytes>, verify: V) -> Result<(Sealed, Vec<Bytes>), Committed>
-where
-    V: FnOnce(u64, Digest) -> Result<()>,
-{
-    let Written { id, mut hash, .. } = written;
-    batch.iter().for_each(|bytes| hash.update(bytes));
-    let (size, sha256) = (length(&batch), hash.finish());
-    verify(size, sha256).map_err(|error| Committed::Refused(Refusal::unchanged(error)))?;
-    Ok((Sealed::inline(id, size, sha256), batch))
 }
 
 impl Local {
@@ -185,7 +171,7 @@ impl Local {
         let written = self.act(Operation::Write, path, abandoned, || {
             let draft = match draft {
                 Some(draft) => draft,
-                None => draft.insert(self.draft(file_name(path))?),
+                None => draft.insert(self.draft(split(path).1)?),
             };
             draft.write(batch)
         });
@@ -195,13 +181,14 @@ impl Local {
     }
 
     /// Makes content durable under its name, in the folder of its attachment, which is made where there is none yet.
-    fn close_now(&self, key: Key, path: &str, draft: &mut Option<Draft>, abandoned: &Abandoned) -> Result<()> {
+    fn close_now(&self, path: &str, draft: &mut Option<Draft>, abandoned: &Abandoned) -> Result<()> {
         let closed = self.act(Operation::Close, path, abandoned, || {
             if let Some(draft) = &draft {
                 draft.sync()?;
             }
-            let folder = self.entries.open(&self.directory.place()?, &layout::content(key))?;
-            draft.take().map_or(Ok(()), |draft| draft.rename(folder.own(), file_name(path)))?;
+            let (folder, name) = split(path);
+            let folder = self.entries.open(&self.directory.place()?, folder)?;
+            draft.take().map_or(Ok(()), |draft| draft.rename(folder.own(), name))?;
             Ok(folder)
         });
         let folder = closed.map_err(|error| self.failure(path, error))?;
@@ -210,10 +197,6 @@ impl Local {
         self.steps.passed(Step::ContentSynced);
         Ok(())
     }
-}
-
-fn file_name(path: &str) -> &str {
-    path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::finding::{Fate, Finding, Findings};
 use super::walk::{End, Visit, Walk, names};
 use crate::attachment::{Content, Key, Segment};
 use crate::error::Result;
-use crate::store::content::Hash;
+use crate::store::hash::Hash;
 use crate::store::record::Stored;
 use crate::store::{Store, failure, layout};
 
