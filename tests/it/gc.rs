@@ -246,7 +246,8 @@ fn replace(server: &Server, clients: i64, done: &AtomicBool) -> HashMap<(i64, i6
                 let mut connection = server.connect();
                 for round in 0_u64.. {
                     let attachment = i64::try_from(round % 4).unwrap() + 1;
-                    let bytes = noise(30_000, round * 100 + client.cast_unsigned());
+                    let size = if round % 3 == 0 { 3000 } else { 30_000 };
+                    let bytes = noise(size, round * 100 + client.cast_unsigned());
                     let reply = connection.upload(&token, client, attachment, &Form::file(&bytes));
                     assert_eq!(reply.status, 201, "{reply:?}");
                     acknowledged.lock().unwrap().insert((client, attachment), bytes);

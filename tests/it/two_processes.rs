@@ -27,13 +27,18 @@ fn upload(server: &Server, attachment: i64, bytes: &[u8]) -> Reply {
     server.connect().upload(&token(&[1]), 1, attachment, &Form::file(bytes))
 }
 
+/// Content that is put with its record in one round, and has an object of its own in the next.
+fn content(round: i64, seed: u64) -> Vec<u8> {
+    noise(if round % 2 == 0 { 3000 } else { 30_000 }, seed)
+}
+
 /// Uploads through both at once, round by round, and hands the two statuses of each round to `look`.
 fn race(one: &Server, other: &Server, rounds: i64, headers: &[(&str, &str)], look: impl Fn(i64, [u16; 2])) {
     let together = Barrier::new(2);
     let upload = |connection: &mut Connection, round: i64, seed: u64| {
         let path = format!("/api/v2/clients/1/attachments/{round}");
         together.wait();
-        connection.upload_with(&token(&[1]), &path, headers, &Form::file(&noise(3000, seed))).status
+        connection.upload_with(&token(&[1]), &path, headers, &Form::file(&content(round, seed))).status
     };
     for round in 1..=rounds {
         let statuses = std::thread::scope(|scope| {
@@ -54,7 +59,7 @@ fn of_two_create_only_uploads_through_two_processes_exactly_one_is_stored() {
             [412, 201] => 2,
             _ => panic!("round {round}: {statuses:?}"),
         };
-        assert_eq!(one.stored(1, round).unwrap(), noise(3000, seed), "round {round}");
+        assert_eq!(one.stored(1, round).unwrap(), content(round, seed), "round {round}");
     });
 }
 
@@ -64,7 +69,7 @@ fn of_two_replacing_uploads_through_two_processes_one_whole_content_stands_and_n
     race(&one, &other, 20, &[], |round, statuses| {
         assert_eq!(statuses, [201, 201]);
         let stored = one.stored(1, round).unwrap();
-        assert!(stored == noise(3000, 1) || stored == noise(3000, 2), "round {round}");
+        assert!(stored == content(round, 1) || stored == content(round, 2), "round {round}");
     });
 }
 

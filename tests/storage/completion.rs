@@ -67,7 +67,7 @@ fn start(place: &Place, first: First, later: (&'static str, String)) -> (Server,
 
 /// Replaces old content by what is sent in parts, and returns the status and what is stored right after it.
 fn replace(place: &Place, server: &Server, door: Door) -> (u16, Option<String>, [String; 2]) {
-    let contents = [noise(5000, 1), noise(PART + 1000, 2)];
+    let contents = [noise(20_000, 1), noise(PART + 1000, 2)];
     assert_eq!(upload(server, door, 1, &contents[0], false), 201);
     let status = upload(server, door, 1, &contents[1], false);
     (status, place.stored(server, 1), contents.map(|bytes| digest(&bytes)))
@@ -142,7 +142,7 @@ fn what_versitygw_acknowledges_outlives_its_end_by_sigkill() {
     look.make();
     let place = Place::at("s3", Arc::new(Running::elsewhere(endpoint, look)), "versitygw");
     let server = Setup { storage: format!("timeout = \"{}s\"\n", TIMEOUT.as_secs()), ..place.setup() }.start();
-    let contents = [noise(5000, 1), noise(2 * PART, 2)];
+    let contents = [noise(20_000, 1), noise(2 * PART, 2)];
     assert_eq!(upload(&server, Door::Rest, 1, &contents[0], false), 201);
     let status = upload(&server, Door::Rest, 1, &contents[1], false);
     slow.kill().unwrap();

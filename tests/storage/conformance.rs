@@ -133,7 +133,7 @@ fn cut(server: &Server, attachment: i64, form: &Form, sent: usize) {
 fn takes_back_what_was_cut_off_at_any_stage(engine: Engine) {
     let place = engine.place();
     let server = place.start();
-    let old = noise(5000, 1);
+    let old = noise(20_000, 1);
     assert_eq!(upload(&server, Door::Rest, 1, &old, false), 201);
     let form = Form::file(&noise(5 * PART, 2));
     let all = form.bytes().len();
@@ -153,7 +153,7 @@ fn takes_back_what_was_cut_off_at_any_stage(engine: Engine) {
 fn refuses_what_is_not_what_was_declared(engine: Engine) {
     let place = engine.place();
     let server = place.start();
-    let old = noise(5000, 1);
+    let old = noise(20_000, 1);
     assert_eq!(upload(&server, Door::Rest, 1, &old, false), 201);
     for (turn, size) in [(1, 6000), (2, PART + 1), (3, 2 * PART + 7)] {
         let bytes = noise(size, turn);
@@ -206,7 +206,7 @@ fn shows_a_reader_whole_files_only_while_they_are_replaced(engine: Engine) {
 }
 
 /// Two uploads to one attachment at once, through two servers where there are two.
-fn race(servers: [&Server; 2], attachment: i64, contents: &[Vec<u8>; 2], if_absent: bool) -> [u16; 2] {
+pub fn race(servers: [&Server; 2], attachment: i64, contents: &[Vec<u8>; 2], if_absent: bool) -> [u16; 2] {
     let together = Barrier::new(2);
     std::thread::scope(|scope| {
         let uploads = [0, 1].map(|index| {
@@ -247,7 +247,9 @@ fn race_on_a_fresh_server(engine: Engine, rounds: Range<i64>) -> i64 {
     for round in rounds {
         let attachment = round + 1;
         let seed = round.unsigned_abs() * 2;
-        let contents = [noise(3000, seed + 1), noise(4000, seed + 2)];
+        // With their records, in objects of their own, and one of each.
+        let [one, other] = [[3000, 4000], [30_000, 40_000], [3000, 40_000]][round.unsigned_abs() as usize % 3];
+        let contents = [noise(one, seed + 1), noise(other, seed + 2)];
         let digests = contents.each_ref().map(|bytes| digest(bytes));
         // They create, and exactly one is told that it did. The other is told that it did not, or, where the storage left it
         // without an answer, that it cannot be known.
@@ -277,11 +279,16 @@ fn race_on_a_fresh_server(engine: Engine, rounds: Range<i64>) -> i64 {
     unanswered
 }
 
+/// Content of which some is put with its record, and some has an object of its own.
+fn swept(attachment: i64) -> Vec<u8> {
+    noise(if attachment % 2 == 0 { 1000 } else { 30_000 }, attachment.unsigned_abs())
+}
+
 fn is_swept_and_verified(engine: Engine) {
     let place = engine.place();
     let server = place.start();
     for attachment in 1..=5 {
-        assert_eq!(upload(&server, Door::Rest, attachment, &noise(1000, attachment.unsigned_abs()), false), 201);
+        assert_eq!(upload(&server, Door::Rest, attachment, &swept(attachment), false), 201);
     }
     let run = |arguments: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_attachd"));
@@ -310,7 +317,7 @@ fn is_swept_and_verified(engine: Engine) {
     assert!(place.look().digest(&young).is_some());
     assert_eq!(run(&["verify"]).0, Some(0));
     for attachment in 1..=5 {
-        assert_eq!(place.stored(&server, attachment), Some(digest(&noise(1000, attachment.unsigned_abs()))));
+        assert_eq!(place.stored(&server, attachment), Some(digest(&swept(attachment))));
     }
 }
 

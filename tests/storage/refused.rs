@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::conformance::{DOORS, Door, digest, upload};
 use crate::engines::{BUCKET, Engine, Place, Running, free_port, spawn, versitygw};
-use crate::harness::{Connection, Setup, eventually, noise};
+use crate::harness::storage::MARKER;
+use crate::harness::{Connection, Setup, eventually, hex, noise, sha256};
 use crate::look::{ACCESS_KEY, Look, SECRET_KEY};
 use crate::way;
 
@@ -318,5 +319,45 @@ fn a_bucket_that_holds_nothing_is_warned_of_at_the_start_and_by_check() {
         assert!(!place.start().log().iter().any(|line| warned(line)), "{engine:?}");
         let (code, said) = place.run("", &["check"]);
         assert_eq!((code, warned(&said)), (Some(0), false), "{said}");
+    }
+}
+
+#[test]
+fn a_bucket_of_another_layout_or_of_other_things_is_refused_by_every_command() {
+    for engine in [Engine::Moto, Engine::Azurite, Engine::FakeGcs] {
+        for (key, text, why) in [
+            ("attachd.json", "{\"layout\":3}", "attachd.json says that the storage has layout 3"),
+            ("attachd.json", "layout: 2", "attachd.json is not one of attachd's"),
+            ("thesis.txt", "text", "holds no attachd.json, but \"thesis.txt\""),
+            ("clients/1/attachments/2/record.json", "{}", "holds clients/ but no attachd.json"),
+        ] {
+            let place = engine.place();
+            place.look().put(&format!("{}{key}", place.root), text);
+            for (command, code) in [("serve", 2), ("check", 2), ("verify", 1), ("gc", 1)] {
+                let (ended, said) = ended(&place.setup(), command);
+                assert_eq!(ended, Some(code), "{engine:?}, {command}: {said}");
+                assert!(said.contains(why), "{engine:?}, {command}: {said}");
+            }
+            let left: Vec<String> = place.look().list(&place.root).into_keys().collect();
+            assert_eq!(left, [format!("{}{key}", place.root)], "{engine:?}");
+        }
+    }
+}
+
+#[test]
+fn a_new_bucket_is_marked_by_a_start_and_by_no_command_that_only_looks() {
+    for engine in [Engine::Moto, Engine::Azurite, Engine::FakeGcs] {
+        let place = engine.place();
+        let marker = format!("{}attachd.json", place.root);
+        for words in [&["verify", "--allow-empty"][..], &["gc", "--delete"]] {
+            let (code, said) = place.run("", words);
+            assert_eq!(code, Some(0), "{engine:?}: {said}");
+            assert!(place.look().list(&place.root).is_empty(), "{engine:?}: {words:?}");
+        }
+        // Two at once.
+        let servers = [place.setup(), place.setup()].map(|setup| std::thread::spawn(|| setup.start()));
+        let _servers = servers.map(|server| server.join().unwrap());
+        let marked = place.look().digest(&marker).map(|(_, digest)| digest);
+        assert_eq!(marked, Some(hex(&sha256(MARKER.as_bytes()))), "{engine:?}");
     }
 }

@@ -3,7 +3,7 @@
 use attachd::pb::RegisterAttachmentRequest;
 use tonic::Code;
 
-use crate::conformance::{DOORS, Door, digest, upload};
+use crate::conformance::{DOORS, Door, digest, race, upload};
 use crate::engines::Engine;
 use crate::harness::{Form, Server, Setup, eventually, noise, token};
 
@@ -27,8 +27,14 @@ fn registrations_and_uploads_alternate(engine: Engine, rounds: i64) {
     for attachment in 1..=rounds {
         let odd = usize::from(attachment % 2 == 1);
         let (one, other) = (&servers[odd], &servers[1 - odd]);
-        let contents: Vec<Vec<u8>> =
-            (0..4).map(|turn| noise(2000 + turn * 100, (attachment * 10).cast_unsigned() + turn as u64)).collect();
+        let contents: Vec<Vec<u8>> = (0..4)
+            .map(|turn| {
+                noise(
+                    if turn % 2 == 0 { 2000 } else { 20_000 } + turn * 100,
+                    (attachment * 10).cast_unsigned() + turn as u64,
+                )
+            })
+            .collect();
         let digests: Vec<String> = contents.iter().map(|bytes| digest(bytes)).collect();
         assert_eq!(upload(other, Door::Rest, attachment, &contents[0], false), 404);
         // Both register it at once, with the same project: both are told that it is.
@@ -88,4 +94,19 @@ fn a_commit_that_cannot_know_whether_it_came_about_is_answered_503_and_leaves_wh
     });
     reply.assert_refusal(503, "The storage is not available, try again later");
     assert_eq!(place.stored(&other, 1), Some(digest(&contents[1])));
+}
+
+#[test]
+fn of_two_writers_through_the_sole_writer_of_a_bucket_one_wins_whole() {
+    let place = Engine::Moto.place();
+    let server = Setup { storage: "sole_writer = true\n".to_owned(), ..place.setup() }.start();
+    for attachment in 1..=20_i64 {
+        let size = if attachment % 2 == 0 { 3000 } else { 30_000 };
+        let contents = [1, 2].map(|seed| noise(size, attachment.unsigned_abs() * 2 + seed));
+        let statuses = race([&server, &server], attachment, &contents, true);
+        let winner = statuses.iter().position(|status| *status == 201).expect("one creates it");
+        assert_eq!(statuses[1 - winner], 412, "{attachment}: {statuses:?}");
+        assert_eq!(place.stored(&server, attachment), Some(digest(&contents[winner])), "{attachment}");
+    }
+    place.assert_nothing_left(&[&server]);
 }
