@@ -31,7 +31,7 @@ pub enum Kind {
     TokenInvalid,
     /// The token was good once.
     TokenExpired,
-    /// The keys that would tell whether the token holds are not to be had.
+    /// The keys that the token must be checked with are not available.
     KeysUnavailable,
     /// The caller is known and may not do this.
     Forbidden,

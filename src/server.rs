@@ -170,8 +170,8 @@ async fn prove(store: &Store) -> Result<(), StartError> {
     }
 }
 
-/// Warns of a storage that holds nothing, once it answers.
-async fn warn_when_empty(store: Arc<Store>) {
+/// Asks a storage that did not answer at the start until it is found fit, and warns of one that holds nothing.
+async fn until_fit(store: Arc<Store>) {
     while let Err(error) = store.prove().await {
         if error.kind() != Kind::StorageUnavailable {
             tracing::error!(%error, "the storage cannot be used");
@@ -250,7 +250,7 @@ impl Server {
         let keys = AbortOnDropHandle::new(tokio::spawn(async move { verifier.keep_fresh().await }));
         let uploads = Arc::clone(&health.uploads);
         let presence = AbortOnDropHandle::new(tokio::spawn(async move { uploads.watch().await }));
-        let empty = AbortOnDropHandle::new(tokio::spawn(warn_when_empty(Arc::clone(&health.store))));
+        let fit = AbortOnDropHandle::new(tokio::spawn(until_fit(Arc::clone(&health.store))));
         // Before the ports serve: whoever asks first must not be told that there is no such service.
         let told = health::tell(&both, &health).await;
         let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone(), told)));
@@ -323,7 +323,7 @@ impl Server {
                 timeout(PARTING, drained).await
             }
         };
-        drop((watches, keys, presence, empty));
+        drop((watches, keys, presence, fit));
         admin_serving.end();
         let _ = end.send(Stage::Closing);
         match done {

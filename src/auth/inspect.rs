@@ -93,7 +93,7 @@ impl Verifier {
         let failed = match &judged {
             Ok(_) => None,
             Err(Unjudged::Refused(refusal)) => Some((refusal.check, refusal.why.clone().into_owned())),
-            Err(Unjudged::WithoutKeys(_)) => Some((Check::Key, "the issuer's keys are not to be had".to_owned())),
+            Err(Unjudged::WithoutKeys(_)) => Some((Check::Key, "the issuer's keys are not available".to_owned())),
         };
         let view = View::of(self, token, now);
         let findings = Check::ALL.map(|check| {

@@ -19,7 +19,7 @@ impl LoadError {
         &self.key
     }
 
-    /// What is wrong with it, in words for whoever wrote the configuration.
+    /// What is wrong with it, for the operator.
     pub fn what(&self) -> &str {
         &self.what
     }

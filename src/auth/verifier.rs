@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 
 const TOO_LONG: &str = "the token is longer than 16 KiB";
 
-/// Turns tokens into principals: the configured issuers with their keys, and the tokens that were found to hold lately.
+/// Turns tokens into principals: the configured issuers with their keys, and the tokens that were verified before.
 /// `Debug` shows issuers, algorithms and key ids, and no key material.
 #[derive(Debug)]
 pub struct Verifier {
@@ -67,7 +67,7 @@ impl Verifier {
     /// Asks for the keys of all issuers now.
     ///
     /// # Errors
-    /// The first issuer whose keys are not to be had, and why.
+    /// The first issuer whose keys are not available, and why.
     pub async fn fetch_keys(&self) -> Result<(), LoadError> {
         for (index, issuer) in self.issuers.iter().enumerate() {
             let asked = issuer.ring.refresh().await;
@@ -110,8 +110,8 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Kind::TokenExpired`] for a token that was good once: everything but its age was checked before.
-    /// [`Kind::TokenInvalid`] for every other token that does not hold, with a reason for the log alone.
-    /// [`Kind::KeysUnavailable`] when it cannot be told, because the keys of the issuer are not to be had.
+    /// [`Kind::TokenInvalid`] for every other token that is invalid. The reason is for the log alone.
+    /// [`Kind::KeysUnavailable`] if the keys of the issuer are not available.
     /// [`Kind::Internal`] when `now` is before 1970, for then no time can be judged.
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Principal> {
         let now = now
@@ -211,9 +211,9 @@ impl Found {
 /// Why nothing was found of a token.
 #[derive(Debug)]
 pub(super) enum Unjudged {
-    /// It does not hold.
+    /// It is invalid.
     Refused(TokenRefusal),
-    /// The keys of this issuer are not to be had.
+    /// The keys of this issuer are not available.
     WithoutKeys(String),
 }
 
@@ -228,7 +228,7 @@ impl From<Unjudged> for Error {
         match unjudged {
             Unjudged::Refused(refusal) => refusal.into(),
             Unjudged::WithoutKeys(issuer) => {
-                Error::new(Kind::KeysUnavailable).because(format!("the keys of {issuer} are not to be had"))
+                Error::new(Kind::KeysUnavailable).because(format!("the keys of {issuer} are not available"))
             }
         }
     }

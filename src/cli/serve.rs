@@ -1,4 +1,4 @@
-//! `attachd serve`, and how a command is told to end.
+//! `attachd serve`, and the signals that end a command.
 
 use std::io;
 
