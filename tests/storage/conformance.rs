@@ -248,7 +248,11 @@ fn race_on_a_fresh_server(engine: Engine, rounds: Range<i64>) -> i64 {
         let attachment = round + 1;
         let seed = round.unsigned_abs() * 2;
         // With their records, in objects of their own, and one of each.
-        let [one, other] = [[3000, 4000], [30_000, 40_000], [3000, 40_000]][round.unsigned_abs() as usize % 3];
+        let [one, other] = match round % 3 {
+            0 => [3000, 4000],
+            1 => [30_000, 40_000],
+            _ => [3000, 40_000],
+        };
         let contents = [noise(one, seed + 1), noise(other, seed + 2)];
         let digests = contents.each_ref().map(|bytes| digest(bytes));
         // They create, and exactly one is told that it did. The other is told that it did not, or, where the storage left it
