@@ -88,7 +88,7 @@ impl Receipt {
         &self.record
     }
 
-    /// Takes out what the commit replaced, for [`Store::discard`].
+    /// Takes out what the commit replaced, for [`Store::discard`](crate::store::Store::discard).
     pub fn take_replaced(&mut self) -> Replaced {
         let segments = std::mem::take(&mut self.replaced.segments);
         Replaced { key: self.replaced.key, segments }
