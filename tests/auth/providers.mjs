@@ -1,6 +1,6 @@
 // Uploads with tokens of a real provider, through its discovery, changes of its keys and outages.
 //   ATTACHD=… WORK=… node providers.mjs keycloak DIRECTORY | hydra PROGRAM
-// attachd is configured by the recipe of docs/auth.md, whose issuer alone is replaced. Prints a line for each thing that was
+// attachd is configured by the recipe of docs/how-to/issuers.md, whose issuer alone is replaced. Prints a line for each thing that was
 // looked at, and `N passed, N failed` at the end.
 import { readFileSync } from 'node:fs';
 import { inspect } from 'node:util';
@@ -25,7 +25,7 @@ function verdict(name, why) {
 
 /** The recipe of the documentation, for the issuer that is running. */
 function recipe(issuer) {
-  const text = readFileSync(new URL('../../docs/auth.md', import.meta.url), 'utf8');
+  const text = readFileSync(new URL('../../docs/how-to/issuers.md', import.meta.url), 'utf8');
   const section = text.split(`\n### ${kind.name}\n`)[1];
   const table = section.split('```toml\n')[1].split('```')[0];
   return table.replace(/^issuer = .*$/m, `issuer = "${issuer}"`);

@@ -205,7 +205,7 @@ until [ -s "$work/provider.json" ]; do
     [ $SECONDS -lt $deadline ] || abort "the provider does not start: $(tail -n 5 "$work/provider.log")"
     sleep 0.1
 done
-# The table of the recipe in docs/auth.md, for the issuer that is running.
+# The table of the recipe in docs/how-to/issuers.md, for the issuer that is running.
 start_server rotating < <(
     cat <<TOML
 [auth.keys]
@@ -213,7 +213,7 @@ refresh = "1s"
 timeout = "2s"
 cooldown = "100ms"
 TOML
-    sed -n '/^### oidc-provider$/,/^### /{/^```toml$/,/^```$/p}' "$here/../../docs/auth.md" | grep -v '^```' |
+    sed -n '/^### oidc-provider$/,/^### /{/^```toml$/,/^```$/p}' "$here/../../docs/how-to/issuers.md" | grep -v '^```' |
         sed "s|^issuer = .*|issuer = \"$(jq -r .issuer "$work/provider.json")\"|"
 )
 BASE_URL=$base timeout -k 5 120 node "$env_dir/node/rotation.mjs" "$work/provider.json" >"$work/rotation" 2>&1

@@ -17,7 +17,7 @@ from manifest import Set, seconds, size
 LOOK = 5
 # What must be left of the termination grace after delay and grace, in seconds: the rest is cut off and answered in it.
 SLACK = 5
-# Memory beside the budget that docs/operations.md tells to leave: the program itself and the buffers of connections.
+# Memory beside the budget that docs/how-to/sizing.md tells to leave: the program itself and the buffers of connections.
 BESIDE_BUDGET = 256 << 20
 # Secrets that no set brings: made by cert-manager, or by the operator.
 SECRETS = {"attachd-tls"}

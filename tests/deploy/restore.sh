@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The drill of docs/operations.md, Backup and restore: copies a storage while uploads go on that replace each other, verifies the
+# The drill of docs/how-to/backup.md: copies a storage while uploads go on that replace each other, verifies the
 # copy and mends it, restores it, serves from it, and finds a damaged byte. Usage: tests/deploy/restore.sh ATTACHD
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -1,4 +1,4 @@
-"""Measures what docs/operations.md says of sizing: the memory and CPU of a server by its budget and by how many upload at once.
+"""Measures what docs/how-to/sizing.md says of sizing: the memory and CPU of a server by its budget and by how many upload at once.
 
 Usage: sizing.py ATTACHD DIRECTORY, with DIRECTORY on the disk that is to be measured. Each cell starts a server of its own; the
 clients are curl and `attachd upload`, on the same cores. Prints a table in Markdown. It is run by hand, on a quiet machine."""

@@ -1,4 +1,4 @@
-//! The recipes of docs/auth.md, as they stand there: each issuer's table and token, with a key of ours.
+//! The recipes of docs/how-to/issuers.md, as they stand there: each issuer's table and token, with a key of ours.
 
 use std::fs;
 use std::path::Path;
@@ -45,7 +45,7 @@ fn block<'a>(section: &'a str, language: &str) -> Option<&'a str> {
 }
 
 fn document() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/auth.md")).unwrap()
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/how-to/issuers.md")).unwrap()
 }
 
 fn recipes() -> Vec<Recipe> {

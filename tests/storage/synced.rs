@@ -1,4 +1,4 @@
-//! Whether the storage servers of the suite sync what they have been given before they acknowledge it: `docs/storage.md` says so
+//! Whether the storage servers of the suite sync what they have been given before they acknowledge it: `docs/how-to/storage.md` says so
 //! of each. The system calls of a server are looked at while an upload is stored, whole and in parts.
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Parts as real clients send them, and what is recorded of each. The table in docs/file-names.md says the same in words.
+//! Parts as real clients send them, and what is recorded of each. The table in docs/reference/forms.md says the same in words.
 
 /// What becomes of an upload.
 pub enum Outcome {
