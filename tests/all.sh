@@ -62,12 +62,15 @@ storage() {
     cargo test --locked --features faults --test storage -- --nocapture --test-threads 4 "${ignored[@]}"
 }
 
+step "the documents" tests/prose/check.py
+step "the check of the documents, on seeded violations" tests/prose/check.py --self-test
 step "the Rust suite" cargo test --locked
 step "faults, crashes and a full disk" faults
 step "every storage by its servers" storage
 step "the benchmark, in small" benchmark
 # The one optimised build: what the image holds is what the scripts try.
 step "the build that is deployed" cargo build --profile dist --locked --bin attachd
+step "the commands of README and the tutorial" tests/tutorial.sh "$attachd"
 step "what the clients need" tests/clients/setup.sh
 step "clients in ten languages" tests/clients/run.sh "$attachd"
 step "the OpenAPI description, used" tests/openapi/run.sh "$attachd"
