@@ -17,6 +17,7 @@ COMMAND = re.compile(
 )
 PATH = re.compile(r"^(src|tests|crates|deploy|proto|docs|\.ci)/[\w./-]+$")
 MODULE = re.compile(r"^[a-z_]+(::[a-z_]+)+$")
+PANELS = re.compile(r"\bpanels?((?:,? (?:and )?\*[^*]+\*)+)")
 OPTION = re.compile(r"(?<=\s)--([a-z][a-z-]+)")
 SUFFIX = re.compile(r"_(bucket|count|sum)$")
 
@@ -50,6 +51,7 @@ class Names:
         self.reasons = {one or other for one, other in self.reasons}
 
         self.root = root
+        self.panels = set(re.findall(r'"title": "([^"]+)"', read("deploy/dashboards/attachd.json")))
         self.modules = {path.stem for folder in ("src", "tests/it") for path in (root / folder).iterdir()}
         sources = [path for folder in ("src", "tests/it") for path in sorted((root / folder).rglob("*.rs"))]
         self.sources = "\n".join(path.read_text() for path in sources)
@@ -121,6 +123,10 @@ def unknown(document, names):
         for alert in ALERT.findall(block.text):
             if alert not in names.alerts and alert.isascii():
                 yield block.line, f"there is no alert {alert}"
+        for panels in PANELS.findall(block.text):
+            for panel in re.findall(r"\*([^*]+)\*", panels):
+                if panel not in names.panels:
+                    yield block.line, f"there is no panel {panel}"
 
 
 def _variables(line, text, names):

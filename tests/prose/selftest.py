@@ -42,6 +42,7 @@ SEEDS = [
     ("docs/adr/README.md", "", "\n`src/no_such.rs`\n", "no file src/no_such.rs"),
     ("ARCHITECTURE.md", "", "\n`store::no_such`\n", "no module, function or test store::no_such"),
     ("docs/how-to/monitoring.md", "", "\nAttachdNoSuch\n", "no alert AttachdNoSuch"),
+    ("docs/how-to/upgrade.md", "", "\nOpen the panel *No such*.\n", "no panel No such"),
     ("docs/reference/errors.md", "`DRAINING`", "draining", "the reason DRAINING is missing"),
     (PAGE, "", "# Seeded\n", "the page seeded.md is not listed"),
     ("docs/SUMMARY.md", "", "\n- [Forms](reference/forms.md)\n", "the page reference/forms.md is listed twice"),
