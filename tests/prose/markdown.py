@@ -104,6 +104,31 @@ class Document:
                 yield block.line, span.group(2).strip()
 
 
+class Comments:
+    """The comments of a manifest or a configuration, and the texts of alerts: blocks, as of a document."""
+
+    COMMENT = re.compile(r"^\s*# ?(.*)$")
+    TEXT = re.compile(r"^\s*(?:summary|description): (.*)$")
+
+    def __init__(self, text):
+        self.blocks = []
+        paragraph = None
+        for number, line in enumerate(text.split("\n"), 1):
+            comment, alert = self.COMMENT.match(line), self.TEXT.match(line)
+            # Deeper indentation is code or a table.
+            if comment and comment.group(1) and not comment.group(1).startswith(" "):
+                if paragraph is None:
+                    paragraph = Block("paragraph", number, comment.group(1))
+                    self.blocks.append(paragraph)
+                else:
+                    paragraph.text += " " + comment.group(1)
+            else:
+                paragraph = None
+            if alert:
+                # The names of labels are not prose.
+                self.blocks.append(Block("paragraph", number, re.sub(r"\{\{.*?\}\}", "`value`", alert.group(1))))
+
+
 def plain(text):
     """The words of a block: links without targets, one word for each code span, no emphasis."""
     text = CODE_SPAN.sub("`code`", text)

@@ -48,6 +48,8 @@ SEEDS = [
     ("docs/SUMMARY.md", "", "\n- [Forms](reference/forms.md)\n", "the page reference/forms.md is listed twice"),
     ("docs/runbooks/attachddown.md", "# AttachdDown", "# Down", "the title must be AttachdDown"),
     ("docs/runbooks/attachdnosuch.md", "", "# AttachdDown\n", "there is no alert of this name"),
+    ("deploy/Dockerfile", "", "\n# Seeded by and by.\n", 'the phrase "by and by" is banned'),
+    ("deploy/kubernetes/components/monitoring/rules.yaml", "No replica of attachd", "What was had", "a sentence begins with a clause in place of a noun: \"What was had"),
     ("src/lib.rs", "", "\n// docs/no-such.md\n", "there is no document docs/no-such.md"),
     ("src/lib.rs", "", "\n// docs/README.md#no-such\n", "docs/README.md has no heading no-such"),
 ]
