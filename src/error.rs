@@ -294,7 +294,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: Kind,
     detail: Option<Cow<'static, str>>,
-    field: Option<&'static str>,
+    field: Option<Cow<'static, str>>,
     stored: Option<Version>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     unsettled: bool,
@@ -312,9 +312,9 @@ impl Error {
     }
 
     /// A broken rule about one named field or parameter of the request.
-    pub fn invalid_field(field: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub fn invalid_field(field: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
         let mut error = Error::invalid(detail);
-        error.0.field = Some(field);
+        error.0.field = Some(field.into());
         error
     }
 
@@ -363,8 +363,8 @@ impl Error {
     }
 
     /// The field or parameter that the error is about, if it is about one.
-    pub fn field(&self) -> Option<&'static str> {
-        self.0.field
+    pub fn field(&self) -> Option<&str> {
+        self.0.field.as_deref()
     }
 
     /// The version of the stored content, if the error is about it.
@@ -375,7 +375,7 @@ impl Error {
     /// What the caller may read: the documented text of the kind, then what exactly was wrong.
     pub fn public_details(&self) -> Cow<'static, str> {
         let documented = self.kind().row().details;
-        match (self.0.field, &self.0.detail) {
+        match (self.field(), &self.0.detail) {
             (None, None) => Cow::Borrowed(documented),
             (None, Some(detail)) => Cow::Owned(format!("{documented}: {detail}")),
             (Some(field), Some(detail)) => Cow::Owned(format!("{documented}: {field}: {detail}")),
@@ -417,7 +417,7 @@ impl Error {
         let metadata = stored.flat_map(|stored| [("etag", &stored.etag), ("sha256", &stored.sha256)]);
         let metadata = metadata.map(|(name, value)| (name.to_owned(), value.clone()));
         let mut details = ErrorDetails::with_error_info(row.reason, DOMAIN, metadata.collect::<HashMap<_, _>>());
-        if let (Some(field), Some(detail)) = (self.0.field, &self.0.detail) {
+        if let (Some(field), Some(detail)) = (self.field(), &self.0.detail) {
             details.add_bad_request_violation(field, detail.as_ref());
         }
         if let Some(delay) = self.retry_after() {

@@ -8,9 +8,9 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
 use crate::attachment::{Digest, Filename, Id, MediaType, Target};
 use crate::audit::Asked;
@@ -26,13 +26,16 @@ mod chunks;
 mod conditions;
 mod dictionary;
 mod digests;
+mod headers;
 mod near_miss;
 pub mod openapi;
+mod query;
 mod target;
 
 use body::{Form, Reading};
 use chunks::Chunks;
 use digests::Digests;
+use headers::{single, unencoded};
 use target::target;
 
 /// What a multipart body may have beyond the content, in bytes: enough for all that the parser's limits permit. A declared
@@ -160,24 +163,6 @@ fn created(attachment: &Attachment) -> Response {
         envelope::name_version(headers, &digest.version());
     }
     response
-}
-
-/// The value of a header that may come once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (value, None) => Ok(value.map(HeaderValue::as_bytes)),
-        (_, Some(_)) => Err(Error::invalid(format!("the header {name} must be given once"))),
-    }
-}
-
-fn unencoded(headers: &HeaderMap) -> Result<()> {
-    match single(headers, &CONTENT_ENCODING)? {
-        Some(coding) if !coding.eq_ignore_ascii_case(b"identity") => {
-            Err(Error::invalid("Content-Encoding is not supported, send the body as it is"))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn fits(headers: &HeaderMap, max_upload_size: u64) -> Result<()> {

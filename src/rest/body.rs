@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 
 use super::chunks::{Chunks, VALUE_BYTES};
 use super::digests::Digests;
-use super::near_miss::near_miss;
+use super::near_miss;
 use crate::error::{Error, Kind, Result};
 use crate::rpc::{Declared, Piece};
 
@@ -149,7 +149,7 @@ impl Reading {
 
     /// A part beside the file.
     fn other(&mut self, name: &str) -> Result<()> {
-        if let Some(id) = near_miss(name) {
+        if let Some(id) = near_miss::UPLOAD.near_miss(name) {
             return Err(Error::invalid(format!(
                 "the form field {} is not read; {id} must be in the query of the request",
                 quoted(name)

@@ -79,7 +79,7 @@ impl Digests {
     /// Verifies the body, which has ended, and returns the digest of the file that the trailer declares.
     pub(super) fn finish(&mut self) -> Result<Option<Digest>> {
         if let Some(name) = self.awaited.first() {
-            return Err(Error::invalid_field(name, "was announced by the header Trailer and is not in the trailer"));
+            return Err(Error::invalid_field(*name, "was announced by the header Trailer and is not in the trailer"));
         }
         let Some(running) = self.running.take() else {
             return Ok(self.late);

@@ -1,20 +1,8 @@
-//! Tells a name that was meant to be an optional id of the upload from a name that is unknown. An unknown name is ignored; a
-//! near miss is refused, because to ignore it would store the attachment under no project. This module knows names alone:
-//! neither values nor whether a name stands in a query or in a form.
+//! Tells a name that was meant to be a known one from a name that is unknown. An unknown name is ignored; a near miss is refused,
+//! because to ignore it would carry out another request than was meant: an attachment would be stored under no project. This
+//! module knows names alone: neither values nor whether a name stands in a query or in a form.
 
-/// The optional ids of an upload, each with its words.
-const IDS: [Name; 2] = [
-    Name {
-        id: "project_id",
-        alone: ["project", "projects"],
-        with_id: ["projectid", "projectids", "projectsid", "projectsids"],
-    },
-    Name {
-        id: "portfolio_id",
-        alone: ["portfolio", "portfolios"],
-        with_id: ["portfolioid", "portfolioids", "portfoliosid", "portfoliosids"],
-    },
-];
+use std::sync::LazyLock;
 
 /// One typing error is forgiven for this many letters, so one in `projectid` and two in `portfolioid`. `product_id` is two
 /// typing errors away from `project_id`.
@@ -23,41 +11,83 @@ const LETTERS_FOR_ONE_ERROR: usize = 5;
 /// Words of the language that are one typing error away from a name.
 const OTHER_WORDS: [&str; 1] = ["projected"];
 
-/// The field of the request message that holds the ids. A client that is generated from the proto may write it in front.
-const MESSAGE: &str = "header";
+/// The optional ids of an upload. They are fields of `header`, which a client that is generated from the proto may write in front.
+pub(super) static UPLOAD: LazyLock<Names> =
+    LazyLock::new(|| Names::new(["project_id", "portfolio_id"].map(str::to_owned), &["header"]));
 
-struct Name {
-    id: &'static str,
-    /// The name without `id`. It counts only if it is the whole name, and without typing errors: `project_name` and
-    /// `project[name]` are other names.
-    alone: [&'static str; 2],
-    /// The name and its plurals, folded. The name comes first.
-    with_id: [&'static str; 4],
+/// The names that are known.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    known: Vec<Name>,
+    /// What may be written in front of a name, folded.
+    prefixes: Vec<String>,
 }
 
-/// The optional id that `name` is, or is a near miss of: another case or separator, a plural, brackets, a path that ends in
-/// it, letters that look alike, a few typing errors.
-pub(super) fn near_miss(name: &str) -> Option<&'static str> {
-    if let Some(exact) = IDS.iter().find(|known| known.id == name) {
-        return Some(exact.id);
+#[derive(Clone, Debug)]
+struct Name {
+    name: String,
+    /// Whether the name has several words. A name of one word, such as `view`, is a part of too many others.
+    is_compound: bool,
+    /// The name of an id without `id`, and its plural. It counts only if it is the whole name, and without typing errors:
+    /// `project_name` and `project[name]` are other names.
+    alone: Vec<String>,
+    /// The name and its plurals, folded. The name comes first.
+    forms: Vec<String>,
+}
+
+impl Names {
+    /// These names, which are written in the proto's way, and what may be written in front of them.
+    pub(super) fn new(names: impl IntoIterator<Item = String>, prefixes: &[&str]) -> Names {
+        let prefixes = prefixes.iter().map(|prefix| fold(prefix)).collect();
+        Names { known: names.into_iter().map(Name::new).collect(), prefixes }
     }
-    let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
-    // An index, as in `project_id[0]`, is no part of the name.
-    let is_word = |word: &String| !word.bytes().all(|byte| byte.is_ascii_digit());
-    let words: Vec<String> = decoded.split(separates_words).map(fold).filter(is_word).collect();
-    let whole = words.concat();
-    let whole = whole.strip_prefix(MESSAGE).unwrap_or(&whole);
-    let is_meant = |known: &&Name| {
-        let is_form = |text: &str| known.with_id.contains(&text);
-        let forgiven = known.with_id[0].len() / LETTERS_FOR_ONE_ERROR;
-        known.alone.contains(&whole)
-            || is_form(whole)
-            || words.windows(2).any(|pair| is_form(&pair.concat()))
-            || words.iter().any(|word| {
-                !known.alone.contains(&word.as_str()) && known.with_id.iter().any(|form| is_near(word, form, forgiven))
-            })
-    };
-    IDS.iter().find(is_meant).map(|known| known.id)
+
+    /// The known name that `name` is, or is a near miss of: another case or separator, a plural, brackets, a path that ends in
+    /// it, letters that look alike, a few typing errors.
+    pub(super) fn near_miss(&self, name: &str) -> Option<&str> {
+        if let Some(exact) = self.known.iter().find(|known| known.name == name) {
+            return Some(&exact.name);
+        }
+        let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+        // An index, as in `project_id[0]`, is no part of the name.
+        let is_word = |word: &String| !word.bytes().all(|byte| byte.is_ascii_digit());
+        let words: Vec<String> = decoded.split(separates_words).map(fold).filter(is_word).collect();
+        let whole = words.concat();
+        let bare = self.prefixes.iter().filter_map(|prefix| whole.strip_prefix(prefix.as_str()));
+        let bare: Vec<&str> = std::iter::once(whole.as_str()).chain(bare).collect();
+        self.known.iter().find(|known| known.is_meant_by(&bare, &words)).map(|known| known.name.as_str())
+    }
+}
+
+impl Name {
+    fn new(name: String) -> Name {
+        let folded = fold(&name);
+        let words: Vec<String> = name.split(['_', '.']).map(fold).collect();
+        let is_compound = words.len() > 1;
+        let (alone, forms) = match folded.strip_suffix("id").filter(|_| words.last().is_some_and(|last| last == "id")) {
+            Some(stem) if !stem.is_empty() => {
+                let forms = ["", "s"].map(|plural| [format!("{stem}{plural}id"), format!("{stem}{plural}ids")]);
+                (vec![stem.to_owned(), format!("{stem}s")], forms.concat())
+            }
+            _ => (Vec::new(), vec![folded.clone(), format!("{folded}s")]),
+        };
+        Name { name, is_compound, alone, forms }
+    }
+
+    /// Whether a name means this one, whose words are given, and all of them together, without each prefix that may be there.
+    fn is_meant_by(&self, bare: &[&str], words: &[String]) -> bool {
+        let is_form = |text: &str| self.forms.iter().any(|form| form == text);
+        let is_alone = |text: &str| self.alone.iter().any(|alone| alone == text);
+        if bare.iter().any(|whole| is_form(whole) || is_alone(whole)) {
+            return true;
+        }
+        let forgiven = self.forms[0].len() / LETTERS_FOR_ONE_ERROR;
+        let is_near_form = |word: &str| !is_alone(word) && self.forms.iter().any(|form| is_near(word, form, forgiven));
+        if !self.is_compound {
+            return bare.iter().any(|whole| is_near_form(whole));
+        }
+        words.windows(2).any(|pair| is_form(&pair.concat())) || words.iter().any(|word| is_near_form(word))
+    }
 }
 
 /// Whether `word` is `form` but for at most `forgiven` typing errors: a letter that is missing, too much, another, or in the
@@ -80,11 +110,12 @@ fn fold(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).filter(|c| c.is_alphanumeric()).map(look_alike).collect()
 }
 
-/// The ASCII letter that a letter looks like, among those of the names.
+/// The ASCII letter that a letter looks like.
 fn look_alike(letter: char) -> char {
     match letter {
         // Full-width forms are ASCII, moved.
         '\u{ff10}'..='\u{ff5a}' => char::from_u32(u32::from(letter) - 0xfee0).unwrap_or(letter),
+        'а' | 'α' | 'á' | 'à' | 'ä' => 'a',
         'с' | 'ϲ' => 'c',
         'ԁ' => 'd',
         'е' | 'ё' | 'é' | 'è' => 'e',
@@ -96,6 +127,8 @@ fn look_alike(letter: char) -> char {
         'г' => 'r',
         'ѕ' | 'ſ' => 's',
         'т' | 'τ' => 't',
+        'х' | 'χ' => 'x',
+        'у' | 'γ' => 'y',
         other => other,
     }
 }
@@ -107,7 +140,7 @@ mod tests {
     /// What every spelling of a name must lead to.
     fn assert_all(meant: Option<&str>, names: &[&str]) {
         for name in names {
-            assert_eq!(near_miss(name), meant, "{name:?}");
+            assert_eq!(UPLOAD.near_miss(name), meant, "{name:?}");
         }
     }
 
@@ -311,7 +344,7 @@ mod tests {
     #[test]
     fn a_name_as_long_as_a_request_line_is_none() {
         for long in ["a".repeat(60_000), "a.".repeat(30_000), "project_".repeat(8_000), "[".repeat(60_000)] {
-            assert_eq!(near_miss(&long), None);
+            assert_eq!(UPLOAD.near_miss(&long), None);
         }
     }
 }

@@ -1,18 +1,14 @@
 //! The ids of an upload, from the path and the query of its request. This module reads names and numbers; whether the
 //! attachment exists and who may upload to it is decided elsewhere.
 
-use std::borrow::Cow;
-
 use axum::extract::RawPathParams;
 use axum::extract::rejection::RawPathParamsRejection;
 
-use super::near_miss::near_miss;
+use super::near_miss::UPLOAD;
+use super::query::{decoded, quoted, separated};
 use crate::attachment::{Id, Key, Target};
 use crate::error::{Error, Result};
 use crate::operation::UPLOAD_ATTACHMENT_FIELDS;
-
-/// How much of a caller's text is quoted in an error, in characters.
-const QUOTED: usize = 64;
 
 /// Reads the ids. In the query an unknown key is ignored, and a near miss of a known one is refused. `client_id` and
 /// `attachment_id` are unknown there: the path has them, and API gateways use `client_id` for an id of their own.
@@ -29,7 +25,7 @@ pub(super) fn target(path: Result<RawPathParams, RawPathParamsRejection>, query:
     for pair in query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let key = decoded(key);
-        if let Some(field) = near_miss(&key) {
+        if let Some(field) = UPLOAD.near_miss(&key) {
             if key != field {
                 return Err(Error::invalid_field(field, format!("write the query key {} as {field}", quoted(&key))));
             }
@@ -40,35 +36,11 @@ pub(super) fn target(path: Result<RawPathParams, RawPathParamsRejection>, query:
             if given.is_some() {
                 return Err(Error::invalid_field(field, "must be given once"));
             }
-            separated(value)?;
+            separated(&UPLOAD, value)?;
             *given = Some(Id::parse(field, &decoded(value))?);
         } else {
-            separated(value)?;
+            separated(&UPLOAD, value)?;
         }
     }
     Ok(target)
-}
-
-/// Refuses a value that swallowed a pair with an id, because `;` or a second `?` was written for `&`. A value with a slash is
-/// an address, which may have a query of its own.
-fn separated(value: &str) -> Result<()> {
-    if value.contains('/') {
-        return Ok(());
-    }
-    let swallowed = value.split([';', '?']).skip(1).filter_map(|pair| pair.split_once('='));
-    match swallowed.filter_map(|(key, _)| near_miss(&decoded(key))).next() {
-        Some(field) => {
-            Err(Error::invalid_field(field, "must be separated by & from what stands before it in the query"))
-        }
-        None => Ok(()),
-    }
-}
-
-fn decoded(text: &str) -> Cow<'_, str> {
-    percent_encoding::percent_decode_str(text).decode_utf8_lossy()
-}
-
-/// The beginning of a caller's text in quotes, with what cannot be seen escaped.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.chars().take(QUOTED).flat_map(char::escape_debug).collect::<String>())
 }

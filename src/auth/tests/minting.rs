@@ -98,15 +98,18 @@ fn a_minter_refuses_keys_that_could_not_sign_for_the_issuer() {
 fn claims_out_of_range_are_not_minted() {
     let signing = Files::new();
     let signing = Minter::from_issuer(&signing.issuer(&["HS256"], "hmac_secret_file", SECRET), None).unwrap();
-    let field = |claims: Claims| signing.mint(&claims).unwrap_err().field();
-    assert_eq!(field(minted("")), Some("subject"));
-    assert_eq!(field(minted(&"a".repeat(256))), Some("subject"));
-    assert_eq!(field(Claims { ttl: Duration::from_millis(999), ..minted("a") }), Some("ttl"));
-    assert_eq!(field(Claims { ttl: Duration::from_secs(u64::MAX), ..minted("a") }), Some("ttl"));
-    assert_eq!(field(Claims { clients: Ids::Only(vec![0]), ..minted("a") }), Some("clients"));
-    assert_eq!(field(Claims { portfolios: Ids::Only(vec![-1]), ..minted("a") }), Some("portfolios"));
-    assert_eq!(field(Claims { projects: Ids::Only((1..9_000).collect()), ..minted("a") }), Some("token"));
-    assert_eq!(field(Claims { now: SystemTime::UNIX_EPOCH - Duration::from_secs(1), ..minted("a") }), Some("now"));
+    let field = |claims: Claims| signing.mint(&claims).unwrap_err().field().map(str::to_owned);
+    assert_eq!(field(minted("")), Some("subject".into()));
+    assert_eq!(field(minted(&"a".repeat(256))), Some("subject".into()));
+    assert_eq!(field(Claims { ttl: Duration::from_millis(999), ..minted("a") }), Some("ttl".into()));
+    assert_eq!(field(Claims { ttl: Duration::from_secs(u64::MAX), ..minted("a") }), Some("ttl".into()));
+    assert_eq!(field(Claims { clients: Ids::Only(vec![0]), ..minted("a") }), Some("clients".into()));
+    assert_eq!(field(Claims { portfolios: Ids::Only(vec![-1]), ..minted("a") }), Some("portfolios".into()));
+    assert_eq!(field(Claims { projects: Ids::Only((1..9_000).collect()), ..minted("a") }), Some("token".into()));
+    assert_eq!(
+        field(Claims { now: SystemTime::UNIX_EPOCH - Duration::from_secs(1), ..minted("a") }),
+        Some("now".into())
+    );
 }
 
 #[test]
