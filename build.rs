@@ -48,11 +48,16 @@ fn operations(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
                 let constant = snake(&name).to_uppercase();
                 routes += &format!(
                     "/// The REST route of `{name}`.\n\
-                     pub const {constant}: Route = Route {{ method: {verb:?}, template: {template:?} }};\n\
-                     /// The fields of its request that the path binds, in order.\n\
-                     pub const {constant}_FIELDS: [&str; {}] = {fields:?};\n",
-                    fields.len()
+                     pub const {constant}: Route = Route {{ method: {verb:?}, template: {template:?} }};\n"
                 );
+                // Streams have adapters of their own, which bind the path by themselves.
+                if method.is_client_streaming() || method.is_server_streaming() {
+                    routes += &format!(
+                        "/// The fields of its request that the path binds, in order.\n\
+                         pub const {constant}_FIELDS: [&str; {}] = {fields:?};\n",
+                        fields.len()
+                    );
+                }
                 over_rest.push(name.clone());
                 format!("Some(&{constant})")
             }

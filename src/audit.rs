@@ -17,8 +17,8 @@ use crate::telemetry::{Protocol, RequestId};
 pub struct Asked {
     /// The client.
     pub client: i64,
-    /// The attachment.
-    pub attachment: i64,
+    /// The attachment, if one is named.
+    pub attachment: Option<i64>,
     /// The project, if one is named.
     pub project: Option<i64>,
     /// The portfolio, if one is named.
@@ -144,7 +144,7 @@ impl Line {
             issuer = caller.map(|caller| caller.issuer.as_str()),
             subject = caller.and_then(|caller| caller.subject.as_deref()),
             client_id = asked.map(|asked| asked.client),
-            attachment_id = asked.map(|asked| asked.attachment),
+            attachment_id = asked.and_then(|asked| asked.attachment),
             project_id = asked.and_then(|asked| asked.project),
             portfolio_id = asked.and_then(|asked| asked.portfolio),
             from = %self.from,

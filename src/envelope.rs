@@ -3,9 +3,10 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{ALLOW, CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::auth;
 use crate::error::{Error, Kind, Version};
@@ -13,14 +14,23 @@ use crate::error::{Error, Kind, Version};
 /// RFC 9530.
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
-/// The documented body. `details` is an empty list on success and a text on a refusal.
+/// What `message` says on success.
+const SUCCEEDED: &str = "Operation completed successfully";
+
+/// The documented body. `details` is a list on success and a text on a refusal.
 #[derive(Serialize)]
 struct Envelope<D: Serialize> {
     status: &'static str,
     code: u16,
     message: &'static str,
     details: D,
+    /// What stands beside `details`.
+    #[serde(flatten)]
+    beside: Map<String, Value>,
 }
+
+/// The names of its members, which nothing beside `details` may have.
+pub const MEMBERS: [&str; 4] = ["status", "code", "message", "details"];
 
 /// What a reply was refused for, beside the reply, for the log.
 #[derive(Clone, Debug)]
@@ -34,25 +44,28 @@ pub struct ReplyError {
 /// The reply of a stored upload.
 pub fn created() -> Response {
     let status = StatusCode::CREATED;
-    let message = "Operation completed successfully";
-    reply(status, &Envelope { status: "success", code: status.as_u16(), message, details: [(); 0] })
+    success(status, [(); 0], Map::new())
 }
 
-/// The reply of a refusal or failure.
+/// The reply of an operation, with what stands in `details` and beside it.
+pub fn success(status: StatusCode, details: impl Serialize, beside: Map<String, Value>) -> Response {
+    reply(status, &Envelope { status: "success", code: status.as_u16(), message: SUCCEEDED, details, beside })
+}
+
+/// The reply of a refusal or failure. What else the path would take, in `Allow` and `Accept`, is added by whoever knows the path.
 pub fn refusal(error: &Error) -> Response {
     let row = error.kind().row();
     let details = error.public_details();
-    let mut response =
-        reply(row.status, &Envelope { status: "error", code: row.status.as_u16(), message: row.message, details });
+    let mut response = reply(
+        row.status,
+        &Envelope { status: "error", code: row.status.as_u16(), message: row.message, details, beside: Map::new() },
+    );
     let headers = response.headers_mut();
     if let Some(challenge) = auth::www_authenticate(error).and_then(|challenge| challenge.parse().ok()) {
         headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if let Some(delay) = error.retry_after() {
         headers.insert(RETRY_AFTER, delay.as_secs().max(1).into());
-    }
-    if error.kind() == Kind::MethodNotAllowed {
-        headers.insert(ALLOW, HeaderValue::from_static("POST"));
     }
     if let Some(version) = error.version() {
         name_version(headers, version);
@@ -82,7 +95,7 @@ fn reply<D: Serialize>(status: StatusCode, envelope: &Envelope<D>) -> Response {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     async fn body(response: Response) -> Value {
         serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
@@ -119,7 +132,6 @@ mod tests {
             assert!(body["details"].as_str().unwrap().starts_with(kind.row().details));
             assert!(!body.to_string().contains("secret"));
             assert_eq!(headers.contains_key(WWW_AUTHENTICATE), status == 401, "{kind:?}");
-            assert_eq!(headers.contains_key(ALLOW), status == 405, "{kind:?}");
             assert_eq!(headers.contains_key(RETRY_AFTER), matches!(status.as_u16(), 429 | 503), "{kind:?}");
         }
     }

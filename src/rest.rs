@@ -11,13 +11,15 @@ use axum::routing::post;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use prost_reflect::DescriptorPool;
 
 use crate::attachment::{Digest, Filename, Id, MediaType, Target};
 use crate::audit::Asked;
 use crate::envelope;
 use crate::error::{Error, Kind, Result};
 use crate::operation::{Rpc, UPLOAD_ATTACHMENT};
-use crate::pb::Attachment;
+use crate::pb::attachment_service_server::{AttachmentServiceServer, SERVICE_NAME};
+use crate::pb::{self, Attachment};
 use crate::request::{self, RequestContext};
 use crate::rpc::{Admitted, Attachments, Declared, Header};
 
@@ -31,12 +33,14 @@ mod near_miss;
 pub mod openapi;
 mod query;
 mod target;
+mod transcode;
 
 use body::{Form, Reading};
 use chunks::Chunks;
 use digests::Digests;
 use headers::{single, unencoded};
 use target::target;
+use transcode::{Server, Transcoder};
 
 /// What a multipart body may have beyond the content, in bytes: enough for all that the parser's limits permit. A declared
 /// length past the largest upload and this is refused before the body is read.
@@ -46,12 +50,17 @@ const ENVELOPE_BYTES: u64 = 128 << 10;
 const LOCATION_BYTES: usize = 96;
 
 /// The routes of the REST port.
-pub fn routes(attachments: Attachments) -> Router {
-    Router::new()
+///
+/// # Errors
+/// What of the proto cannot be served over REST.
+pub fn routes(attachments: Attachments) -> Result<Router, String> {
+    let descriptors = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|error| error.to_string())?;
+    let adapters = Router::new()
         .route(UPLOAD_ATTACHMENT.template, post(upload))
-        .method_not_allowed_fallback(async || envelope::refusal(&Error::new(Kind::MethodNotAllowed)))
         .fallback(async || envelope::refusal(&Error::new(Kind::NotFound)))
-        .with_state(attachments)
+        .with_state(attachments.clone());
+    let service = Server::new(AttachmentServiceServer::new(attachments.clone()));
+    Ok(Transcoder::new(&descriptors, SERVICE_NAME, service, attachments, adapters, &[])?.into_router())
 }
 
 /// What a port that speaks TLS serves to whoever does not: the same refusal of everything.
@@ -133,7 +142,7 @@ async fn read_head(
 fn asked(target: &Target) -> Asked {
     Asked {
         client: target.key.client.get(),
-        attachment: target.key.attachment.get(),
+        attachment: Some(target.key.attachment.get()),
         project: target.project.map(Id::get),
         portfolio: target.portfolio.map(Id::get),
     }

@@ -19,6 +19,17 @@ pub enum Stands<'a> {
     Found(&'a Record),
 }
 
+/// What a request names that a token must cover.
+#[derive(Clone, Copy, Debug)]
+pub struct Named {
+    /// The client.
+    pub client: Id,
+    /// The project, if one is named.
+    pub project: Option<Id>,
+    /// The portfolio, if one is named.
+    pub portfolio: Option<Id>,
+}
+
 /// Decides whether `caller` may use `scope` on `target`.
 ///
 /// The caller needs the scope, the client, and the project and portfolio that the request names. The attachment must belong
@@ -29,24 +40,10 @@ pub enum Stands<'a> {
 /// [`Kind::Forbidden`] by the token and the request alone, whatever the record. [`Kind::NotFound`] where there is no record,
 /// and where there is one that this caller shall not know of.
 pub fn decide(caller: &Principal, scope: Scope, target: Target, stands: Stands<'_>) -> Result<()> {
-    let denied = |what: String| {
-        let who = format!("{} of {}", caller.subject(), caller.issuer());
-        Err(Error::new(Kind::Forbidden).detail(what).because(who))
-    };
-    if !caller.allows(scope) {
-        return denied(format!("the token lacks the scope {scope}"));
-    }
-    if !caller.holds_client(target.key.client.get()) {
-        return denied("the token does not cover this client".to_owned());
-    }
+    let named = Named { client: target.key.client, project: target.project, portfolio: target.portfolio };
+    by_token(caller, scope, Some(named))?;
     let holds_project = |project: Id| caller.holds_project(project.get());
     let holds_portfolio = |portfolio: Id| caller.holds_portfolio(portfolio.get());
-    if !target.project.is_none_or(holds_project) {
-        return denied("the token does not cover this project".to_owned());
-    }
-    if !target.portfolio.is_none_or(holds_portfolio) {
-        return denied("the token does not cover this portfolio".to_owned());
-    }
     let reachable = match stands {
         Stands::Unread | Stands::Absent => true,
         Stands::Missing => false,
@@ -59,6 +56,33 @@ pub fn decide(caller: &Principal, scope: Scope, target: Target, stands: Stands<'
         }
     };
     if reachable { Ok(()) } else { Err(Error::new(Kind::NotFound)) }
+}
+
+/// Decides by the token alone whether `caller` may use `scope`, on what the request names if it names a client.
+///
+/// # Errors
+/// [`Kind::Forbidden`].
+pub fn by_token(caller: &Principal, scope: Scope, named: Option<Named>) -> Result<()> {
+    let denied = |what: String| {
+        let who = format!("{} of {}", caller.subject(), caller.issuer());
+        Err(Error::new(Kind::Forbidden).detail(what).because(who))
+    };
+    if !caller.allows(scope) {
+        return denied(format!("the token lacks the scope {scope}"));
+    }
+    let Some(Named { client, project, portfolio }) = named else {
+        return Ok(());
+    };
+    if !caller.holds_client(client.get()) {
+        return denied("the token does not cover this client".to_owned());
+    }
+    if !project.is_none_or(|project| caller.holds_project(project.get())) {
+        return denied("the token does not cover this project".to_owned());
+    }
+    if !portfolio.is_none_or(|portfolio| caller.holds_portfolio(portfolio.get())) {
+        return denied("the token does not cover this portfolio".to_owned());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

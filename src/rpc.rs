@@ -15,6 +15,7 @@ use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Tags, Targ
 use crate::audit::Asked;
 use crate::auth::{Peer, Principal, Verifier, bearer};
 use crate::error::{Error, Kind, Result};
+use crate::operation::Rpc;
 use crate::pb::attachment_service_server::AttachmentService;
 use crate::pb::upload_attachment_request::Message;
 use crate::pb::{
@@ -22,6 +23,7 @@ use crate::pb::{
     UploadAttachmentResponse, UploadFinish, UploadHeader,
 };
 use crate::request::{Call, RequestContext};
+use crate::rights::{self, Named};
 use crate::telemetry::{Metrics, SPANS};
 use crate::upload::Uploads;
 pub use crate::upload::{Admitted, Conditions, Declared, Header, Piece};
@@ -93,6 +95,22 @@ impl Attachments {
         self.verifier.verify(token, SystemTime::now()).await
     }
 
+    /// Decides by the token alone whether the caller may use an operation on what the request names, before more of the request is
+    /// read. The operation decides again, by all that it knows.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for an id out of range, [`Kind::Forbidden`].
+    pub fn permit(&self, call: &Call, rpc: Rpc, asked: Option<Asked>) -> Result<()> {
+        let named = |asked: Asked| -> Result<Named> {
+            let client = Id::new("client_id", asked.client)?;
+            asked.attachment.map(|id| Id::new("attachment_id", id)).transpose()?;
+            let project = asked.project.map(|id| Id::new("project_id", id)).transpose()?;
+            let portfolio = asked.portfolio.map(|id| Id::new("portfolio_id", id)).transpose()?;
+            Ok(Named { client, project, portfolio })
+        };
+        rights::by_token(&call.caller, rpc.row().scope, asked.map(named).transpose()?)
+    }
+
     /// Decides whether the caller may upload to `target`, before any content is asked for.
     pub async fn admit(&self, call: Call, target: Target, conditions: Conditions) -> Result<Admitted> {
         call.request.trail.names(target.key);
@@ -153,7 +171,7 @@ fn target(asked: Asked) -> Result<Target> {
     Ok(Target {
         key: Key {
             client: Id::new("client_id", asked.client)?,
-            attachment: Id::new("attachment_id", asked.attachment)?,
+            attachment: Id::new("attachment_id", asked.attachment.unwrap_or_default())?,
         },
         project: asked.project.map(|id| Id::new("project_id", id)).transpose()?,
         portfolio: asked.portfolio.map(|id| Id::new("portfolio_id", id)).transpose()?,
@@ -219,8 +237,12 @@ impl AttachmentService for Attachments {
             let mut messages = Box::pin(frames::messages(body)?);
             let header = self.header(messages.next()).await?;
             let UploadHeader { client_id, attachment_id, project_id, portfolio_id, .. } = header;
-            let asked =
-                Asked { client: client_id, attachment: attachment_id, project: project_id, portfolio: portfolio_id };
+            let asked = Asked {
+                client: client_id,
+                attachment: Some(attachment_id),
+                project: project_id,
+                portfolio: portfolio_id,
+            };
             call.request.audit.asked(asked);
             let admitted = self.admit(call, target(asked)?, conditions(&header)?).await?;
             self.upload(admitted, described(&header)?, messages.map(|message| piece(message?))).await
@@ -237,8 +259,12 @@ impl AttachmentService for Attachments {
         let served = async {
             let (call, _) = Passed::taken(&mut extensions)?;
             let RegisterAttachmentRequest { client_id, attachment_id, project_id, portfolio_id } = message;
-            let asked =
-                Asked { client: client_id, attachment: attachment_id, project: project_id, portfolio: portfolio_id };
+            let asked = Asked {
+                client: client_id,
+                attachment: Some(attachment_id),
+                project: project_id,
+                portfolio: portfolio_id,
+            };
             call.request.audit.asked(asked);
             self.register(&call, target(asked)?).await
         };

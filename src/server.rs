@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{fmt, io};
 
+use axum::Router;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -59,6 +60,9 @@ pub enum StartError {
     /// A certificate could not be read.
     #[error(transparent)]
     Certificates(#[from] tls::LoadError),
+    /// The proto cannot be served over REST.
+    #[error("the proto cannot be served over REST: {0}")]
+    Routes(String),
     /// A port could not be bound.
     #[error("{port}.listen: {address}: {error}")]
     Bind {
@@ -80,6 +84,7 @@ pub struct Server {
     metrics: Metrics,
     certificates: Arc<Certificates>,
     tls: Tls,
+    routes: Router,
     rest: TcpListener,
     grpc: TcpListener,
     admin: TcpListener,
@@ -202,10 +207,11 @@ impl Server {
         let attachments = Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), metrics.clone());
         let (draining, started, storage_lost) = (Arc::default(), Arc::default(), Arc::default());
         let health = Health { verifier, store, uploads, budget, draining, started, storage_lost };
+        let routes = rest::routes(attachments.clone()).map_err(StartError::Routes)?;
         let rest = listen("rest", config.rest.listen)?;
         let grpc = listen("grpc", config.grpc.listen)?;
         let admin = listen("admin", config.admin.listen)?;
-        Ok(Server { config, attachments, health, metrics, certificates, tls, rest, grpc, admin })
+        Ok(Server { config, attachments, health, metrics, certificates, tls, routes, rest, grpc, admin })
     }
 
     /// The addresses that were bound.
@@ -218,7 +224,7 @@ impl Server {
     /// that it is to be tried again.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let addresses = self.addresses()?;
-        let Server { config, attachments, health, metrics, certificates, tls, rest, grpc, admin } = self;
+        let Server { config, attachments, health, metrics, certificates, tls, routes, rest, grpc, admin } = self;
         let Tls { rest: rest_tls, grpc: grpc_tls } = tls;
         for (port, address, tls) in
             [("rest", addresses.rest, rest_tls.is_some()), ("grpc", addresses.grpc, grpc_tls.is_some())]
@@ -275,7 +281,7 @@ impl Server {
         };
         let edge = config.edge();
         let cors = Arc::new(config.rest.cors.clone());
-        let routes = edge::around(rest::routes(attachments.clone()), edge, Arc::clone(&cors), metrics.clone());
+        let routes = edge::around(routes, edge, Arc::clone(&cors), metrics.clone());
         let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), edge, cors, metrics.clone()));
         let rest = bound(Port::Rest, rest, rest_tls, Speaks::Both, &config.rest.trusted_proxies, routes, plain);
         let rest = tokio::spawn(accept::serve(rest, stages.clone()));

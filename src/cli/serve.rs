@@ -19,7 +19,7 @@ pub async fn run(
         StartError::Storage(_) | StartError::Unfit(_) | StartError::Keys(_) | StartError::Certificates(_) => {
             Failure::usage(error)
         }
-        StartError::Bind { .. } => Failure::running(error),
+        StartError::Bind { .. } | StartError::Routes(_) => Failure::running(error),
     })?;
     // Whoever reads that it is ready may end it at once.
     let ends = ends().map_err(Failure::running)?;

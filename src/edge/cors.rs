@@ -1,9 +1,12 @@
 //! Which pages may call the REST port from a browser, and read what it replies (the CORS protocol of the Fetch standard). A
 //! preflight of a page that may is answered here, before anybody asks for a token, because browsers send none with it. Nothing
-//! that a page asks for is repeated to it: methods and headers are lists of attachd's own. This module knows no route.
+//! that a page asks for is repeated to it: methods and headers are lists of attachd's own. This module knows the methods
+//! of the routes, and no path.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,10 +20,15 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::operation::Rpc;
 use crate::units;
 
-/// The methods that the routes have.
-const METHODS: HeaderValue = HeaderValue::from_static("POST");
+/// The methods that the routes have, of the whole port: what a path has not is 405 to a page as to anybody.
+static METHODS: LazyLock<String> = LazyLock::new(|| {
+    let methods: BTreeSet<_> =
+        Rpc::ALL.into_iter().filter_map(|rpc| rpc.row().route).map(|route| route.method).collect();
+    methods.into_iter().collect::<Vec<_>>().join(", ")
+});
 
 /// The request headers that the routes read, beyond those that a page may send unasked.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
@@ -63,7 +71,9 @@ impl Config {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        if let Ok(methods) = HeaderValue::from_str(&METHODS) {
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+        }
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
         headers.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.as_secs().into());
         Some(response)

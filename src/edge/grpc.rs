@@ -13,7 +13,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status};
@@ -66,6 +66,9 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
     if let Err(error) = is_grpc(&request) {
         let mut response = envelope::refusal(&error);
         response.headers_mut().insert(ACCEPT, GRPC);
+        if error.kind() == Kind::MethodNotAllowed {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        }
         if request.method() == HttpMethod::HEAD {
             *response.body_mut() = Body::empty();
         }

@@ -169,7 +169,7 @@ fn what_is_no_upload_leaves_no_line() {
     let server = Server::start();
     let upload = || Ask::upload(1, 2, &Form::file(b"content"));
     assert_eq!(server.connect().ask(&upload().at("/nowhere")).status, 404);
-    assert_eq!(server.connect().ask(&upload().method("GET")).status, 405);
+    assert_eq!(server.connect().ask(&upload().method("PATCH")).status, 405);
     assert_eq!(server.connect().ask(&upload().with("X-Request-Id", "last")).status, 201);
     line(&server, "last");
     assert_eq!(trail(&server).len(), 1);

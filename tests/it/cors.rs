@@ -41,7 +41,7 @@ fn a_preflight_of_a_configured_origin_is_answered_before_the_token() {
         let reply = connection.reply_without_body().expect("a reply");
         assert_eq!(reply.status, 204, "{reply:?}");
         assert_eq!(reply.header("access-control-allow-origin"), origin);
-        assert_eq!(reply.header("access-control-allow-methods"), "POST");
+        assert_eq!(reply.header("access-control-allow-methods"), "POST, PUT");
         let headers = reply.header("access-control-allow-headers").to_lowercase();
         for header in ["authorization", "content-type", "if-none-match", "if-match", "repr-digest", "x-request-id"] {
             assert!(headers.split(", ").any(|allowed| allowed == header), "{header}: {headers}");
@@ -111,7 +111,7 @@ fn a_page_of_a_configured_origin_may_read_every_reply_and_no_other_page_may() {
         (401, upload().by("a.b.c")),
         (403, upload().by(&foreign)),
         (404, upload().at("/nowhere")),
-        (405, upload().method("PUT")),
+        (405, upload().method("PATCH")),
         (412, upload().with("If-None-Match", "*")),
         (413, Ask::upload(1, 2, &Form::file(&noise(10 << 20, 70)))),
         (500, broken),

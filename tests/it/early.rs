@@ -24,7 +24,7 @@ fn a_client_that_asks_whether_to_send_is_refused_without_being_asked_to() {
         (upload().path("?project_id=x"), 400),
         (upload().by(&crate::harness::token(&[7])), 403),
         (upload().path("?project_id=5").at("/nowhere"), 404),
-        (upload().method("PUT"), 405),
+        (upload().method("PATCH"), 405),
         (upload().with("Content-Type", "text/plain"), 400),
         (upload().with("Content-Encoding", "gzip"), 400),
         (upload().with("Repr-Digest", "nonsense"), 400),
@@ -131,7 +131,7 @@ fn refused_early(server: &Server) -> Vec<(u16, Vec<u8>)> {
         (403, upload(2).by(&foreign)),
         (404, upload(2).at("/nowhere")),
         (404, upload(3).path("?project_id=5")),
-        (405, upload(2).method("PUT")),
+        (405, upload(2).method("PATCH")),
         (412, upload(3).with("If-None-Match", "*")),
     ];
     let mut begun = Vec::new();

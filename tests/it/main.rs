@@ -58,5 +58,6 @@ mod storage;
 mod tls;
 mod tokens;
 mod traces;
+mod transcode;
 mod two_processes;
 mod verify;

@@ -1,11 +1,11 @@
-//! Registration: who may make an attachment known, and what it changes.
+//! Registration: who may make an attachment known, and what it changes, the same over REST and gRPC.
 
 use attachd::pb::RegisterAttachmentRequest;
 use attachd::pb::upload_attachment_request::Message;
 use serde_json::json;
 use tonic::Code;
 
-use crate::harness::{Server, chunk, claims, finish, header, mint, noise, token};
+use crate::harness::{Ask, GrpcRefusal, Reply, Server, chunk, claims, eventually, finish, header, mint, noise, token};
 
 fn request(attachment: i64, project: Option<i64>, portfolio: Option<i64>) -> RegisterAttachmentRequest {
     RegisterAttachmentRequest { client_id: 1, attachment_id: attachment, project_id: project, portfolio_id: portfolio }
@@ -140,5 +140,85 @@ async fn of_many_registrations_at_once_with_two_projects_one_project_wins() {
             let expected = if project == winner { Ok(Some(project)) } else { Err(Code::AlreadyExists) };
             assert_eq!(reply, expected, "project {project}, the winner is {winner}");
         }
+    }
+}
+
+/// A registration as REST takes it: the ids of the attachment in the path, the rest in the body.
+fn over_rest(server: &Server, token: &str, id: &str, request: &RegisterAttachmentRequest) -> Reply {
+    let path = format!("/api/v2/clients/{}/attachments/{}", request.client_id, request.attachment_id);
+    let body =
+        json!({ "project_id": request.project_id, "portfolio_id": request.portfolio_id.map(|id| id.to_string()) });
+    let ask = Ask::json("PUT", 1, &path, &body.to_string()).with("X-Request-Id", id);
+    server.connect().ask(&if token.is_empty() { ask.without("Authorization") } else { ask.by(token) })
+}
+
+/// What both protocols say of an attachment, apart from when.
+fn said(reply: &Reply) -> serde_json::Value {
+    let mut said = reply.body["details"][0].clone();
+    said.as_object_mut().expect("an attachment").remove("created_at");
+    said
+}
+
+/// The outcome of a request, as the log has it.
+fn outcome(server: &Server, id: &str) -> String {
+    let mut outcome = None;
+    eventually("the request is logged", || {
+        let log = server.log();
+        let lines = log.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut lines = lines.map(|line| line["fields"].clone());
+        let line = lines.find(|fields| fields["message"] == "request" && fields["request_id"] == id);
+        outcome = line.and_then(|fields| fields["outcome"].as_str().map(str::to_owned));
+        outcome.is_some()
+    });
+    outcome.unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_has_one_outcome_over_rest_and_grpc() {
+    let narrow = with("project_ids", json!([5]));
+    let writer = with("scope", json!("attachments:write"));
+    let cases: [(&str, &str, RegisterAttachmentRequest, u16); 15] = [
+        ("a plain one", &token(&[1]), request(2, None, None), 200),
+        ("with a project and a portfolio", &token(&[1]), request(3, Some(5), Some(6)), 200),
+        ("the largest ids", &token(&[1]), request(i64::MAX, Some(i64::MAX), None), 200),
+        ("again", &token(&[1]), request(3, Some(5), Some(6)), 200),
+        ("again, with another project", &token(&[1]), request(3, Some(7), Some(6)), 412),
+        ("again, without its portfolio", &token(&[1]), request(3, Some(5), None), 412),
+        ("within the projects of the token", &narrow, request(4, Some(5), None), 200),
+        ("no token", "", request(2, None, None), 401),
+        ("no JWT", "sesame", request(2, None, None), 401),
+        ("another scope", &writer, request(2, None, None), 403),
+        ("another client", &token(&[7]), request(2, None, None), 403),
+        ("another project than the token has", &narrow, request(2, Some(7), None), 403),
+        ("attachment 0", &token(&[1]), request(0, None, None), 400),
+        ("a negative project", &token(&[1]), request(2, Some(-1), None), 400),
+        ("portfolio 0", &token(&[1]), request(2, None, Some(0)), 400),
+    ];
+    let (rest, grpc) = (Server::strict(), Server::strict());
+    for (number, (name, token, request, status)) in cases.into_iter().enumerate() {
+        let id = format!("case-{number}");
+        let reply = over_rest(&rest, token, &id, &request);
+        let called = grpc.grpc_register(token, request).await;
+        assert_eq!(reply.status, status, "{name}: {reply:?}");
+        match called {
+            Ok(attachment) => {
+                let said = said(&reply);
+                let text = |id: Option<i64>| id.map_or(serde_json::Value::Null, |id| id.to_string().into());
+                assert_eq!(said["attachment_id"], attachment.attachment_id.to_string(), "{name}");
+                assert_eq!(said["project_id"], text(attachment.project_id), "{name}");
+                assert_eq!(said["portfolio_id"], text(attachment.portfolio_id), "{name}");
+                assert_eq!(said["uploaded_by"], attachment.uploaded_by, "{name}");
+                assert_eq!(outcome(&rest, &id), "OK", "{name}");
+            }
+            Err(GrpcRefusal { reason, message, .. }) => {
+                assert_eq!((reply.details(), outcome(&rest, &id)), (message.as_str(), reason), "{name}");
+            }
+        }
+        let record = |server: &Server| {
+            let mut record = server.record(1, request.attachment_id)?;
+            record.as_object_mut().expect("a record").remove("registered_at");
+            Some(record)
+        };
+        assert_eq!(record(&rest), record(&grpc), "{name}");
     }
 }

@@ -116,15 +116,16 @@ fn a_storage_that_is_broken_for_good_is_a_500_that_says_nothing_of_it_and_the_ne
 }
 
 #[test]
-fn other_methods_on_the_route_are_told_which_one_there_is() {
+fn other_methods_on_the_route_are_told_which_there_are() {
     let server = Server::start();
-    for method in ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
+    for method in ["PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
         let mut connection = server.connect();
         // The method is known to be wrong before anybody asks who calls.
         for ask in [upload(), upload().without("Authorization")] {
             let reply = connection.ask(&ask.method(method));
             reply.assert_refusal(405, "The resource does not support this method");
-            assert_eq!(reply.header("allow"), "POST", "{method}");
+            let allowed: Vec<_> = reply.header("allow").split(", ").collect();
+            assert!(allowed.contains(&"POST") && allowed.contains(&"PUT") && !allowed.contains(&method), "{reply:?}");
             assert!(!reply.headers.contains_key("access-control-allow-origin"), "{reply:?}");
         }
         connection.assert_serves();
@@ -138,7 +139,7 @@ fn head_is_refused_without_a_body_and_the_next_request_is_served() {
     let mut connection = server.connect();
     connection.send(&upload().method("HEAD").body(b"").bytes()).unwrap();
     let reply = connection.reply_without_body().expect("a reply");
-    assert_eq!((reply.status, reply.header("allow")), (405, "POST"));
+    assert_eq!((reply.status, reply.header("allow")), (405, "POST, PUT"));
     // Had a body come after the head, it would be read as the next reply here.
     connection.assert_serves();
     assert!(server.objects().is_empty());

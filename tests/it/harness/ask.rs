@@ -28,6 +28,13 @@ impl Ask {
         ask.with("Authorization", &format!("Bearer {}", token(&[client]))).with("Content-Type", &form.content_type())
     }
 
+    /// An honest request with a body of JSON.
+    pub fn json(method: &'static str, client: i64, path: &str, body: &str) -> Ask {
+        let (path, body) = (path.to_owned(), body.as_bytes().to_vec());
+        let ask = Ask { method, path, headers: Vec::new(), body, chunk: None, trailers: String::new() };
+        ask.with("Authorization", &format!("Bearer {}", token(&[client]))).with("Content-Type", "application/json")
+    }
+
     /// Sets a header in place of any of the same name.
     #[must_use]
     pub fn with(self, name: &str, value: &str) -> Ask {

@@ -44,6 +44,7 @@ impl Reply {
             408 => "Request timeout",
             412 => "Precondition failed",
             413 => "Payload too large",
+            415 => "Unsupported media type",
             431 => "Request header fields too large",
             500 => "Internal server error",
             503 => "Service unavailable",
