@@ -50,8 +50,8 @@ fn operations(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
                     "/// The REST route of `{name}`.\n\
                      pub const {constant}: Route = Route {{ method: {verb:?}, template: {template:?} }};\n"
                 );
-                // Streams have adapters of their own, which bind the path by themselves.
-                if method.is_client_streaming() || method.is_server_streaming() {
+                // The adapter of an upload binds the path by itself, and that of a download is like it.
+                if method.is_client_streaming() {
                     routes += &format!(
                         "/// The fields of its request that the path binds, in order.\n\
                          pub const {constant}_FIELDS: [&str; {}] = {fields:?};\n",
@@ -69,8 +69,9 @@ fn operations(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
         let action = snake(name.trim_end_matches('s').trim_end_matches("Attachment"));
         rows += &format!(
             "Rpc::{name} => &Row {{ name: {name:?}, path: \"/{SERVICE}/{name}\", action: {action:?}, scope: Scope::{scope}, \
-             takes_content: {}, route: {route} }},\n",
-            method.is_client_streaming()
+             takes_content: {}, gives_content: {}, route: {route} }},\n",
+            method.is_client_streaming(),
+            method.is_server_streaming()
         );
         names.push(name);
     }

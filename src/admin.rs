@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::auth::{Freshness, KeysState, Verifier};
 use crate::budget::Budget;
+use crate::reads::Reads;
 use crate::store::Store;
 use crate::telemetry::{Exposition, KeySet, Metrics, Snapshot};
 use crate::upload::Uploads;
@@ -28,6 +29,8 @@ pub struct Health {
     pub store: Arc<Store>,
     /// The uploads in flight.
     pub uploads: Arc<Uploads>,
+    /// The downloads in flight.
+    pub reads: Arc<Reads>,
     /// The memory in use.
     pub budget: Arc<Budget>,
     /// Set once the process is to end.
@@ -49,6 +52,7 @@ struct Readiness {
     tokens_remembered: u64,
     draining: bool,
     uploads_in_flight: usize,
+    downloads_in_flight: usize,
     budget_used_bytes: usize,
 }
 
@@ -134,6 +138,9 @@ impl Health {
             budget_waits: self.budget.waits(),
             budget_refused: self.budget.refused(),
             uploads_in_flight: self.uploads.in_flight(),
+            downloads_in_flight: self.reads.in_flight(),
+            download_budget_bytes: self.reads.memory().total_bytes(),
+            download_budget_used_bytes: self.reads.memory().used_bytes(),
             late_operations: self.store.late(),
             draining: self.draining.load(Ordering::Relaxed),
             tokens_verified: verifications.made,
@@ -191,6 +198,7 @@ impl Health {
             tokens_remembered: verifications.spared,
             draining,
             uploads_in_flight: self.uploads.in_flight(),
+            downloads_in_flight: self.reads.in_flight(),
             budget_used_bytes: self.budget.used_bytes(),
         }
     }

@@ -17,12 +17,19 @@ use crate::telemetry::{Protocol, RequestId};
 pub struct Asked {
     /// The client.
     pub client: i64,
-    /// The attachment, if one is named.
+    /// The attachment. `None` in a listing.
     pub attachment: Option<i64>,
     /// The project, if one is named.
     pub project: Option<i64>,
     /// The portfolio, if one is named.
     pub portfolio: Option<i64>,
+}
+
+impl Asked {
+    /// The ids of a request about one attachment.
+    pub fn of(client: i64, attachment: i64, project: Option<i64>, portfolio: Option<i64>) -> Asked {
+        Asked { client, attachment: Some(attachment), project, portfolio }
+    }
 }
 
 /// One line of the audit trail, from the moment of the request on. Clones are the same line. It is written once: by the first

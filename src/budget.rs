@@ -11,18 +11,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::error::{Error, Kind, Result};
 use claim::Kept;
-use pool::{Pool, QUARTERS, UNIT};
+use pool::{Pool, QUARTERS, UNIT, units};
 
 pub use claim::Claim;
 pub use pool::Reservation;
+pub use reading::{Downloads, Reading};
 
 mod claim;
 mod pool;
+pub mod reading;
 
 /// The smallest budget that is accepted, in bytes: one gRPC message and one storage write must fit.
 pub const LEAST: u64 = 8 << 20;
@@ -42,11 +43,6 @@ pub fn for_kept(memory_budget: ByteSize) -> u64 {
 
 fn units_kept(all: usize) -> usize {
     all / QUARTERS * QUARTERS_KEPT
-}
-
-fn units(memory_budget: ByteSize) -> usize {
-    let bytes = usize::try_from(memory_budget.as_u64()).unwrap_or(usize::MAX);
-    (bytes / UNIT).min(Semaphore::MAX_PERMITS)
 }
 
 /// How much memory uploads may hold.

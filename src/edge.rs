@@ -22,14 +22,16 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 use tracing::Instrument;
 
-use crate::envelope::{self, ReplyError};
+use crate::envelope::{self, ReplyError, Streamed};
 use crate::error::Error;
 use crate::request::{self, Arrival, RequestContext, Unreadable};
 use crate::telemetry::{Exit, Metrics, Protocol, REQUEST_ID, RequestId, TraceHeaders};
+use told::Told;
 
 pub mod cors;
 pub mod grpc;
 mod host;
+mod told;
 
 /// What a client expects that waits before it sends its body (RFC 9110 §10.1.1).
 const CONTINUE: &[u8] = b"100-continue";
@@ -122,8 +124,12 @@ async fn pass(State((config, cors, metrics)): State<Given>, mut request: Request
     if let Ok(id) = HeaderValue::try_from(exit.request_id().to_ascii()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
+    let streamed = response.extensions_mut().remove::<Streamed>();
     match response.extensions_mut().remove::<ReplyError>() {
         Some(ReplyError { kind, error }) => exit.failed_with(kind, error),
+        None if let Some(Streamed { length }) = streamed => {
+            response = response.map(|body| Body::new(Told::new(body, length, exit)));
+        }
         None => exit.succeeded(),
     }
     if rest.settle(config, version).await {

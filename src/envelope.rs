@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -41,6 +41,13 @@ pub struct ReplyError {
     pub error: String,
 }
 
+/// Stands among the extensions of a reply whose body is a stream: the request ends when the body does.
+#[derive(Clone, Copy, Debug)]
+pub struct Streamed {
+    /// How many bytes the body has, 1 or more.
+    pub length: u64,
+}
+
 /// The reply of a stored upload.
 pub fn created() -> Response {
     let status = StatusCode::CREATED;
@@ -70,8 +77,17 @@ pub fn refusal(error: &Error) -> Response {
     if let Some(version) = error.version() {
         name_version(headers, version);
     }
+    if let Some(size) = error.size() {
+        headers.insert(CONTENT_RANGE, unsatisfied(size));
+    }
     response.extensions_mut().insert(ReplyError { kind: error.kind(), error: error.to_string() });
     response
+}
+
+/// What a range outside of content of so many bytes is answered with (RFC 9110 s14.4).
+fn unsatisfied(size: u64) -> HeaderValue {
+    // Digits are fit for a header; if they were not, the header would say less.
+    HeaderValue::try_from(format!("bytes */{size}")).unwrap_or(HeaderValue::from_static("bytes */*"))
 }
 
 /// Names the version of the stored content in the headers of a reply.

@@ -51,6 +51,8 @@ pub enum Kind {
     AlreadyExists,
     /// The stored content is not what the caller expects to replace.
     PreconditionFailed,
+    /// The range that is asked for is not within the content.
+    RangeNotSatisfiable,
     /// A configured size limit was passed.
     TooLarge,
     /// The request is in another format than the port takes.
@@ -92,7 +94,7 @@ pub struct Row {
 
 impl Kind {
     /// Every kind, for tests and for the documents that list them.
-    pub const ALL: [Kind; 23] = [
+    pub const ALL: [Kind; 24] = [
         Kind::TokenMissing,
         Kind::TokenInvalid,
         Kind::TokenExpired,
@@ -106,6 +108,7 @@ impl Kind {
         Kind::MethodNotAllowed,
         Kind::AlreadyExists,
         Kind::PreconditionFailed,
+        Kind::RangeNotSatisfiable,
         Kind::TooLarge,
         Kind::UnsupportedMediaType,
         Kind::UnsupportedCompression,
@@ -188,6 +191,14 @@ impl Kind {
                 "PRECONDITION_FAILED",
                 PRECONDITION,
                 NOT_MET,
+                false,
+            ),
+            Kind::RangeNotSatisfiable => (
+                Code::OutOfRange,
+                Http::RANGE_NOT_SATISFIABLE,
+                "RANGE_NOT_SATISFIABLE",
+                "Range not satisfiable",
+                "The range is not within the content",
                 false,
             ),
             Kind::TooLarge => (
@@ -296,6 +307,7 @@ struct Inner {
     detail: Option<Cow<'static, str>>,
     field: Option<Cow<'static, str>>,
     stored: Option<Version>,
+    size: Option<u64>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     unsettled: bool,
 }
@@ -303,7 +315,15 @@ struct Inner {
 impl Error {
     /// An error that says no more than its kind does.
     pub fn new(kind: Kind) -> Self {
-        Error(Box::new(Inner { kind, detail: None, field: None, stored: None, source: None, unsettled: false }))
+        Error(Box::new(Inner {
+            kind,
+            detail: None,
+            field: None,
+            stored: None,
+            size: None,
+            source: None,
+            unsettled: false,
+        }))
     }
 
     /// A broken rule, in words for the caller: lower case, no full stop.
@@ -332,6 +352,12 @@ impl Error {
     /// Adds the version of the stored content. Only for a caller that may upload to the attachment.
     pub fn stored(mut self, version: Version) -> Self {
         self.0.stored = Some(version);
+        self
+    }
+
+    /// Adds the size of the stored content, in bytes. Only for a caller that may read it.
+    pub fn of_size(mut self, size: u64) -> Self {
+        self.0.size = Some(size);
         self
     }
 
@@ -370,6 +396,11 @@ impl Error {
     /// The version of the stored content, if the error is about it.
     pub fn version(&self) -> Option<&Version> {
         self.0.stored.as_ref()
+    }
+
+    /// The size of the stored content in bytes, if the error is about it.
+    pub fn size(&self) -> Option<u64> {
+        self.0.size
     }
 
     /// What the caller may read: the documented text of the kind, then what exactly was wrong.
@@ -416,6 +447,7 @@ impl Error {
         let stored = self.version().into_iter();
         let metadata = stored.flat_map(|stored| [("etag", &stored.etag), ("sha256", &stored.sha256)]);
         let metadata = metadata.map(|(name, value)| (name.to_owned(), value.clone()));
+        let metadata = metadata.chain(self.size().map(|size| ("size".to_owned(), size.to_string())));
         let mut details = ErrorDetails::with_error_info(row.reason, DOMAIN, metadata.collect::<HashMap<_, _>>());
         if let (Some(field), Some(detail)) = (self.field(), &self.0.detail) {
             details.add_bad_request_violation(field, detail.as_ref());

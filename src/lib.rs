@@ -21,6 +21,7 @@ mod request;
 
 mod audit;
 mod auth;
+mod reads;
 mod rights;
 mod upload;
 
@@ -30,6 +31,7 @@ mod operation;
 mod store;
 
 mod error;
+mod pace;
 mod spelling;
 mod telemetry;
 mod units;

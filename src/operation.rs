@@ -16,6 +16,8 @@ pub struct Row {
     pub scope: Scope,
     /// Whether the request is a stream, which brings content.
     pub takes_content: bool,
+    /// Whether the reply is a stream, which brings content.
+    pub gives_content: bool,
     /// The REST route, if there is one.
     pub route: Option<&'static Route>,
 }

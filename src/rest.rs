@@ -7,17 +7,16 @@ use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::response::Response;
-use axum::routing::post;
+use axum::routing::{get, post};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use prost_reflect::DescriptorPool;
 
-use crate::attachment::{Digest, Filename, Id, MediaType, Target};
-use crate::audit::Asked;
+use crate::attachment::{Digest, Filename, MediaType};
 use crate::envelope;
 use crate::error::{Error, Kind, Result};
-use crate::operation::{Rpc, UPLOAD_ATTACHMENT};
+use crate::operation::{DOWNLOAD_ATTACHMENT, Rpc, UPLOAD_ATTACHMENT};
 use crate::pb::attachment_service_server::{AttachmentServiceServer, SERVICE_NAME};
 use crate::pb::{self, Attachment};
 use crate::request::{self, RequestContext};
@@ -28,10 +27,13 @@ mod chunks;
 mod conditions;
 mod dictionary;
 mod digests;
+mod disposition;
+mod download;
 mod headers;
 mod near_miss;
 pub mod openapi;
 mod query;
+mod range;
 mod target;
 mod transcode;
 
@@ -39,7 +41,7 @@ use body::{Form, Reading};
 use chunks::Chunks;
 use digests::Digests;
 use headers::{single, unencoded};
-use target::target;
+use target::{asked, target};
 use transcode::{Server, Transcoder};
 
 /// What a multipart body may have beyond the content, in bytes: enough for all that the parser's limits permit. A declared
@@ -57,6 +59,7 @@ pub fn routes(attachments: Attachments) -> Result<Router, String> {
     let descriptors = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|error| error.to_string())?;
     let adapters = Router::new()
         .route(UPLOAD_ATTACHMENT.template, post(upload))
+        .route(DOWNLOAD_ATTACHMENT.template, get(download::download))
         .fallback(async || envelope::refusal(&Error::new(Kind::NotFound)))
         .with_state(attachments.clone());
     let service = Server::new(AttachmentServiceServer::new(attachments.clone()));
@@ -136,16 +139,6 @@ async fn read_head(
     fits(&parts.headers, attachments.uploads().config().max_upload_size)?;
     let chunks = Chunks::announced(&parts.headers, parts.uri.query().unwrap_or_default())?;
     Ok((admitted, Form { parser: Parser::new(&boundary, Limits::default()), chunks, digests }))
-}
-
-/// What an upload asks for, for the audit trail.
-fn asked(target: &Target) -> Asked {
-    Asked {
-        client: target.key.client.get(),
-        attachment: Some(target.key.attachment.get()),
-        project: target.project.map(Id::get),
-        portfolio: target.portfolio.map(Id::get),
-    }
 }
 
 fn created(attachment: &Attachment) -> Response {

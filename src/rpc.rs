@@ -1,27 +1,31 @@
 //! The service: what each message means, in which order messages may come, and how the wire's words become the domain's
-//! and back. Its inherent methods are the operations; the tonic trait and the REST door both call them.
+//! and back. Its inherent methods are the operations; the tonic trait and the REST port both call them.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures_util::{Stream, StreamExt};
-use prost_types::Timestamp;
-use time::OffsetDateTime;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::attachment::{Digest, Filename, Id, Key, MediaType, Record, Tags, Target};
+use crate::attachment::{Content, Id, Record, Target};
 use crate::audit::Asked;
 use crate::auth::{Peer, Principal, Verifier, bearer};
 use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::pb::attachment_service_server::AttachmentService;
+use crate::pb::download_attachment_response::Message as Part;
 use crate::pb::upload_attachment_request::Message;
 use crate::pb::{
-    Attachment, RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest,
-    UploadAttachmentResponse, UploadFinish, UploadHeader,
+    DeleteAttachmentRequest, DeleteAttachmentResponse, DownloadAttachmentRequest, DownloadAttachmentResponse,
+    DownloadHeader, GetAttachmentRequest, GetAttachmentResponse, ListAttachmentsRequest, ListAttachmentsResponse,
+    RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest, UploadAttachmentResponse,
+    UploadHeader,
 };
+use crate::reads::Reads;
+pub use crate::reads::{Download, Plan};
 use crate::request::{Call, RequestContext};
 use crate::rights::{self, Named};
 use crate::telemetry::{Metrics, SPANS};
@@ -32,30 +36,32 @@ mod deadline;
 mod failure;
 mod frames;
 mod framing;
+mod messages;
 mod passed;
 mod whole;
 
 pub use deadline::{TIMEOUT, before_deadline};
 pub use failure::Failure;
 pub use frames::Unread;
-pub use framing::{Encoding, MAX_CHUNK, MAX_WHOLE_MESSAGE};
+pub use framing::{Encoding, MAX_WHOLE_MESSAGE};
 pub use passed::Passed;
 pub use whole::{Takes, checked};
 
-use framing::chunk_too_large;
+use messages::{attachment, conditions, described, empty_message, page, piece, query, range, tags, target};
 
 /// The operations of `attachments.v2.AttachmentService`.
 #[derive(Clone, Debug)]
 pub struct Attachments {
     verifier: Arc<Verifier>,
     uploads: Arc<Uploads>,
+    reads: Arc<Reads>,
     metrics: Metrics,
 }
 
 impl Attachments {
-    /// The service over `uploads`, for callers whom `verifier` knows.
-    pub fn new(verifier: Arc<Verifier>, uploads: Arc<Uploads>, metrics: Metrics) -> Self {
-        Attachments { verifier, uploads, metrics }
+    /// The service over `uploads` and `reads`, for callers whom `verifier` knows.
+    pub fn new(verifier: Arc<Verifier>, uploads: Arc<Uploads>, reads: Arc<Reads>, metrics: Metrics) -> Self {
+        Attachments { verifier, uploads, reads, metrics }
     }
 
     /// The pipeline behind the service.
@@ -136,6 +142,44 @@ impl Attachments {
         Ok(RegisterAttachmentResponse { attachment: Some(attachment(&record)) })
     }
 
+    /// Looks up an attachment.
+    pub async fn get(&self, call: &Call, target: Target) -> Result<GetAttachmentResponse> {
+        call.request.trail.names(target.key);
+        let record = self.reads.get(call, target).await?;
+        Ok(GetAttachmentResponse { attachment: Some(attachment(&record)) })
+    }
+
+    /// Lists the attachments of a client, one page.
+    pub async fn list(&self, call: &Call, message: &ListAttachmentsRequest) -> Result<ListAttachmentsResponse> {
+        let query = query(message)?;
+        call.request.trail.names_client(query.client);
+        Ok(page(self.reads.list(call, &query).await?, query.full))
+    }
+
+    /// Begins to read what `plan` makes of the content that stands. Returns the attachment's record, what the plan replies, and
+    /// the content if the plan has a range.
+    pub async fn download<T>(
+        &self,
+        call: &Call,
+        target: Target,
+        plan: impl Fn(&Content) -> Result<Plan<T>>,
+    ) -> Result<(Record, T, Option<Download>)> {
+        call.request.trail.names(target.key);
+        self.reads.download(call, target, plan).await
+    }
+
+    /// Deletes an attachment.
+    pub async fn delete(
+        &self,
+        call: &Call,
+        target: Target,
+        conditions: Conditions,
+    ) -> Result<DeleteAttachmentResponse> {
+        call.request.trail.names(target.key);
+        self.uploads.delete(call, target, conditions).await?;
+        Ok(DeleteAttachmentResponse {})
+    }
+
     /// The first message, which must be the header.
     async fn header<F>(&self, first: F) -> Result<UploadHeader>
     where
@@ -150,76 +194,6 @@ impl Attachments {
             None => Err(Error::new(Kind::Incomplete).detail("the upload ended before its header")),
         }
     }
-}
-
-/// The order of messages after the header.
-fn piece(message: UploadAttachmentRequest) -> Result<Piece> {
-    match message.message {
-        Some(Message::Chunk(bytes)) if bytes.len() > MAX_CHUNK => Err(chunk_too_large()),
-        Some(Message::Chunk(bytes)) => Ok(Piece::Chunk(bytes)),
-        Some(Message::Finish(UploadFinish { size, sha256 })) => Ok(Piece::Finish(declared(size, sha256.as_deref())?)),
-        Some(Message::Header(_)) => Err(Error::invalid("the header must come once")),
-        None => Err(empty_message()),
-    }
-}
-
-fn empty_message() -> Error {
-    Error::invalid("a message must hold a header, a chunk or a finish")
-}
-
-fn target(asked: Asked) -> Result<Target> {
-    Ok(Target {
-        key: Key {
-            client: Id::new("client_id", asked.client)?,
-            attachment: Id::new("attachment_id", asked.attachment.unwrap_or_default())?,
-        },
-        project: asked.project.map(|id| Id::new("project_id", id)).transpose()?,
-        portfolio: asked.portfolio.map(|id| Id::new("portfolio_id", id)).transpose()?,
-    })
-}
-
-fn conditions(header: &UploadHeader) -> Result<Conditions> {
-    let tags = |field, text: &Option<String>| text.as_deref().map(|text| Tags::parse(field, text)).transpose();
-    let if_none_match = tags("if_none_match", &header.if_none_match)?;
-    Ok(Conditions {
-        if_match: tags("if_match", &header.if_match)?,
-        // Create-only is the stricter of the two.
-        if_none_match: if header.if_absent { Some(Tags::Any) } else { if_none_match },
-    })
-}
-
-fn declared(size: Option<i64>, sha256: Option<&[u8]>) -> Result<Declared> {
-    let size = size.map(u64::try_from).transpose().map_err(|_| Error::invalid_field("size", "must not be negative"))?;
-    Ok(Declared { size, sha256: sha256.map(|bytes| Digest::new("sha256", bytes)).transpose()? })
-}
-
-fn attachment(record: &Record) -> Attachment {
-    let content = record.content();
-    Attachment {
-        client_id: record.key.client.get(),
-        attachment_id: record.key.attachment.get(),
-        project_id: record.project_id.map(Id::get),
-        portfolio_id: record.portfolio_id.map(Id::get),
-        filename: content.map(|content| content.filename.as_str().to_owned()).unwrap_or_default(),
-        content_type: content.map(|content| content.content_type.as_str().to_owned()).unwrap_or_default(),
-        size: content.map(|content| content.size.cast_signed()),
-        sha256: content.map(|content| content.sha256.as_bytes().to_vec().into()),
-        created_at: Some(timestamp(content.map_or(record.registered_at, |content| content.created_at))),
-        uploaded_by: content.map_or(&record.registered_by, |content| &content.uploaded_by).clone(),
-    }
-}
-
-fn timestamp(time: OffsetDateTime) -> Timestamp {
-    Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().cast_signed() }
-}
-
-/// What comes with the content beside the ids and the preconditions, which decide whether the rest is looked at.
-fn described(header: &UploadHeader) -> Result<Header> {
-    Ok(Header {
-        filename: Filename::new(&header.filename)?,
-        content_type: MediaType::new(&header.content_type)?,
-        declared: declared(header.size, header.sha256.as_deref())?,
-    })
 }
 
 /// The adapters: unwrap, call the operation, convert.
@@ -237,12 +211,7 @@ impl AttachmentService for Attachments {
             let mut messages = Box::pin(frames::messages(body)?);
             let header = self.header(messages.next()).await?;
             let UploadHeader { client_id, attachment_id, project_id, portfolio_id, .. } = header;
-            let asked = Asked {
-                client: client_id,
-                attachment: Some(attachment_id),
-                project: project_id,
-                portfolio: portfolio_id,
-            };
+            let asked = Asked::of(client_id, attachment_id, project_id, portfolio_id);
             call.request.audit.asked(asked);
             let admitted = self.admit(call, target(asked)?, conditions(&header)?).await?;
             self.upload(admitted, described(&header)?, messages.map(|message| piece(message?))).await
@@ -259,14 +228,94 @@ impl AttachmentService for Attachments {
         let served = async {
             let (call, _) = Passed::taken(&mut extensions)?;
             let RegisterAttachmentRequest { client_id, attachment_id, project_id, portfolio_id } = message;
-            let asked = Asked {
-                client: client_id,
-                attachment: Some(attachment_id),
-                project: project_id,
-                portfolio: portfolio_id,
-            };
+            let asked = Asked::of(client_id, attachment_id, project_id, portfolio_id);
             call.request.audit.asked(asked);
             self.register(&call, target(asked)?).await
+        };
+        served.await.map(Response::new).map_err(|error| failure.leave(error))
+    }
+
+    async fn get_attachment(
+        &self,
+        request: Request<GetAttachmentRequest>,
+    ) -> Result<Response<GetAttachmentResponse>, Status> {
+        let (_, mut extensions, message) = request.into_parts();
+        let failure = Failure::of(&extensions);
+        let served = async {
+            let (call, _) = Passed::taken(&mut extensions)?;
+            let GetAttachmentRequest { client_id, attachment_id, project_id, portfolio_id } = message;
+            let asked = Asked::of(client_id, attachment_id, project_id, portfolio_id);
+            call.request.audit.asked(asked);
+            self.get(&call, target(asked)?).await
+        };
+        served.await.map(Response::new).map_err(|error| failure.leave(error))
+    }
+
+    async fn list_attachments(
+        &self,
+        request: Request<ListAttachmentsRequest>,
+    ) -> Result<Response<ListAttachmentsResponse>, Status> {
+        let (_, mut extensions, message) = request.into_parts();
+        let failure = Failure::of(&extensions);
+        let served = async {
+            let (call, _) = Passed::taken(&mut extensions)?;
+            let ListAttachmentsRequest { client_id, project_id, portfolio_id, .. } = message;
+            call.request.audit.asked(Asked { attachment: None, ..Asked::of(client_id, 0, project_id, portfolio_id) });
+            self.list(&call, &message).await
+        };
+        served.await.map(Response::new).map_err(|error| failure.leave(error))
+    }
+
+    type DownloadAttachmentStream = BoxStream<'static, Result<DownloadAttachmentResponse, Status>>;
+
+    async fn download_attachment(
+        &self,
+        request: Request<DownloadAttachmentRequest>,
+    ) -> Result<Response<Self::DownloadAttachmentStream>, Status> {
+        let (_, mut extensions, message) = request.into_parts();
+        let failure = Failure::of(&extensions);
+        let served = async {
+            let (call, _) = Passed::taken(&mut extensions)?;
+            let DownloadAttachmentRequest { client_id, attachment_id, project_id, portfolio_id, .. } = message;
+            let asked = Asked::of(client_id, attachment_id, project_id, portfolio_id);
+            call.request.audit.asked(asked);
+            let target = target(asked)?;
+            let conditions =
+                Conditions { if_match: tags("if_match", message.if_match.as_deref())?, if_none_match: None };
+            let plan = |content: &Content| {
+                conditions.judge(Some(content.sha256))?;
+                let range = range(message.offset, message.length, content.size)?;
+                Ok(Plan { range: Some(range.clone()), reply: range })
+            };
+            self.download(&call, target, plan).await
+        };
+        let (record, range, download) = served.await.map_err(|error| failure.leave(error))?;
+        let header = DownloadHeader {
+            attachment: Some(attachment(&record)),
+            offset: range.start.cast_signed(),
+            length: (range.end - range.start).cast_signed(),
+        };
+        let header = DownloadAttachmentResponse { message: Some(Part::Header(header)) };
+        let chunks = stream::iter(download).flat_map(Download::into_stream).map(move |chunk| match chunk {
+            Ok(chunk) => Ok(DownloadAttachmentResponse { message: Some(Part::Chunk(chunk)) }),
+            Err(error) => Err(failure.leave(error)),
+        });
+        Ok(Response::new(stream::iter([Ok(header)]).chain(chunks).boxed()))
+    }
+
+    async fn delete_attachment(
+        &self,
+        request: Request<DeleteAttachmentRequest>,
+    ) -> Result<Response<DeleteAttachmentResponse>, Status> {
+        let (_, mut extensions, message) = request.into_parts();
+        let failure = Failure::of(&extensions);
+        let served = async {
+            let (call, _) = Passed::taken(&mut extensions)?;
+            let DeleteAttachmentRequest { client_id, attachment_id, project_id, portfolio_id, if_match } = message;
+            let asked = Asked::of(client_id, attachment_id, project_id, portfolio_id);
+            call.request.audit.asked(asked);
+            let conditions = Conditions { if_match: tags("if_match", if_match.as_deref())?, if_none_match: None };
+            self.delete(&call, target(asked)?, conditions).await
         };
         served.await.map(Response::new).map_err(|error| failure.leave(error))
     }

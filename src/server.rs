@@ -29,6 +29,7 @@ use crate::budget::Budget;
 use crate::config::{self, Config};
 use crate::error::{Error, Kind};
 use crate::origin::Network;
+use crate::reads::Reads;
 use crate::rpc::Attachments;
 use crate::store::{Access, OpenError, Store};
 use crate::telemetry::{self, Metrics, Port};
@@ -204,9 +205,11 @@ impl Server {
         let store = Arc::new(store);
         let budget = Arc::new(Budget::new(config.budget()));
         let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), config.upload()));
-        let attachments = Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), metrics.clone());
+        let reads = Arc::new(Reads::new(Arc::clone(&store), Arc::new(config.downloads()), config.reads()));
+        let attachments =
+            Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), Arc::clone(&reads), metrics.clone());
         let (draining, started, storage_lost) = (Arc::default(), Arc::default(), Arc::default());
-        let health = Health { verifier, store, uploads, budget, draining, started, storage_lost };
+        let health = Health { verifier, store, uploads, reads, budget, draining, started, storage_lost };
         let routes = rest::routes(attachments.clone()).map_err(StartError::Routes)?;
         let rest = listen("rest", config.rest.listen)?;
         let grpc = listen("grpc", config.grpc.listen)?;
@@ -324,8 +327,10 @@ impl Server {
         let done = match timeout(grace, drained.as_mut()).await {
             Ok(done) => Ok(done),
             Err(_) => {
-                tracing::warn!(uploads = health.uploads.in_flight(), "the grace has passed, uploads are cut off");
+                let (uploads, downloads) = (health.uploads.in_flight(), health.reads.in_flight());
+                tracing::warn!(uploads, downloads, "the grace has passed, requests are cut off");
                 health.uploads.end();
+                health.reads.end();
                 timeout(PARTING, drained).await
             }
         };

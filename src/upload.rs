@@ -27,7 +27,6 @@ mod alarm;
 mod batch;
 mod change;
 mod conditions;
-mod pace;
 mod presence;
 mod receive;
 
@@ -171,9 +170,36 @@ impl Uploads {
         let store = Arc::clone(&self.store);
         let update = |settled| async move {
             let known = store.update(target.key, decide, settled).await?;
-            known.ok_or_else(|| Error::internal("a registration left no record"))
+            known.record.ok_or_else(|| Error::internal("a registration left no record"))
         };
         self.change(&call.request, update).await
+    }
+
+    /// Deletes an attachment with its content. Deleting it again changes nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::PreconditionFailed`], and what storage raises.
+    pub async fn delete(&self, call: &Call, target: Target, conditions: Conditions) -> Result<()> {
+        let scope = Rpc::DeleteAttachment.row().scope;
+        rights::decide(&call.caller, scope, target, Stands::Unread)?;
+        let caller = call.caller.clone();
+        let decide = move |stands: Option<&Record>| {
+            rights::decide(&caller, scope, target, stands.map_or(Stands::Missing, Stands::Found))?;
+            let stands = stands.filter(|record| !record.is_deleted());
+            let Some(stands) = stands else { return Ok(None) };
+            conditions.judge(stands.content().map(|content| content.sha256))?;
+            Ok(Some(stands.deleted(caller.subject())))
+        };
+        let (store, tasks) = (Arc::clone(&self.store), self.tasks.clone());
+        let delete = |settled| async move {
+            let replaced = store.update(target.key, decide, settled).await?.replaced;
+            if !replaced.is_empty() {
+                // The caller does not wait for the tidying.
+                tasks.spawn(async move { store.discard(replaced).await });
+            }
+            Ok(())
+        };
+        self.change(&call.request, delete).await
     }
 
     /// Waits for what a caller is to send, as long as it may take.

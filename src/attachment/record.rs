@@ -131,6 +131,12 @@ impl Record {
         })
     }
 
+    /// The record of the same attachment after its deletion now.
+    pub fn deleted(&self, by: &str) -> Record {
+        let deletion = Deletion { deleted_at: OffsetDateTime::now_utc(), deleted_by: by.to_owned() };
+        Record { state: State::Deleted(deletion), ..self.clone() }
+    }
+
     /// The content, if there is any.
     pub fn content(&self) -> Option<&Content> {
         match &self.state {

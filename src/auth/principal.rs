@@ -19,13 +19,15 @@ pub enum Scope {
     Write,
     /// `attachments:read`: read records and content.
     Read,
-    /// `attachments:manage`: register and remove attachments.
+    /// `attachments:manage`: register attachments.
     Manage,
+    /// `attachments:delete`: delete attachments.
+    Delete,
 }
 
 impl Scope {
     /// Every scope that attachd knows.
-    pub const ALL: [Scope; 3] = [Scope::Write, Scope::Read, Scope::Manage];
+    pub const ALL: [Scope; 4] = [Scope::Write, Scope::Read, Scope::Manage, Scope::Delete];
 
     /// The scope as a token names it.
     pub const fn as_str(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Scope {
             Scope::Write => "attachments:write",
             Scope::Read => "attachments:read",
             Scope::Manage => "attachments:manage",
+            Scope::Delete => "attachments:delete",
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytesize::ByteSize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
@@ -11,6 +12,12 @@ pub(super) const UNIT: usize = 1024;
 
 /// How many quarters there are.
 pub(super) const QUARTERS: usize = 4;
+
+/// How many units so much memory has.
+pub(super) fn units(memory: ByteSize) -> usize {
+    let bytes = usize::try_from(memory.as_u64()).unwrap_or(usize::MAX);
+    (bytes / UNIT).min(Semaphore::MAX_PERMITS)
+}
 
 /// Memory that is for one use.
 #[derive(Debug)]

@@ -74,6 +74,10 @@ impl Config {
         if limits.memory_budget.as_u64() < budget::LEAST {
             problems.add("limits.memory_budget", &format!("must be at least {}", ByteSize::b(budget::LEAST)));
         }
+        if limits.download_budget.as_u64() < budget::reading::LEAST {
+            let least = ByteSize::b(budget::reading::LEAST);
+            problems.add("limits.download_budget", &format!("must be at least {least}"));
+        }
         let window = limits.http2_window.as_u64();
         if window > 0 && !HTTP2_WINDOW.contains(&window) {
             problems.add("limits.http2_window", "must be 0, or from 64KiB to 8MiB");

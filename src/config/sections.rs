@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::address;
 use crate::origin::Network;
 use crate::store::Sizing;
-use crate::{auth, budget, edge, store, telemetry, tls, units, upload};
+use crate::{auth, budget, edge, reads, store, telemetry, tls, units, upload};
 
 /// All that `attachd serve` is told.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -161,6 +161,11 @@ pub struct Limits {
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub memory_budget: ByteSize,
+    /// Bytes that all downloads together may hold, beside `memory_budget`, 1 MiB or more. Past it downloads wait, and one that
+    /// gets none for `storage.timeout` gets 503 / UNAVAILABLE. Default 32 MiB.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub download_budget: ByteSize,
     /// How much may have arrived of each request over HTTP/2 before it is read, from 64 KiB to 8 MiB: the window of a stream, beside
     /// `memory_budget`. An upload over HTTP/2 comes no faster than so much in the time that a packet takes to the client and
     /// back. 0 takes the 1024th part of `memory_budget`, but 64 KiB at least and 256 KiB at most. Default 0.
@@ -170,12 +175,14 @@ pub struct Limits {
     /// How many uploads may wait for memory, 1 or more. Past it new ones get 503 / UNAVAILABLE. Default 1024.
     pub max_waiting_uploads: usize,
     /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. In the content
-    /// a time in which the process itself stood still for more than 2 s does not count. Default 30 s.
+    /// a time in which the process itself stood still for more than 2 s does not count. A download whose client reads nothing for
+    /// as long is cut off. Default 30 s.
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub idle_timeout: Duration,
     /// The least number of bytes a second that a client must send, over each `min_rate_window` of waiting for it, without what
-    /// `idle_timeout` does not count. Below it 408 / DEADLINE_EXCEEDED. 0 asks for none. Default 256 B.
+    /// `idle_timeout` does not count. Below it 408 / DEADLINE_EXCEEDED. A download whose client reads less is cut off. 0 asks for
+    /// none. Default 256 B.
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub min_rate: ByteSize,
@@ -218,6 +225,7 @@ impl Default for Limits {
         Limits {
             max_upload_size: ByteSize::gib(5),
             memory_budget: ByteSize::mib(256),
+            download_budget: ByteSize::mib(32),
             http2_window: ByteSize::b(0),
             max_waiting_uploads: 1024,
             idle_timeout: Duration::from_secs(30),
@@ -275,6 +283,20 @@ impl Config {
             max_wait: self.storage.timeout,
             kept: self.storage.kept_by_upload(self.limits.sizing()),
             useful: self.storage.useful_memory(),
+        }
+    }
+
+    /// What memory downloads may hold.
+    pub(crate) fn downloads(&self) -> budget::Downloads {
+        budget::Downloads::new(self.limits.download_budget, self.storage.timeout)
+    }
+
+    /// What downloads may do.
+    pub(crate) fn reads(&self) -> reads::Config {
+        reads::Config {
+            idle_timeout: self.limits.idle_timeout,
+            min_rate: self.limits.min_rate.as_u64(),
+            min_rate_window: self.limits.min_rate_window,
         }
     }
 

@@ -90,7 +90,7 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
     let routed = rpc::before_deadline(timeout.as_ref().map(HeaderValue::as_bytes), exit.trail(), routed);
     let routed = AssertUnwindSafe(routed).catch_unwind().instrument(exit.span().clone()).await;
     match routed.unwrap_or_else(|panic| Err(panicked(&*panic))) {
-        Ok(response) if called.streams() => end_later(exit, failure, response),
+        Ok(response) if called.streams() => end_later(exit, failure, called, response),
         Ok(response) => end(exit, response),
         Err(error) => {
             context.audit.refused(&error);
@@ -136,9 +136,9 @@ impl Called {
         matches!(self, Called::Check | Called::Watch | Called::Reflection)
     }
 
-    /// Whether the reply is a stream, which ends when the caller has heard enough.
+    /// Whether the reply is a stream. Its end is that of the request.
     fn streams(self) -> bool {
-        matches!(self, Called::Watch | Called::Reflection)
+        matches!(self, Called::Watch | Called::Reflection) || self.method().gives_content()
     }
 
     /// How many messages the call takes, where tonic reads them.
@@ -264,21 +264,24 @@ fn end(exit: Exit, mut response: Response) -> Response {
 }
 
 /// Sends a reply that is a stream, whose end is that of the request.
-fn end_later(exit: Exit, failure: Failure, mut response: Response) -> Response {
+fn end_later(exit: Exit, failure: Failure, called: Called, mut response: Response) -> Response {
     if let Some(id) = header_of(&exit) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    response.map(|body| Body::new(Told { body, failure, exit: Some(exit) }))
+    let may_leave = !called.method().gives_content();
+    response.map(|body| Body::new(Told { body, failure, may_leave, exit: Some(exit) }))
 }
 
 fn header_of(exit: &Exit) -> Option<HeaderValue> {
     HeaderValue::try_from(exit.request_id().to_ascii()).ok()
 }
 
-/// The body of a reply that is a stream. A caller that goes away from it has heard enough.
+/// The body of a reply that is a stream.
 struct Told {
     body: Body,
     failure: Failure,
+    /// Whether a caller that goes away has heard enough. From a download, it is lost.
+    may_leave: bool,
     exit: Option<Exit>,
 }
 
@@ -329,7 +332,7 @@ impl HttpBody for Told {
 
 impl Drop for Told {
     fn drop(&mut self) {
-        if let Some(exit) = self.exit.take() {
+        if let Some(exit) = self.exit.take().filter(|_| self.may_leave) {
             exit.succeeded();
         }
     }
@@ -346,6 +349,7 @@ mod tests {
     use super::*;
     use crate::auth::Verifier;
     use crate::budget::Budget;
+    use crate::reads::Reads;
     use crate::store::{Access, Store};
     use crate::upload::Uploads;
 
@@ -360,9 +364,11 @@ mod tests {
         let config = crate::config::Config::load_with(&file, &Default::default()).unwrap();
         let metrics = Metrics::default();
         let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap();
-        let uploads = Uploads::new(Arc::new(store), Arc::new(Budget::new(config.budget())), config.upload());
+        let store = Arc::new(store);
+        let reads = Reads::new(Arc::clone(&store), Arc::new(config.downloads()), config.reads());
+        let uploads = Uploads::new(store, Arc::new(Budget::new(config.budget())), config.upload());
         let verifier = Verifier::load(&config.auth).unwrap();
-        let attachments = Attachments::new(Arc::new(verifier), Arc::new(uploads), metrics.clone());
+        let attachments = Attachments::new(Arc::new(verifier), Arc::new(uploads), Arc::new(reads), metrics.clone());
         around(routes, attachments, config.edge(), metrics)
     }
 

@@ -28,7 +28,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Conditions> {
 }
 
 /// The value of a header that is a list, from all lines of its name.
-fn tags(name: &'static str, headers: &HeaderMap) -> Result<Option<Tags>> {
+pub(super) fn tags(name: &'static str, headers: &HeaderMap) -> Result<Option<Tags>> {
     let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes).map(String::from_utf8_lossy);
     let lines: Vec<Cow<'_, str>> = lines.collect();
     if lines.is_empty() {

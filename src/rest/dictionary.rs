@@ -1,11 +1,32 @@
 //! Dictionaries as HTTP writes them (RFC 9651 s4.2.2), as far as fields with digests need them: of the values only byte
-//! sequences are of use, and parameters are read over. It knows no field.
+//! sequences and integers are of use, and parameters are read over. It knows no field.
 
 /// The most digits of a number.
 const DIGITS: usize = 15;
 
-/// Reads a dictionary: each key with its value, if that is a byte sequence, as base64 text. `None` if it is malformed.
-pub(super) fn parse(text: &str) -> Option<Vec<(&str, Option<&str>)>> {
+/// The value of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Item<'a> {
+    /// A byte sequence, as base64 text.
+    Bytes(&'a str),
+    /// An integer.
+    Integer(i64),
+    /// Anything else.
+    Other,
+}
+
+impl<'a> Item<'a> {
+    /// The base64 text of a byte sequence.
+    pub(super) fn bytes(self) -> Option<&'a str> {
+        match self {
+            Item::Bytes(text) => Some(text),
+            Item::Integer(_) | Item::Other => None,
+        }
+    }
+}
+
+/// Reads a dictionary: each key with its value. `None` if it is malformed.
+pub(super) fn parse(text: &str) -> Option<Vec<(&str, Item<'_>)>> {
     let mut cursor = Cursor(text.trim_matches(' '));
     let mut members = Vec::new();
     if cursor.0.is_empty() {
@@ -13,7 +34,7 @@ pub(super) fn parse(text: &str) -> Option<Vec<(&str, Option<&str>)>> {
     }
     loop {
         let key = cursor.key()?;
-        let value = if cursor.take('=') { cursor.item()? } else { None };
+        let value = if cursor.take('=') { cursor.item()? } else { Item::Other };
         cursor.parameters()?;
         members.push((key, value));
         cursor.skip([' ', '\t']);
@@ -65,13 +86,13 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// Reads one item, and returns it if it is a byte sequence.
-    fn item(&mut self) -> Option<Option<&'a str>> {
+    /// Reads one item.
+    fn item(&mut self) -> Option<Item<'a>> {
         match self.0.chars().next()? {
             ':' => {
                 self.take(':');
                 let bytes = self.run(|char| char.is_ascii_alphanumeric() || "+/=".contains(char));
-                return self.take(':').then_some(Some(bytes));
+                return self.take(':').then_some(Item::Bytes(bytes));
             }
             '"' => self.string()?,
             '?' => {
@@ -86,20 +107,28 @@ impl<'a> Cursor<'a> {
                 self.take('%');
                 self.escaped()?;
             }
-            first if first == '-' || first.is_ascii_digit() => self.number()?,
+            first if first == '-' || first.is_ascii_digit() => return self.number(),
             first if first == '*' || first.is_ascii_alphabetic() => {
                 self.run(|char| char.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~:/".contains(char));
             }
             _ => return None,
         }
-        Some(None)
+        Some(Item::Other)
     }
 
-    fn number(&mut self) -> Option<()> {
-        self.take('-');
-        let digits = |run: &str| (1..=DIGITS).contains(&run.len()).then_some(());
-        digits(self.run(|char| char.is_ascii_digit()))?;
-        if self.take('.') { digits(self.run(|char| char.is_ascii_digit())) } else { Some(()) }
+    /// Reads a number, which is of use if it is an integer.
+    fn number(&mut self) -> Option<Item<'a>> {
+        let sign = if self.take('-') { -1 } else { 1 };
+        let whole: i64 = self.digits()?.parse().ok()?;
+        if self.take('.') {
+            return self.digits().map(|_| Item::Other);
+        }
+        Some(Item::Integer(sign * whole))
+    }
+
+    fn digits(&mut self) -> Option<&'a str> {
+        let run = self.run(|char| char.is_ascii_digit());
+        (1..=DIGITS).contains(&run.len()).then_some(run)
     }
 
     fn string(&mut self) -> Option<()> {
@@ -137,7 +166,17 @@ mod tests {
     #[test]
     fn a_dictionary_is_cut_into_its_members_whatever_stands_in_their_parameters() {
         let text = r#" a=:YQ==:;x="1,2;\"\\";y=?1;  z=-1.50,	b;c=*t/x:y ,c=:: , d-._*9=@12;e=%"%c3%bc,""#;
-        let members = vec![("a", Some("YQ==")), ("b", None), ("c", Some("")), ("d-._*9", None)];
+        let members =
+            vec![("a", Item::Bytes("YQ==")), ("b", Item::Other), ("c", Item::Bytes("")), ("d-._*9", Item::Other)];
+        assert_eq!(parse(text), Some(members));
+        let text = "sha-256=10, sha-512=-3;q=1, unixsum=0, crc=1.5, at=@7";
+        let members = vec![
+            ("sha-256", Item::Integer(10)),
+            ("sha-512", Item::Integer(-3)),
+            ("unixsum", Item::Integer(0)),
+            ("crc", Item::Other),
+            ("at", Item::Other),
+        ];
         assert_eq!(parse(text), Some(members));
         assert_eq!(parse(""), Some(Vec::new()));
         assert_eq!(parse("  "), Some(Vec::new()));

@@ -127,7 +127,7 @@ fn declared(field: &'static str, headers: &HeaderMap) -> Result<Option<Digest>> 
         if algorithm != "sha-256" {
             continue;
         }
-        let digest = Digest::from_base64(field, value.ok_or_else(malformed)?)?;
+        let digest = Digest::from_base64(field, value.bytes().ok_or_else(malformed)?)?;
         if found.replace(digest).is_some_and(|other| other != digest) {
             return Err(Error::invalid_field(field, "must not have two different sha-256 digests"));
         }

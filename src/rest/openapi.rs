@@ -348,10 +348,15 @@ mod tests {
     #[test]
     fn only_kinds_that_no_route_of_ours_raises_are_left_out() {
         let left_out: Vec<_> = Kind::ALL.into_iter().filter(|kind| !KINDS.contains(kind)).collect();
-        // The size of a form's file is never declared apart from its bytes; nothing limits the rate of requests. The formats are
-        // those of the gRPC port.
-        let expected =
-            [Kind::SizeMismatch, Kind::UnsupportedMediaType, Kind::UnsupportedCompression, Kind::RateLimited];
+        // The size of a form's file is never declared apart from its bytes; nothing limits the rate of requests. A
+        // range is of a download, and the formats are those of the gRPC port.
+        let expected = [
+            Kind::SizeMismatch,
+            Kind::RangeNotSatisfiable,
+            Kind::UnsupportedMediaType,
+            Kind::UnsupportedCompression,
+            Kind::RateLimited,
+        ];
         assert_eq!(left_out, expected);
     }
 

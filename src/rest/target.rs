@@ -7,6 +7,7 @@ use axum::extract::rejection::RawPathParamsRejection;
 use super::near_miss::UPLOAD;
 use super::query::{decoded, quoted, separated};
 use crate::attachment::{Id, Key, Target};
+use crate::audit::Asked;
 use crate::error::{Error, Result};
 use crate::operation::UPLOAD_ATTACHMENT_FIELDS;
 
@@ -43,4 +44,10 @@ pub(super) fn target(path: Result<RawPathParams, RawPathParamsRejection>, query:
         }
     }
     Ok(target)
+}
+
+/// What a request asks for, for the audit trail.
+pub(super) fn asked(target: &Target) -> Asked {
+    let (client, attachment) = (target.key.client.get(), target.key.attachment.get());
+    Asked::of(client, attachment, target.project.map(Id::get), target.portfolio.map(Id::get))
 }

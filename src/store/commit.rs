@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::backend::{Backend, Failure, Version};
 use super::local::{Abandoned, Local};
 use super::patience::Unfinished;
+use super::receipt::Updated;
 use super::record::{self, Stored};
 use super::{Step, Store, layout};
 use crate::attachment::{Key, Record};
@@ -125,10 +126,11 @@ impl Refusal {
 }
 
 impl Store {
-    /// Replaces the record of `key` by what `decide` makes of the one that stands, and returns what stands then. `None` from
+    /// Replaces the record of `key` by what `decide` makes of the one that stands, and returns what stands then, and the content that
+    /// no record names any more, for [`Store::discard`]. `None` from
     /// `decide` leaves the record as it is. It is asked again where another replica was faster. An error that is unsettled may
     /// be followed by a word to `settled`.
-    pub async fn update<F>(&self, key: Key, decide: F, settled: Settled) -> Result<Option<Record>>
+    pub async fn update<F>(&self, key: Key, decide: F, settled: Settled) -> Result<Updated>
     where
         F: FnMut(Option<&Record>) -> Result<Option<Record>> + Send + 'static,
     {
@@ -136,8 +138,7 @@ impl Store {
             Backend::Local(local) => self.replace_file(local, key, decide, settled).await,
             Backend::Objects(_) => Box::pin(self.replace_object(key, None, &[], decide, settled)).await,
         };
-        let Replacement { old, new } = replaced.map_err(Refusal::into_error)?;
-        Ok(new.or(old))
+        Ok(Updated::of(key, replaced.map_err(Refusal::into_error)?))
     }
 
     async fn replace_file<F>(

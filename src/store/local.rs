@@ -2,21 +2,26 @@
 //! fsynced and renamed, and the directories that lead to it are fsynced; a commit does all of that, for content and record,
 //! under the lock of the attachment. Whatever blocks does so on threads that may. It must not know what a record says.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use opendal::Operator;
+use rustix::fs::Dir;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use super::commit::{Locks, Refusal, Replacement, stripe};
 use super::config::OpenError;
 #[cfg(feature = "faults")]
 use super::faults::Faults;
+use super::hash::Hash;
+use super::listing::Lowest;
 use super::record::{self, Stored};
 use super::steps::{Step, Steps};
 use super::{Access, WRITE, io_failure, layout, lock};
-use crate::attachment::{Key, Record};
+use crate::attachment::{Id, Key, Record};
 use crate::error::{Error, Kind, Result};
 
 use directory::Directory;
@@ -163,6 +168,80 @@ impl Local {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.present_now().map(|()| None),
             Err(error) => Err(self.failure(&path, error)),
         }
+    }
+
+    /// Opens a file, if there is one.
+    pub async fn open_file(self: &Arc<Self>, path: String) -> Result<Option<File>> {
+        let local = Arc::clone(self);
+        let open = move |abandoned: &Abandoned| {
+            let open = || beneath::file(local.directory.place()?.root(), &path);
+            match local.act(Operation::Read, &path, abandoned, open) {
+                Ok(file) => Ok(Some(file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => local.present_now().map(|()| None),
+                Err(error) => Err(local.failure(&path, error)),
+            }
+        };
+        self.reading.run(Abandoned::default(), open).await?
+    }
+
+    /// Reads `most` bytes of an open file from an offset on, fewer only at its end, and adds them to a digest.
+    pub async fn read_at(
+        self: &Arc<Self>,
+        path: String,
+        file: Arc<File>,
+        at: u64,
+        most: usize,
+        mut hash: Option<Hash>,
+    ) -> Result<(Bytes, Option<Hash>)> {
+        let local = Arc::clone(self);
+        let read = move |abandoned: &Abandoned| {
+            let read = || {
+                let mut bytes = BytesMut::zeroed(most);
+                let mut filled = 0;
+                while filled < most {
+                    match file.read_at(&mut bytes[filled..], at + filled as u64) {
+                        Ok(0) => break,
+                        Ok(read) => filled += read,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                bytes.truncate(filled);
+                Ok(bytes.freeze())
+            };
+            let bytes =
+                local.act(Operation::Read, &path, abandoned, read).map_err(|error| local.failure(&path, error))?;
+            if let Some(hash) = &mut hash {
+                hash.update(&bytes);
+            }
+            Ok((bytes, hash))
+        };
+        self.reading.run(Abandoned::default(), read).await?
+    }
+
+    /// The lowest ids of a client's attachments that are higher than `after`, `most` of them at most.
+    pub async fn attachments_after(self: &Arc<Self>, client: Id, after: Option<Id>, most: usize) -> Result<Vec<Id>> {
+        let local = Arc::clone(self);
+        let list = move |_: &Abandoned| {
+            let path = layout::records(client);
+            let mut lowest = Lowest::new(most);
+            let listed = local.directory.place().and_then(|place| {
+                for entry in Dir::read_from(&beneath::folder(place.root(), &path)?)? {
+                    let name = entry?.file_name().to_string_lossy().into_owned();
+                    let id = layout::attachment_of(&name);
+                    if let Some(id) = id.filter(|id| after.is_none_or(|after| *id > after)) {
+                        lowest.offer(id);
+                    }
+                }
+                Ok(())
+            });
+            match listed {
+                Ok(()) => Ok(lowest.into_ids()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => local.present_now().map(|()| Vec::new()),
+                Err(error) => Err(local.failure(&path, error)),
+            }
+        };
+        self.reading.run(Abandoned::default(), list).await?
     }
 
     /// Puts a small file in one step, durably, and takes back what a failure leaves.

@@ -104,6 +104,11 @@ impl Objects {
         !self.names_missing_bucket
     }
 
+    /// Whether a listing comes in the order of names.
+    pub fn lists_in_order(&self) -> bool {
+        self.remote
+    }
+
     /// What a put replaces of which nothing was found.
     pub fn absent(&self) -> Version {
         if self.compares == Compares::Never { Version::Any } else { Version::Absent }

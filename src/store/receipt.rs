@@ -95,6 +95,25 @@ impl Receipt {
     }
 }
 
+/// What a change of a record came to.
+#[derive(Debug)]
+pub struct Updated {
+    /// The record that stands, if there is one.
+    pub record: Option<Record>,
+    /// The content that it replaced.
+    pub replaced: Replaced,
+}
+
+impl Updated {
+    pub(super) fn of(key: Key, Replacement { old, new }: Replacement) -> Updated {
+        let upload = |record: &Record| record.content().map(|content| content.upload_id);
+        let gone = old.as_ref().filter(|old| new.as_ref().is_some_and(|new| upload(new) != upload(old)));
+        let segments = gone.and_then(Record::content).map(|content| content.segment_ids().collect());
+        let replaced = Replaced { key, segments: segments.unwrap_or_default() };
+        Updated { record: new.or(old), replaced }
+    }
+}
+
 /// Content that a commit replaced and no record names any more.
 #[derive(Debug)]
 pub struct Replaced {

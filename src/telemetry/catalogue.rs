@@ -94,6 +94,27 @@ pub const CATALOGUE: &[Entry] = &[
         &[("result", "ok, refused (the attachment is not as it was when the upload began), failed")],
         "How long commits took: from the closing of the content to the durable record.",
     ),
+    // Downloads.
+    entry("attachd_downloads_in_flight", Gauge, &[], "Downloads that have begun and not ended."),
+    entry(
+        "attachd_download_sent_bytes_total",
+        Counter,
+        &[DOOR],
+        "Bytes of content that were handed to connections, whether the download came to its end or not.",
+    ),
+    entry(
+        "attachd_damaged_reads_total",
+        Counter,
+        &[],
+        "Reads that ended since the stored bytes are not what the record says. The log names the object.",
+    ),
+    entry(
+        "attachd_download_budget_bytes",
+        Gauge,
+        &[],
+        "What all downloads together may hold: `limits.download_budget`.",
+    ),
+    entry("attachd_download_budget_used_bytes", Gauge, &[], "What they hold."),
     // Memory.
     entry(
         "attachd_memory_budget_bytes",

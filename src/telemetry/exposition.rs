@@ -33,6 +33,12 @@ pub struct Snapshot {
     pub budget_waits: u64,
     /// How many uploads were refused since too many waited.
     pub budget_refused: u64,
+    /// Downloads that are under way.
+    pub downloads_in_flight: usize,
+    /// The memory of downloads, in bytes.
+    pub download_budget_bytes: usize,
+    /// Bytes of it that are taken.
+    pub download_budget_used_bytes: usize,
     /// Uploads that are begun and neither committed nor taken back.
     pub uploads_in_flight: usize,
     /// Storage operations that go on past their time.
@@ -78,6 +84,8 @@ impl Exposition {
         register(&mut registry, "attachd_requests_in_flight", all.requests_in_flight.clone());
         register(&mut registry, "attachd_upload_received_bytes_total", all.received_bytes.clone());
         register(&mut registry, "attachd_upload_size_bytes", all.sizes.clone());
+        register(&mut registry, "attachd_download_sent_bytes_total", all.sent_bytes.clone());
+        register(&mut registry, "attachd_damaged_reads_total", all.damaged.clone());
         register(&mut registry, "attachd_commit_duration_seconds", all.commit_seconds.clone());
         register(&mut registry, "attachd_storage_operations_total", all.operations.clone());
         register(&mut registry, "attachd_storage_operation_duration_seconds", all.operation_seconds.clone());
@@ -160,6 +168,9 @@ impl Collector for Reading {
         out.one("attachd_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0)?;
         out.one("attachd_draining", &[], f64::from(u8::from(read.draining)))?;
         out.one("attachd_uploads_in_flight", &[], read.uploads_in_flight as f64)?;
+        out.one("attachd_downloads_in_flight", &[], read.downloads_in_flight as f64)?;
+        out.one("attachd_download_budget_bytes", &[], read.download_budget_bytes as f64)?;
+        out.one("attachd_download_budget_used_bytes", &[], read.download_budget_used_bytes as f64)?;
         out.one("attachd_memory_budget_bytes", &[], read.budget_bytes as f64)?;
         out.one("attachd_memory_budget_used_bytes", &[], read.budget_used_bytes as f64)?;
         out.one("attachd_memory_budget_waiting_uploads", &[], read.budget_waiting as f64)?;

@@ -13,7 +13,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const OURS: &str = "attachd";
 
 /// What may follow it: the modules of the library.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 26] = [
     "cli",
     "config",
     "server",
@@ -27,6 +27,7 @@ const MODULES: [&str; 24] = [
     "request",
     "audit",
     "auth",
+    "reads",
     "rights",
     "upload",
     "attachment",
@@ -34,6 +35,7 @@ const MODULES: [&str; 24] = [
     "operation",
     "store",
     "error",
+    "pace",
     "spelling",
     "telemetry",
     "units",

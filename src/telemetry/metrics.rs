@@ -38,6 +38,8 @@ pub(super) struct Families {
     pub request_seconds: Histograms<3>,
     pub requests_in_flight: Gauges<1>,
     pub received_bytes: Counters<1>,
+    pub sent_bytes: Counters<1>,
+    pub damaged: Counter,
     pub sizes: Histograms<1>,
     pub commit_seconds: Histograms<1>,
     pub operations: Counters<2>,
@@ -59,6 +61,8 @@ impl Default for Families {
             request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
             requests_in_flight: Family::default(),
             received_bytes: Family::default(),
+            sent_bytes: Family::default(),
+            damaged: Counter::default(),
             sizes: Family::new_with_constructor(|| Histogram::new(SIZES)),
             commit_seconds: Family::new_with_constructor(|| Histogram::new(STORAGE_SECONDS)),
             operations: Family::default(),
@@ -73,6 +77,7 @@ impl Default for Families {
         for protocol in Protocol::ALL {
             drop(families.requests_in_flight.get_or_create(&[("door", protocol.as_str())]));
             drop(families.received_bytes.get_or_create(&[("door", protocol.as_str())]));
+            drop(families.sent_bytes.get_or_create(&[("door", protocol.as_str())]));
             drop(families.sizes.get_or_create(&[("door", protocol.as_str())]));
             for method in protocol.methods() {
                 let reasons = Kind::ALL.map(|kind| kind.row().reason);
@@ -195,6 +200,16 @@ impl Metrics {
     /// The counter of content that arrives through a door.
     pub(super) fn received(&self, protocol: Protocol) -> Counter {
         self.0.received_bytes.get_or_create_owned(&[("door", protocol.as_str())])
+    }
+
+    /// The counter of content that is sent through a door.
+    pub(super) fn sent(&self, protocol: Protocol) -> Counter {
+        self.0.sent_bytes.get_or_create_owned(&[("door", protocol.as_str())])
+    }
+
+    /// Content was read that is not what its record says.
+    pub fn damaged(&self) {
+        self.0.damaged.inc();
     }
 
     /// A file of this size was stored.

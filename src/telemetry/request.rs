@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::metrics::{End, Metrics};
 use super::traces::{self, TraceHeaders};
 use super::words::{Method, Protocol, SPANS};
-use crate::attachment::{Key, UploadId};
+use crate::attachment::{Id, Key, UploadId};
 use crate::error::{Error, Kind};
 
 /// The header and metadata key of the request id.
@@ -68,11 +68,14 @@ struct Facts {
     span: Span,
     trace: Option<TraceId>,
     /// The client and the attachment that the request names.
-    target: OnceLock<Key>,
+    client: OnceLock<Id>,
+    attachment: OnceLock<Id>,
     upload: OnceLock<UploadId>,
     asked: OnceLock<Method>,
     bytes: AtomicU64,
     received: Counter,
+    sent_bytes: AtomicU64,
+    sent: Counter,
     metrics: Metrics,
     change: Mutex<Change>,
 }
@@ -112,7 +115,13 @@ impl Trail {
 
     /// Whose attachment the request is about, as it was parsed.
     pub fn names(&self, target: Key) {
-        let _ = self.0.target.set(target);
+        self.names_client(target.client);
+        let _ = self.0.attachment.set(target.attachment);
+    }
+
+    /// Whose attachments the request is about, as it was parsed.
+    pub fn names_client(&self, client: Id) {
+        let _ = self.0.client.set(client);
     }
 
     /// Under which id the content is stored.
@@ -124,6 +133,12 @@ impl Trail {
     pub fn received(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.0.received.inc_by(bytes as u64);
+    }
+
+    /// So many bytes of content were handed to the connection.
+    pub fn sent(&self, bytes: usize) {
+        self.0.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.sent.inc_by(bytes as u64);
     }
 
     /// The counters of the process.
@@ -198,7 +213,7 @@ impl Exit {
         let span = tracing::info_span!(
             target: SPANS, "request", otel.kind = "server", otel.name = Empty, otel.status_code = Empty,
             request_id = %id, door = protocol.as_str(), method, path, client_id = Empty, attachment_id = Empty,
-            upload_id = Empty, size_bytes = Empty, outcome = Empty,
+            upload_id = Empty, size_bytes = Empty, sent_bytes = Empty, outcome = Empty,
         );
         let trace = traces::join(&span, caller);
         let facts = Facts {
@@ -209,11 +224,14 @@ impl Exit {
             began,
             span,
             trace,
-            target: OnceLock::new(),
+            client: OnceLock::new(),
+            attachment: OnceLock::new(),
             upload: OnceLock::new(),
             asked: OnceLock::new(),
             bytes: AtomicU64::new(0),
             received: metrics.received(protocol),
+            sent_bytes: AtomicU64::new(0),
+            sent: metrics.sent(protocol),
             metrics: metrics.clone(),
             change: Mutex::new(Change::None),
         };
@@ -276,9 +294,11 @@ impl Facts {
             self.metrics.stored(*protocol, size_bytes);
         }
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let (client_id, attachment_id) = self.target.get().map(|key| (key.client.get(), key.attachment.get())).unzip();
+        let (client_id, attachment_id) =
+            (self.client.get().map(|id| id.get()), self.attachment.get().map(|id| id.get()));
         let upload_id = self.upload.get().map(field::display);
         let size_bytes = asked.takes_content().then_some(size_bytes);
+        let sent_bytes = asked.gives_content().then(|| self.sent_bytes.load(Ordering::Relaxed));
         let status = match end {
             End::Failed(kind) => Some(kind.row().status.as_u16()),
             End::Served | End::Gone => None,
@@ -289,6 +309,7 @@ impl Facts {
         span.record("attachment_id", attachment_id);
         span.record("upload_id", upload_id.clone());
         span.record("size_bytes", size_bytes);
+        span.record("sent_bytes", sent_bytes);
         if end.result() == "failed" {
             span.record("otel.status_code", "ERROR");
         }
@@ -299,7 +320,7 @@ impl Facts {
             ($level:ident) => {
                 tracing::$level!(
                     request_id = %id, door = protocol.as_str(), method, path, client_id, attachment_id, upload_id,
-                    outcome = end.outcome(), status, error, size_bytes, elapsed_ms, client_gone, trace_id, "request"
+                    outcome = end.outcome(), status, error, size_bytes, sent_bytes, elapsed_ms, client_gone, trace_id, "request"
                 )
             };
         }

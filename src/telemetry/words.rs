@@ -67,6 +67,11 @@ impl Method {
     pub fn takes_content(self) -> bool {
         matches!(self, Method::Rpc(rpc) if rpc.row().takes_content)
     }
+
+    /// Whether its reply brings content.
+    pub fn gives_content(self) -> bool {
+        matches!(self, Method::Rpc(rpc) if rpc.row().gives_content)
+    }
 }
 
 impl Protocol {

@@ -18,7 +18,7 @@ impl Conditions {
     ///
     /// # Errors
     /// [`Kind::AlreadyExists`] for content where none was to be, else [`Kind::PreconditionFailed`].
-    pub(super) fn judge(&self, stored: Option<Digest>) -> Result<()> {
+    pub fn judge(&self, stored: Option<Digest>) -> Result<()> {
         let refusal = match (&self.if_match, &self.if_none_match) {
             (Some(tags), _) if !tags.match_strongly(stored) => {
                 Error::new(Kind::PreconditionFailed).detail(if stored.is_some() {

@@ -15,11 +15,11 @@ use tracing::field::Empty;
 
 use super::alarm::Alarm;
 use super::batch::{Batch, COPIED};
-use super::pace::Pace;
 use super::{Admitted, Commit, Config, Declared, Header, Piece, Uploads, size_mismatch};
 use crate::attachment::Record;
 use crate::budget::{Claim, Reservation};
 use crate::error::{Error, Kind, Result};
+use crate::pace::Pace;
 use crate::store::{ContentWriter, Receipt, Sealed, Standing, Step, WRITE};
 use crate::telemetry::{SPANS, Trail};
 

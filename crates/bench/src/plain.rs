@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use attachd::pb::attachment_service_server::{AttachmentService, AttachmentServiceServer};
 use attachd::pb::upload_attachment_request::Message;
 use attachd::pb::{
-    Attachment, RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest,
+    Attachment, DeleteAttachmentRequest, DeleteAttachmentResponse, DownloadAttachmentRequest,
+    DownloadAttachmentResponse, GetAttachmentRequest, GetAttachmentResponse, ListAttachmentsRequest,
+    ListAttachmentsResponse, RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest,
     UploadAttachmentResponse,
 };
 use axum::Router;
@@ -121,6 +123,40 @@ impl AttachmentService for Folder {
         &self,
         _: Request<RegisterAttachmentRequest>,
     ) -> std::result::Result<Response<RegisterAttachmentResponse>, Status> {
-        Err(Status::unimplemented("it only stores"))
+        Err(only_stores())
     }
+
+    async fn get_attachment(
+        &self,
+        _: Request<GetAttachmentRequest>,
+    ) -> std::result::Result<Response<GetAttachmentResponse>, Status> {
+        Err(only_stores())
+    }
+
+    async fn list_attachments(
+        &self,
+        _: Request<ListAttachmentsRequest>,
+    ) -> std::result::Result<Response<ListAttachmentsResponse>, Status> {
+        Err(only_stores())
+    }
+
+    type DownloadAttachmentStream = Streaming<DownloadAttachmentResponse>;
+
+    async fn download_attachment(
+        &self,
+        _: Request<DownloadAttachmentRequest>,
+    ) -> std::result::Result<Response<Self::DownloadAttachmentStream>, Status> {
+        Err(only_stores())
+    }
+
+    async fn delete_attachment(
+        &self,
+        _: Request<DeleteAttachmentRequest>,
+    ) -> std::result::Result<Response<DeleteAttachmentResponse>, Status> {
+        Err(only_stores())
+    }
+}
+
+fn only_stores() -> Status {
+    Status::unimplemented("it only stores")
 }

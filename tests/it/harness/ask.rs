@@ -35,6 +35,12 @@ impl Ask {
         ask.with("Authorization", &format!("Bearer {}", token(&[client]))).with("Content-Type", "application/json")
     }
 
+    /// An honest download of an attachment.
+    pub fn download(client: i64, attachment: i64) -> Ask {
+        let path = format!("/api/v2/clients/{client}/attachments/{attachment}/content");
+        Ask::upload(client, attachment, &Form::default()).method("GET").at(&path).body(b"").without("Content-Type")
+    }
+
     /// Sets a header in place of any of the same name.
     #[must_use]
     pub fn with(self, name: &str, value: &str) -> Ask {

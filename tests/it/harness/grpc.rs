@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use attachd::pb::attachment_service_client::AttachmentServiceClient;
 use attachd::pb::upload_attachment_request::Message;
-use attachd::pb::{Attachment, RegisterAttachmentRequest, UploadAttachmentRequest, UploadFinish, UploadHeader};
+use attachd::pb::{
+    Attachment, DeleteAttachmentRequest, DownloadAttachmentRequest, DownloadHeader, GetAttachmentRequest,
+    ListAttachmentsRequest, ListAttachmentsResponse, RegisterAttachmentRequest, UploadAttachmentRequest, UploadFinish,
+    UploadHeader, download_attachment_response,
+};
 use bytes::Bytes;
 use futures_util::Stream;
 use tonic::metadata::MetadataMap;
@@ -118,6 +122,54 @@ impl Server {
         let reply = self.channel().await.register_attachment(authorised(Request::new(request), token)).await?;
         Ok(reply.into_inner().attachment.expect("a reply names the attachment"))
     }
+}
+
+impl Server {
+    /// Looks an attachment up. An empty token sends none.
+    pub async fn grpc_get(&self, token: &str, request: GetAttachmentRequest) -> Result<Attachment, GrpcRefusal> {
+        let reply = self.channel().await.get_attachment(authorised(Request::new(request), token)).await?;
+        Ok(reply.into_inner().attachment.expect("a reply names the attachment"))
+    }
+
+    /// Lists attachments, one page. An empty token sends none.
+    pub async fn grpc_list(
+        &self,
+        token: &str,
+        request: ListAttachmentsRequest,
+    ) -> Result<ListAttachmentsResponse, GrpcRefusal> {
+        let reply = self.channel().await.list_attachments(authorised(Request::new(request), token)).await?;
+        Ok(reply.into_inner())
+    }
+
+    /// Deletes an attachment. An empty token sends none.
+    pub async fn grpc_delete(&self, token: &str, request: DeleteAttachmentRequest) -> Result<(), GrpcRefusal> {
+        self.channel().await.delete_attachment(authorised(Request::new(request), token)).await?;
+        Ok(())
+    }
+
+    /// Downloads to the end of the stream. An empty token sends none.
+    pub async fn grpc_download(
+        &self,
+        token: &str,
+        request: DownloadAttachmentRequest,
+    ) -> Result<(DownloadHeader, Vec<u8>), GrpcRefusal> {
+        use download_attachment_response::Message;
+        let reply = self.channel().await.download_attachment(authorised(Request::new(request), token)).await?;
+        let mut messages = reply.into_inner();
+        let first = messages.message().await?.expect("a header comes first").message;
+        let Some(Message::Header(header)) = first else { panic!("the first message is {first:?}") };
+        let mut bytes = Vec::new();
+        while let Some(message) = messages.message().await? {
+            let Some(Message::Chunk(chunk)) = message.message else { panic!("a chunk is {message:?}") };
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok((header, bytes))
+    }
+}
+
+/// A request to download an attachment.
+pub fn download(client: i64, attachment: i64) -> DownloadAttachmentRequest {
+    DownloadAttachmentRequest { client_id: client, attachment_id: attachment, ..DownloadAttachmentRequest::default() }
 }
 
 /// Puts a token into the metadata of a request.

@@ -19,6 +19,8 @@ pub struct Reply {
     pub headers: BTreeMap<String, String>,
     /// The body as JSON; null where it is something else.
     pub body: Value,
+    /// The body as it arrived: shorter than `Content-Length` if the server cut it off.
+    pub bytes: Vec<u8>,
 }
 
 impl Reply {
@@ -45,6 +47,7 @@ impl Reply {
             412 => "Precondition failed",
             413 => "Payload too large",
             415 => "Unsupported media type",
+            416 => "Range not satisfiable",
             431 => "Request header fields too large",
             500 => "Internal server error",
             503 => "Service unavailable",
@@ -101,10 +104,28 @@ impl Connection {
     pub fn reply(&mut self) -> Option<Reply> {
         let mut reply = self.reply_without_body()?;
         let length = reply.headers.get("content-length").map_or(0, |length| length.parse().expect("a length"));
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).ok()?;
-        reply.body = serde_json::from_slice(&body).unwrap_or_default();
+        reply.bytes = self.take(length);
+        if reply.bytes.len() < length && reply.header("content-type") == "application/json" {
+            return None;
+        }
+        reply.body = serde_json::from_slice(&reply.bytes).unwrap_or_default();
         Some(reply)
+    }
+
+    /// Reads so many bytes, or fewer if the server closes the connection before.
+    pub fn take(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            match self.0.read(&mut bytes[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if late(&error) => panic!("neither more bytes nor an end in time"),
+                Err(_) => break,
+            }
+        }
+        bytes.truncate(filled);
+        bytes
     }
 
     /// Reads the head of the next reply, which is all there is of a reply to HEAD.
@@ -126,7 +147,7 @@ impl Connection {
             };
             headers.insert(name.to_lowercase(), value.to_owned());
         }
-        Some(Reply { status, headers, body: Value::Null })
+        Some(Reply { status, headers, body: Value::Null, bytes: Vec::new() })
     }
 
     /// Whether the server has closed the connection, which is waited for.

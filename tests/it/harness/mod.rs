@@ -12,7 +12,7 @@ pub mod storage;
 mod token;
 
 pub use ask::{Ask, honest};
-pub use grpc::{GrpcRefusal, authorised, chunk, finish, header, request_id};
+pub use grpc::{GrpcRefusal, authorised, chunk, download, finish, header, request_id};
 pub use http::{BOUNDARY, Connection, Form, Reply};
 pub use metrics::numbers;
 pub use pki::{Authority, Identity, connect_tls, grpc_over_tls, pem};

@@ -1,17 +1,17 @@
-//! Whether a caller sends fast enough. It must not know what is sent, nor what becomes of one who does not.
+//! Whether a caller sends or reads fast enough. It must not know what is sent, nor what becomes of a caller that is too slow.
 
 use std::time::Duration;
 
-/// How fast a caller has sent since the window began.
+/// How fast a caller was since the window began.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub struct Pace {
     waited: Duration,
     bytes: u64,
 }
 
 impl Pace {
     /// Counts `bytes` that were waited for, and at the end of each window of waiting says whether they are enough.
-    pub(super) fn keeps_up(&mut self, waited: Duration, bytes: u64, rate: u64, window: Duration) -> bool {
+    pub fn keeps_up(&mut self, waited: Duration, bytes: u64, rate: u64, window: Duration) -> bool {
         self.waited += waited;
         self.bytes = self.bytes.saturating_add(bytes);
         if self.waited < window {

@@ -1,0 +1,12 @@
+//! The operations that read: look up, list, download. Both doors come through here with the same words, so this module knows
+//! neither HTTP nor gRPC.
+
+mod download;
+mod list;
+mod look_up;
+mod page_token;
+mod query;
+
+pub use download::{Download, Plan};
+pub use look_up::{Config, Reads};
+pub use query::{Page, Query};

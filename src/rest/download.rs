@@ -1,0 +1,227 @@
+//! Downloads over HTTP: the preconditions (RFC 9110 s13), the range (s14) and the headers that keep a browser from running what it gets.
+//! What is read, and what of it a caller may see, is decided elsewhere.
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
+use axum::response::Response;
+use http::header::{
+    ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::conditions::tags;
+use super::dictionary::{self, Item};
+use super::disposition;
+use super::range::{self, Asked};
+use super::target::{asked, target};
+use crate::attachment::{Content, Record, Tags};
+use crate::envelope::{self, Streamed};
+use crate::error::{Error, Kind, Result};
+use crate::operation::Rpc;
+use crate::request::{self, RequestContext};
+use crate::rpc::{Attachments, Conditions, Download, Plan};
+
+/// RFC 9530.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+/// RFC 9530.
+const WANT_CONTENT_DIGEST: HeaderName = HeaderName::from_static("want-content-digest");
+/// Fetch standard, "Cross-Origin-Resource-Policy header".
+const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// What is sent with every reply that has content or stands for it.
+const ALWAYS: [(HeaderName, HeaderValue); 5] = [
+    (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+    (CACHE_CONTROL, HeaderValue::from_static("private, no-cache")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
+    (CORP, HeaderValue::from_static("same-site")),
+];
+
+/// Answers `GET` and `HEAD`.
+pub(super) async fn download(
+    State(attachments): State<Attachments>,
+    path: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
+) -> Response {
+    let context: RequestContext = match request::take(request.extensions_mut()) {
+        Ok(context) => context,
+        Err(error) => return envelope::refusal(&error),
+    };
+    context.asks_for(Rpc::DownloadAttachment);
+    let audit = context.audit.clone();
+    let (parts, _) = request.into_parts();
+    serve(&attachments, context, path, parts).await.unwrap_or_else(|error| {
+        audit.refused(&error);
+        envelope::refusal(&error)
+    })
+}
+
+async fn serve(
+    attachments: &Attachments,
+    context: RequestContext,
+    path: Result<RawPathParams, RawPathParamsRejection>,
+    parts: Parts,
+) -> Result<Response> {
+    let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    // As for an upload: the audit trail says what a stranger was after, who is told of it only after the token was checked.
+    let target = target(path, parts.uri.query().unwrap_or_default());
+    if let Ok(target) = &target {
+        context.audit.asked(asked(target));
+    }
+    let call = attachments.authenticate(authorization, context).await?;
+    let target = target?;
+    let asks = Asks::read(&parts)?;
+    let (record, answer, content) = attachments.download(&call, target, |content| asks.plan(content)).await?;
+    Ok(reply(&record, &answer, content, &asks))
+}
+
+/// What a request asks for.
+struct Asks {
+    is_head: bool,
+    conditions: Conditions,
+    unmodified_since: Option<SystemTime>,
+    modified_since: Option<SystemTime>,
+    range: Option<String>,
+    if_range: Option<String>,
+    wants_digest: bool,
+}
+
+/// How a request is answered.
+#[derive(Clone, Debug)]
+enum Answer {
+    /// The client has it already.
+    NotModified,
+    /// With all of it.
+    All,
+    /// With these bytes of it.
+    Part(Range<u64>),
+}
+
+impl Asks {
+    fn read(parts: &Parts) -> Result<Asks> {
+        let headers = &parts.headers;
+        let conditions =
+            Conditions { if_match: tags("If-Match", headers)?, if_none_match: tags("If-None-Match", headers)? };
+        // A header that has a stronger one beside it, or that is no date, is ignored (RFC 9110 s13.1.3, s13.1.4).
+        let date = |name: &HeaderName| text(headers, name).and_then(|text| httpdate::parse_http_date(text).ok());
+        let unmodified_since = date(&IF_UNMODIFIED_SINCE).filter(|_| conditions.if_match.is_none());
+        let modified_since = date(&IF_MODIFIED_SINCE).filter(|_| conditions.if_none_match.is_none());
+        let (range, if_range) = (text(headers, &RANGE), text(headers, &IF_RANGE));
+        Ok(Asks {
+            is_head: parts.method == Method::HEAD,
+            conditions,
+            unmodified_since,
+            modified_since,
+            range: range.filter(|_| parts.method == Method::GET).map(str::to_owned),
+            if_range: if_range.map(str::to_owned),
+            wants_digest: wants_digest(headers),
+        })
+    }
+
+    /// What is sent of the content that stands, in the order of RFC 9110 s13.2.2.
+    fn plan(&self, content: &Content) -> Result<Plan<Answer>> {
+        let (digest, modified) = (Some(content.sha256), modified(content));
+        let Conditions { if_match, if_none_match } = &self.conditions;
+        Conditions { if_match: if_match.clone(), if_none_match: None }.judge(digest)?;
+        if self.unmodified_since.is_some_and(|since| modified > since) {
+            let why = "the content was stored after the time in If-Unmodified-Since";
+            return Err(Error::new(Kind::PreconditionFailed).detail(why).stored(content.sha256.version()));
+        }
+        let has_it = if_none_match.as_ref().is_some_and(|tags| tags.match_weakly(digest))
+            || self.modified_since.is_some_and(|since| modified <= since);
+        if has_it {
+            return Ok(Plan { range: None, reply: Answer::NotModified });
+        }
+        let range = match self.range.as_deref().filter(|_| self.is_still(content)) {
+            Some(range) => range::read(range, content.size),
+            None => Asked::All,
+        };
+        let (range, reply) = match range {
+            Asked::All => (0..content.size, Answer::All),
+            Asked::Part(range) => (range.clone(), Answer::Part(range)),
+            Asked::Nothing => {
+                let why = format!("the content has {} bytes", content.size);
+                return Err(Error::new(Kind::RangeNotSatisfiable).detail(why).of_size(content.size));
+            }
+        };
+        Ok(Plan { range: Some(range).filter(|_| !self.is_head), reply })
+    }
+
+    /// Whether `If-Range` names the content that stands. If it does not, the client gets all of it (RFC 9110 s13.1.5).
+    fn is_still(&self, content: &Content) -> bool {
+        let Some(named) = self.if_range.as_deref() else { return true };
+        match httpdate::parse_http_date(named) {
+            Ok(date) => date == modified(content),
+            Err(_) => {
+                matches!(Tags::parse("If-Range", named), Ok(tags @ Tags::Listed(_)) if tags.match_strongly(Some(content.sha256)))
+            }
+        }
+    }
+}
+
+fn reply(record: &Record, answer: &Answer, download: Option<Download>, asks: &Asks) -> Response {
+    let mut response = Response::new(Body::empty());
+    let Some(content) = record.content() else { return response };
+    let headers = response.headers_mut();
+    headers.extend(ALWAYS);
+    let version = content.sha256.version();
+    envelope::name_version(headers, &version);
+    let mut set = |name: HeaderName, value: String| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(LAST_MODIFIED, httpdate::fmt_http_date(modified(content)));
+    let (status, range) = match answer {
+        Answer::NotModified => (StatusCode::NOT_MODIFIED, None),
+        Answer::All => (StatusCode::OK, Some(0..content.size)),
+        Answer::Part(range) => {
+            set(CONTENT_RANGE, format!("bytes {}-{}/{}", range.start, range.end - 1, content.size));
+            (StatusCode::PARTIAL_CONTENT, Some(range.clone()))
+        }
+    };
+    if let Some(range) = range {
+        set(CONTENT_TYPE, content.content_type.as_str().to_owned());
+        set(CONTENT_LENGTH, (range.end - range.start).to_string());
+        if asks.wants_digest && range == (0..content.size) {
+            set(CONTENT_DIGEST, version.repr_digest);
+        }
+        let id = record.key.attachment.to_string();
+        let name = Some(content.filename.as_str()).filter(|name| !name.is_empty()).unwrap_or(&id);
+        headers.insert(CONTENT_DISPOSITION, disposition::attachment(name));
+    }
+    *response.status_mut() = status;
+    if let Some(download) = download {
+        response.extensions_mut().insert(Streamed { length: download.length() });
+        *response.body_mut() = Body::from_stream(download.into_stream());
+    }
+    response
+}
+
+/// When the content was stored, to the second, as HTTP writes it.
+fn modified(content: &Content) -> SystemTime {
+    SystemTime::from(content.created_at.replace_nanosecond(0).unwrap_or(content.created_at))
+}
+
+/// The value of a header that is one text. One that is given twice says nothing.
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    }
+}
+
+/// Whether the client would have the digest of what is sent (RFC 9530 s4): any preference for SHA-256 above 0.
+fn wants_digest(headers: &HeaderMap) -> bool {
+    let wanted = text(headers, &WANT_CONTENT_DIGEST).unwrap_or_default();
+    let wanted = dictionary::parse(wanted).unwrap_or_default();
+    wanted.iter().any(|(key, item)| *key == "sha-256" && matches!(item, Item::Integer(weight) if *weight > 0))
+}
