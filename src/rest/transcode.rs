@@ -224,3 +224,6 @@ fn refusal(error: &Error, methods: &[Method]) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

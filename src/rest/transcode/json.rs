@@ -170,7 +170,11 @@ fn judge_message(at: &str, descriptor: &MessageDescriptor, value: &Value) -> Res
             && !chosen.insert(choice.name().to_owned())
         {
             let names: Vec<_> = choice.fields().map(|field| field.name().to_owned()).collect();
-            return Err(about(at, format!("may have only one of {}", names.join(", "))));
+            let names = names.join(", ");
+            return Err(match at {
+                "" => Error::invalid(format!("only one of {names} may be given")),
+                _ => about(at, format!("may have only one of {names}")),
+            });
         }
         judge_field(&path, &known, value)?;
     }

@@ -108,7 +108,8 @@ impl Template {
             Segment::One => 1,
             Segment::Many => 2,
         };
-        (self.verb.is_none(), self.segments.iter().map(rank).collect::<Vec<u8>>())
+        // The end says less than any segment after `**`.
+        (self.verb.is_none(), self.segments.iter().map(rank).chain([3]).collect::<Vec<u8>>())
     }
 
     /// Whether another template fits the same paths, whatever fields they bind.
@@ -222,3 +223,6 @@ fn is_identifier(text: &str) -> bool {
     characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && characters.all(|character| character.is_ascii_alphanumeric() || character == '_')
 }
+
+#[cfg(test)]
+mod tests;
