@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use prost_reflect::{Kind, MessageDescriptor};
+use prost_reflect::{EnumDescriptor, Kind, MessageDescriptor};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -91,13 +91,21 @@ pub fn json(path: &str, kind: &Kind, text: &str) -> Result<Value> {
                 && text.bytes().all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte));
             if is_named || is_number { Ok(text.into()) } else { Err(wrong(format!("must be {}", expected(kind)))) }
         }
-        Kind::Enum(_) => Ok(text.parse::<i32>().map_or_else(|_| text.into(), Value::from)),
+        Kind::Enum(values) => Ok(text.parse::<i32>().map_or_else(|_| whole_name(values, text).into(), Value::from)),
         Kind::Message(message) => match wrapped(message) {
             Some(inner) => json(path, inner, text),
             None => Ok(text.into()),
         },
         _ => Ok(text.into()),
     }
+}
+
+/// The name of a value of an enumeration, which may be written without what all its names begin with: `FULL` for
+/// `ATTACHMENT_VIEW_FULL`. What all begin with is known by the value 0, whose name ends with `UNSPECIFIED`.
+fn whole_name(values: &EnumDescriptor, text: &str) -> String {
+    let zero = values.get_value(0).and_then(|zero| zero.name().strip_suffix("UNSPECIFIED").map(str::to_owned));
+    let whole = zero.map(|beginning| beginning + text);
+    whole.filter(|whole| values.get_value_by_name(whole).is_some()).unwrap_or_else(|| text.to_owned())
 }
 
 /// What a value of a kind must be, in words for the caller.

@@ -19,6 +19,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::edge::{self, Routes};
 use crate::origin::Origin;
+use crate::reads::Reads;
 use crate::request::Arrival;
 use crate::rpc::Failure;
 use crate::store::{Access, Store};
@@ -145,8 +146,11 @@ impl Port {
 fn attachments(config: &Config) -> Attachments {
     let metrics = Metrics::default();
     let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap();
-    let uploads = Uploads::new(Arc::new(store), Arc::new(Budget::new(config.budget())), config.upload());
-    Attachments::new(Arc::new(Verifier::load(&config.auth).unwrap()), Arc::new(uploads), metrics)
+    let store = Arc::new(store);
+    let reads = Reads::new(Arc::clone(&store), Arc::new(config.downloads()), config.reads());
+    let uploads = Uploads::new(store, Arc::new(Budget::new(config.budget())), config.upload());
+    let verifier = Verifier::load(&config.auth).unwrap();
+    Attachments::new(Arc::new(verifier), Arc::new(uploads), Arc::new(reads), metrics)
 }
 
 /// The service: it replies with what it was asked.
