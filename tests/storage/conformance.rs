@@ -404,6 +404,11 @@ macro_rules! conforms {
             }
 
             #[test]
+            fn content_comes_back_is_listed_and_is_gone_once_it_is_deleted() {
+                crate::reading::comes_back_is_listed_and_deleted($engine);
+            }
+
+            #[test]
             fn an_attachment_is_known_once_it_is_registered() {
                 knows_what_was_registered($engine);
             }

@@ -19,6 +19,7 @@ mod faults;
 mod look;
 mod memory;
 mod outage;
+mod reading;
 mod reads;
 mod refused;
 mod replicas;
