@@ -167,7 +167,10 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Upload(arguments) => upload::run(arguments).await,
         Command::Gc(arguments) => gc::run(arguments).await,
         Command::Verify(arguments) => verify::run(arguments).await,
-        Command::Openapi => out::print(&format!("{:#}\n", rest::openapi::document())).map(drop),
+        Command::Openapi => {
+            let document = rest::openapi::document().map_err(Failure::running)?;
+            out::print(&format!("{document:#}\n")).map(drop)
+        }
         Command::Reference { subject } => {
             let text = match subject {
                 Subject::Configuration => config::reference::markdown(),

@@ -8,9 +8,10 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use prost_reflect::DescriptorPool;
 
 use crate::attachment::{Digest, Filename, MediaType};
@@ -51,19 +52,29 @@ const ENVELOPE_BYTES: u64 = 128 << 10;
 /// How long the path of an upload is expected to be, in bytes.
 const LOCATION_BYTES: usize = 96;
 
-/// The routes of the REST port.
+/// Where the description of the port is.
+const DESCRIPTION: &str = "/openapi.json";
+
+/// The routes of the REST port. If `describes`, one of them answers with their description.
 ///
 /// # Errors
 /// What of the proto cannot be served over REST.
-pub fn routes(attachments: Attachments) -> Result<Router, String> {
+pub fn routes(attachments: Attachments, describes: bool) -> Result<Router, String> {
     let descriptors = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|error| error.to_string())?;
-    let adapters = Router::new()
+    let mut adapters = Router::new()
         .route(UPLOAD_ATTACHMENT.template, post(upload))
-        .route(DOWNLOAD_ATTACHMENT.template, get(download::download))
-        .fallback(async || envelope::refusal(&Error::new(Kind::NotFound)))
-        .with_state(attachments.clone());
+        .route(DOWNLOAD_ATTACHMENT.template, get(download::download));
+    let mut beside = Vec::new();
+    if describes {
+        let document = Bytes::from(openapi::document()?.to_string());
+        let described = async move || ([(CONTENT_TYPE, "application/json")], document.clone());
+        adapters = adapters.route(DESCRIPTION, get(described));
+        beside.push((Method::GET, DESCRIPTION));
+    }
+    let adapters =
+        adapters.fallback(async || envelope::refusal(&Error::new(Kind::NotFound))).with_state(attachments.clone());
     let service = Server::new(AttachmentServiceServer::new(attachments.clone()));
-    Ok(Transcoder::new(&descriptors, SERVICE_NAME, service, attachments, adapters, &[])?.into_router())
+    Ok(Transcoder::new(&descriptors, SERVICE_NAME, service, attachments, adapters, &beside)?.into_router())
 }
 
 /// What a port that speaks TLS serves to whoever does not: the same refusal of everything.

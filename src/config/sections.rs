@@ -64,12 +64,19 @@ pub struct Rest {
     /// Which pages may call the port from a browser.
     #[serde(default)]
     pub cors: edge::cors::Config,
+    /// Whether `GET /openapi.json` answers with the description of the port in OpenAPI 3.1, without a token. Default `true`.
+    #[serde(default = "yes")]
+    pub openapi: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Rest {
     /// A port that speaks plain text, and that no page may call.
     pub fn plain(listen: SocketAddr) -> Rest {
-        Rest { listen, tls: None, trusted_proxies: Vec::new(), cors: edge::cors::Config::default() }
+        Rest { listen, tls: None, trusted_proxies: Vec::new(), cors: edge::cors::Config::default(), openapi: true }
     }
 }
 

@@ -2,13 +2,18 @@
 //! serves them. The vocabulary is chosen for code generators that understand OpenAPI 3.0 only: a file is `format: binary`,
 //! a fixed text is a `type` with a one-valued `enum`, an array has `items`.
 
-use std::collections::BTreeMap;
-
 use http::StatusCode;
+use prost_reflect::DescriptorPool;
 use serde_json::{Map, Value, json};
 
 use crate::error::Kind;
 use crate::operation::UPLOAD_ATTACHMENT;
+use crate::pb::{self, attachment_service_server::SERVICE_NAME};
+use parts::{TAG, digest, envelope, etag, header, refusals, request_id, tags};
+
+mod operations;
+mod parts;
+mod schemas;
 
 /// The kinds of error that an upload over REST can end with, in the order of the checks.
 const KINDS: [Kind; 19] = [
@@ -33,25 +38,46 @@ const KINDS: [Kind; 19] = [
     Kind::Internal,
 ];
 
-/// The name under which the operation is listed.
-const TAG: &str = "attachments";
-
 const INTRODUCTION: &str = "Takes file attachments.\n\n\
-    A 201 response means that the file is stored: complete, verified and durable. After any other response nothing has \
-    changed, except after a 503 for a storage that did not answer: then either the old or the new file is stored, whole.\n\n\
+    A 201 response means that the file is stored: complete, verified and durable. After any other response to an upload \
+    nothing has changed, except after a 503 for a storage that did not answer: then either the old or the new file is stored, whole.\n\n\
     Over HTTP/2, a 431 for headers over 32 KiB has no body.\n\n\
-    Every request needs a bearer token, a JWT with the scope `attachments:write` that names the client. Where the operator \
+    Every request needs a bearer token, a JWT with the scope of the operation that names the client. Where the operator \
     has configured it, a TLS client certificate can take the place of the token.";
 
-const UPLOAD: &str = "Uploads a binary attachment file.\n\n\
+const UPLOAD: &str = "Uploads a binary attachment file. Needs the scope `attachments:write`.\n\n\
     An upload to an attachment that has content replaces the content atomically.\n\n\
     The checks have a fixed order: token (401), path and query (400), rights (403), attachment (404, 412), body (400, 413). \
     A request that fails a check before the body is answered before its body is read. Clients should read the response \
     even if they are still sending.";
 
 /// The document.
-pub fn document() -> Value {
-    json!({
+///
+/// # Errors
+/// What of the proto cannot be served over REST.
+pub fn document() -> Result<Value, String> {
+    let descriptors = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|error| error.to_string())?;
+    let (mut paths, mut schemas) = operations::described(&descriptors, SERVICE_NAME)?;
+    let upload = paths.entry(UPLOAD_ATTACHMENT.template).or_insert_with(|| json!({}));
+    upload[UPLOAD_ATTACHMENT.method.to_lowercase()] = upload_operation();
+    schemas.insert(
+        "SuccessResponse".to_owned(),
+        envelope(
+            "success",
+            "The request was carried out.",
+            json!({
+                "type": "array", "items": {}, "description": "Results. An upload has none: the array is empty."
+            }),
+        ),
+    );
+    schemas.insert(
+        "ErrorResponse".to_owned(),
+        envelope("error", "The request was refused or failed.", json!({
+            "type": "string",
+            "description": "Starts with a text that is fixed for the reason. What exactly was wrong may follow after a colon."
+        })),
+    );
+    Ok(json!({
         "openapi": "3.1.0",
         "info": {
             "title": "attachd",
@@ -63,32 +89,28 @@ pub fn document() -> Value {
         "servers": [{ "url": "/", "description": "The REST port" }],
         "security": [{ "bearer": [] }],
         "tags": [{ "name": TAG, "description": "Files, each under the id of a client and an id of its own" }],
-        "paths": { UPLOAD_ATTACHMENT.template: { UPLOAD_ATTACHMENT.method.to_lowercase(): {
-            "operationId": "uploadAttachment",
-            "tags": [TAG],
-            "summary": "Upload attachment",
-            "description": UPLOAD,
-            "parameters": parameters(),
-            "requestBody": { "required": true, "description": "A form with the file.", "content": {
-                "multipart/form-data": { "schema": form() }
-            } },
-            "responses": responses()
-        } } },
+        "paths": paths,
         "components": {
             "securitySchemes": { "bearer": {
                 "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
                 "description": "A JWT of a configured issuer, in the header `Authorization`."
             } },
-            "schemas": {
-                "SuccessResponse": envelope("success", "The request was carried out.", json!({
-                    "type": "array", "items": {}, "description": "Results. An upload has none: the array is empty."
-                })),
-                "ErrorResponse": envelope("error", "The request was refused or failed.", json!({
-                    "type": "string",
-                    "description": "Starts with a text that is fixed for the reason. What exactly was wrong may follow after a colon."
-                }))
-            }
+            "schemas": schemas
         }
+    }))
+}
+
+fn upload_operation() -> Value {
+    json!({
+        "operationId": "uploadAttachment",
+        "tags": [TAG],
+        "summary": "Upload attachment",
+        "description": UPLOAD,
+        "parameters": parameters(),
+        "requestBody": { "required": true, "description": "A form with the file.", "content": {
+            "multipart/form-data": { "schema": form() }
+        } },
+        "responses": responses()
     })
 }
 
@@ -159,40 +181,9 @@ fn form() -> Value {
     })
 }
 
-/// `*`, or a list of entity tags.
-fn tags() -> Value {
-    json!({ "type": "string", "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, (W/)?\"[!#-~]*\")*)$" })
-}
-
-fn etag() -> Value {
-    json!({ "type": "string", "pattern": "^\"[0-9a-f]{64}\"$" })
-}
-
-fn digest() -> Value {
-    json!({ "type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$" })
-}
-
-fn envelope(status: &str, description: &str, details: Value) -> Value {
-    json!({
-        "type": "object",
-        "description": description,
-        "required": ["status", "code", "message", "details"],
-        "properties": {
-            "status": { "type": "string", "enum": [status], "description": "The outcome. It is the same for every such response." },
-            "code": { "type": "integer", "format": "int32", "description": "The HTTP status." },
-            "message": { "type": "string", "description": "A text that is fixed for the HTTP status." },
-            "details": details
-        }
-    })
-}
-
 fn responses() -> Map<String, Value> {
-    let mut kinds: BTreeMap<StatusCode, Vec<Kind>> = BTreeMap::new();
-    for kind in KINDS {
-        kinds.entry(kind.row().status).or_default().push(kind);
-    }
-    let refusals = kinds.iter().map(|(status, kinds)| (status.as_str().to_owned(), refusal(*status, kinds)));
-    std::iter::once((StatusCode::CREATED.as_str().to_owned(), created())).chain(refusals).collect()
+    let created = (StatusCode::CREATED.as_str().to_owned(), created());
+    std::iter::once(created).chain(refusals(&KINDS)).collect()
 }
 
 fn created() -> Value {
@@ -213,81 +204,14 @@ fn created() -> Value {
     })
 }
 
-/// A status that the server refuses with, and the kinds of error that have it.
-fn refusal(status: StatusCode, kinds: &[Kind]) -> Value {
-    let mut headers = json!({ "X-Request-Id": request_id() });
-    let own = match status {
-        StatusCode::UNAUTHORIZED => {
-            Some(("WWW-Authenticate", header("The challenge (RFC 6750).", json!({ "type": "string" }))))
-        }
-        StatusCode::METHOD_NOT_ALLOWED => {
-            Some(("Allow", header("The methods of the path.", json!({ "type": "string" }))))
-        }
-        StatusCode::SERVICE_UNAVAILABLE => Some((
-            "Retry-After",
-            header("Seconds to wait before the request is repeated.", json!({ "type": "integer", "minimum": 1 })),
-        )),
-        _ => None,
-    };
-    if let Some((name, header)) = own {
-        headers[name] = header;
-    }
-    if status == StatusCode::PRECONDITION_FAILED {
-        let stored = |name: &str, schema: Value| {
-            let description = format!("{name} of the stored content, if the attachment has any.");
-            json!({ "required": false, "description": description, "schema": schema })
-        };
-        headers["ETag"] = stored("ETag", etag());
-        headers["Repr-Digest"] = stored("Repr-Digest", digest());
-    }
-    let examples: Map<String, Value> = kinds
-        .iter()
-        .map(|kind| {
-            let row = kind.row();
-            let body =
-                json!({ "status": "error", "code": status.as_u16(), "message": row.message, "details": row.details });
-            (row.reason.to_owned(), json!({ "summary": row.reason, "value": body }))
-        })
-        .collect();
-    json!({
-        "description": description(status, kinds),
-        "headers": headers,
-        "content": { "application/json": {
-            "schema": { "$ref": "#/components/schemas/ErrorResponse" },
-            "examples": examples
-        } }
-    })
-}
-
-/// The documented words, where a status has them; else the fixed texts of its errors.
-fn description(status: StatusCode, kinds: &[Kind]) -> String {
-    match status {
-        StatusCode::BAD_REQUEST => "Invalid request or missing required parameters".to_owned(),
-        StatusCode::UNAUTHORIZED => "Authentication error (JWT token missing/invalid)".to_owned(),
-        StatusCode::FORBIDDEN => "Access denied (insufficient permissions)".to_owned(),
-        StatusCode::NOT_FOUND => "Resource not found".to_owned(),
-        StatusCode::INTERNAL_SERVER_ERROR => "Internal server error".to_owned(),
-        _ => {
-            let mut texts: Vec<_> = kinds.iter().map(|kind| kind.row().details).collect();
-            texts.dedup();
-            texts.join(". ")
-        }
-    }
-}
-
-/// A header that every response of a status has.
-fn header(description: &str, schema: Value) -> Value {
-    json!({ "required": true, "description": description, "schema": schema })
-}
-
-fn request_id() -> Value {
-    header("The id of the request.", json!({ "type": "string" }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::Value::{Array, Object};
+
+    fn document() -> Value {
+        super::document().unwrap()
+    }
 
     fn responses() -> Value {
         document()["paths"][UPLOAD_ATTACHMENT.template]["post"]["responses"].clone()
@@ -347,16 +271,13 @@ mod tests {
 
     #[test]
     fn only_kinds_that_no_route_of_ours_raises_are_left_out() {
-        let left_out: Vec<_> = Kind::ALL.into_iter().filter(|kind| !KINDS.contains(kind)).collect();
-        // The size of a form's file is never declared apart from its bytes; nothing limits the rate of requests. A
-        // range is of a download, and the formats are those of the gRPC port.
-        let expected = [
-            Kind::SizeMismatch,
-            Kind::RangeNotSatisfiable,
-            Kind::UnsupportedMediaType,
-            Kind::UnsupportedCompression,
-            Kind::RateLimited,
-        ];
+        let of_bodies = operations::OF_BODIES;
+        let is_raised = |kind: &Kind| KINDS.contains(kind) || of_bodies.contains(kind);
+        let left_out: Vec<_> = Kind::ALL.into_iter().filter(|kind| !is_raised(kind)).collect();
+        // The size of a form's file is never declared apart from its bytes; nothing limits the rate of requests. A range is of a
+        // download, which is not described yet, and compressed messages are those of the gRPC port.
+        let expected =
+            [Kind::SizeMismatch, Kind::RangeNotSatisfiable, Kind::UnsupportedCompression, Kind::RateLimited];
         assert_eq!(left_out, expected);
     }
 

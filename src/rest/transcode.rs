@@ -32,9 +32,11 @@ mod template;
 
 pub use call::Server;
 
-use binding::Binding;
-use reply::Shape;
-use rule::{Annotation, BodyRule, Rule};
+pub use binding::{Binding, Field};
+pub use reply::{Details, Shape};
+pub use rule::{BodyRule, Rule};
+
+use rule::Annotation;
 use template::{Capture, Template};
 
 /// What a transcoded body may be.
@@ -84,17 +86,12 @@ impl Transcoder {
         adapters: Router,
         beside: &[(Method, &str)],
     ) -> Result<Transcoder, String> {
-        let found = pool.get_service_by_name(service);
-        let service = found.ok_or_else(|| format!("the service {service} is not among the descriptors"))?;
-        let annotation = Annotation::of(pool)?;
         let mut routes = Vec::new();
         for (verb, path) in beside {
             routes.push(Route { verb: verb.clone(), template: Template::parse(path)?, operation: None });
         }
-        for method in service.methods() {
-            for rule in annotation.rules(&method)? {
-                routes.push(Route::new(&method, rule).map_err(|why| format!("{}: {why}", method.full_name()))?);
-            }
+        for (method, rule) in rules(pool, service)? {
+            routes.push(Route::new(&method, rule).map_err(|why| format!("{}: {why}", method.full_name()))?);
         }
         routes.sort_by_key(|route| route.template.rank());
         for (at, route) in routes.iter().enumerate() {
@@ -145,6 +142,21 @@ impl Transcoder {
         let replied = call::unary(server, path, call, message, operation.method.output()).await?;
         operation.reply.reply(replied, &parts.uri)
     }
+}
+
+/// The annotated methods of the service of this name, each with each of its rules.
+///
+/// # Errors
+/// What of the descriptors is not supported.
+pub fn rules(pool: &DescriptorPool, service: &str) -> Result<Vec<(MethodDescriptor, Rule)>, String> {
+    let found = pool.get_service_by_name(service);
+    let service = found.ok_or_else(|| format!("the service {service} is not among the descriptors"))?;
+    let annotation = Annotation::of(pool)?;
+    let mut rules = Vec::new();
+    for method in service.methods() {
+        rules.extend(annotation.rules(&method)?.into_iter().map(|rule| (method.clone(), rule)));
+    }
+    Ok(rules)
 }
 
 impl Route {

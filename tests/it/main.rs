@@ -45,6 +45,7 @@ mod load;
 mod memory;
 mod metrics;
 mod multipart;
+mod openapi;
 mod order;
 mod outcome;
 mod pace;

@@ -22,11 +22,11 @@ const MAX_KEY: usize = 4;
 
 /// A field of the request message, or of a message within it.
 #[derive(Clone, Debug)]
-struct Field {
+pub struct Field {
     /// Its path, with dots.
-    name: String,
+    pub name: String,
     /// The fields on the way to it, itself last.
-    path: Vec<FieldDescriptor>,
+    pub path: Vec<FieldDescriptor>,
 }
 
 /// How a request becomes the request message of a method.
@@ -34,13 +34,13 @@ struct Field {
 pub struct Binding {
     message: MessageDescriptor,
     /// What the path binds, in the order of the template.
-    path: Vec<Field>,
+    pub path: Vec<Field>,
     /// What the query may have.
-    query: Vec<Field>,
+    pub query: Vec<Field>,
     /// Their names, or those of the fields that are in the body.
     names: Names,
     /// What headers may have.
-    headers: Vec<(Field, &'static str)>,
+    pub headers: Vec<(Field, &'static str)>,
     /// What the body is.
     pub body: BodyRule,
     /// Whether a precondition that cannot be judged is refused: the method changes something.

@@ -27,7 +27,7 @@ const IN_LINK: &AsciiSet =
 
 /// What `details` is.
 #[derive(Clone, Debug)]
-enum Details {
+pub enum Details {
     /// Nothing.
     Empty,
     /// The message that this field is, if it is set.
@@ -41,7 +41,8 @@ enum Details {
 /// How a reply message becomes the envelope.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    details: Details,
+    /// What `details` is.
+    pub details: Details,
     /// The field that leads to the next page.
     next: Option<FieldDescriptor>,
 }

@@ -23,6 +23,8 @@ pub struct Rule {
     pub verb: Method,
     /// The paths.
     pub template: Template,
+    /// The path template as it is written.
+    pub text: String,
     /// What the body is.
     pub body: BodyRule,
 }
@@ -89,6 +91,7 @@ fn read(rule: &DynamicMessage) -> Result<Rule, String> {
     Ok(Rule {
         verb: Method::from_bytes(verb.as_bytes()).map_err(|_| format!("{verb:?} is no method of HTTP"))?,
         template: Template::parse(&template)?,
+        text: template,
         body,
     })
 }
