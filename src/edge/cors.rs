@@ -38,7 +38,7 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 
 /// The headers of replies that a page may read, beyond those that it may read anyway.
 const REPLY_HEADERS: HeaderValue =
-    HeaderValue::from_static("Allow, ETag, Location, Repr-Digest, Retry-After, WWW-Authenticate, X-Request-Id");
+    HeaderValue::from_static("Allow, ETag, Link, Location, Repr-Digest, Retry-After, WWW-Authenticate, X-Request-Id");
 
 /// Which pages may call the REST port from a browser.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

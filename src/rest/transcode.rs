@@ -64,9 +64,8 @@ struct Route {
 }
 
 /// The routes of a service, and of what stands beside it.
-#[derive(Clone)]
 pub struct Transcoder {
-    routes: Arc<Vec<Route>>,
+    routes: Vec<Route>,
     server: Server,
     attachments: Attachments,
     adapters: Router,
@@ -103,12 +102,12 @@ impl Transcoder {
                 ));
             }
         }
-        Ok(Transcoder { routes: Arc::new(routes), server, attachments, adapters })
+        Ok(Transcoder { routes, server, attachments, adapters })
     }
 
     /// All of it as a router.
     pub fn into_router(self) -> Router {
-        Router::new().fallback(dispatch).with_state(self)
+        Router::new().fallback(dispatch).with_state(Arc::new(self))
     }
 
     async fn serve(
@@ -186,7 +185,7 @@ impl Operation {
     }
 }
 
-async fn dispatch(State(transcoder): State<Transcoder>, mut request: Request) -> Response {
+async fn dispatch(State(transcoder): State<Arc<Transcoder>>, mut request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
     let fitting = || transcoder.routes.iter().filter(|route| route.template.fits(&parts));

@@ -120,7 +120,9 @@ fn a_page_of_a_configured_origin_may_read_every_reply_and_no_other_page_may() {
         let reply = server.connect().ask(&ask.clone().with("Origin", APP));
         assert_eq!((reply.status, reply.header("access-control-allow-origin")), (status, APP), "{reply:?}");
         let exposed = reply.header("access-control-expose-headers").to_lowercase();
-        for header in ["location", "etag", "repr-digest", "x-request-id", "retry-after", "www-authenticate", "allow"] {
+        for header in
+            ["location", "link", "etag", "repr-digest", "x-request-id", "retry-after", "www-authenticate", "allow"]
+        {
             assert!(exposed.split(", ").any(|shown| shown == header), "{header}: {exposed}");
         }
         assert_eq!(reply.header("vary"), "Origin");
