@@ -276,8 +276,7 @@ mod tests {
         let left_out: Vec<_> = Kind::ALL.into_iter().filter(|kind| !is_raised(kind)).collect();
         // The size of a form's file is never declared apart from its bytes; nothing limits the rate of requests. A range is of a
         // download, which is not described yet, and compressed messages are those of the gRPC port.
-        let expected =
-            [Kind::SizeMismatch, Kind::RangeNotSatisfiable, Kind::UnsupportedCompression, Kind::RateLimited];
+        let expected = [Kind::SizeMismatch, Kind::RangeNotSatisfiable, Kind::UnsupportedCompression, Kind::RateLimited];
         assert_eq!(left_out, expected);
     }
 

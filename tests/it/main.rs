@@ -46,6 +46,7 @@ mod memory;
 mod metrics;
 mod multipart;
 mod openapi;
+mod operations;
 mod order;
 mod outcome;
 mod pace;
