@@ -7,10 +7,11 @@ use prost_reflect::DescriptorPool;
 use serde_json::{Map, Value, json};
 
 use crate::error::Kind;
-use crate::operation::UPLOAD_ATTACHMENT;
+use crate::operation::{DOWNLOAD_ATTACHMENT, UPLOAD_ATTACHMENT};
 use crate::pb::{self, attachment_service_server::SERVICE_NAME};
 use parts::{TAG, digest, envelope, etag, header, refusals, request_id, tags};
 
+mod download;
 mod operations;
 mod parts;
 mod schemas;
@@ -38,7 +39,7 @@ const KINDS: [Kind; 19] = [
     Kind::Internal,
 ];
 
-const INTRODUCTION: &str = "Takes file attachments.\n\n\
+const INTRODUCTION: &str = "Takes file attachments, and returns them.\n\n\
     A 201 response means that the file is stored: complete, verified and durable. After any other response to an upload \
     nothing has changed, except after a 503 for a storage that did not answer: then either the old or the new file is stored, whole.\n\n\
     Over HTTP/2, a 431 for headers over 32 KiB has no body.\n\n\
@@ -60,6 +61,8 @@ pub fn document() -> Result<Value, String> {
     let (mut paths, mut schemas) = operations::described(&descriptors, SERVICE_NAME)?;
     let upload = paths.entry(UPLOAD_ATTACHMENT.template).or_insert_with(|| json!({}));
     upload[UPLOAD_ATTACHMENT.method.to_lowercase()] = upload_operation();
+    let download = paths.entry(DOWNLOAD_ATTACHMENT.template).or_insert_with(|| json!({}));
+    download[DOWNLOAD_ATTACHMENT.method.to_lowercase()] = download::operation();
     schemas.insert(
         "SuccessResponse".to_owned(),
         envelope(
@@ -272,11 +275,12 @@ mod tests {
     #[test]
     fn only_kinds_that_no_route_of_ours_raises_are_left_out() {
         let of_bodies = operations::OF_BODIES;
-        let is_raised = |kind: &Kind| KINDS.contains(kind) || of_bodies.contains(kind);
+        let is_raised =
+            |kind: &Kind| KINDS.contains(kind) || of_bodies.contains(kind) || download::KINDS.contains(kind);
         let left_out: Vec<_> = Kind::ALL.into_iter().filter(|kind| !is_raised(kind)).collect();
-        // The size of a form's file is never declared apart from its bytes; nothing limits the rate of requests. A range is of a
-        // download, which is not described yet, and compressed messages are those of the gRPC port.
-        let expected = [Kind::SizeMismatch, Kind::RangeNotSatisfiable, Kind::UnsupportedCompression, Kind::RateLimited];
+        // The size of a form's file is never declared apart from its bytes; nothing limits the rate of requests.
+        // Compressed messages are those of the gRPC port.
+        let expected = [Kind::SizeMismatch, Kind::UnsupportedCompression, Kind::RateLimited];
         assert_eq!(left_out, expected);
     }
 

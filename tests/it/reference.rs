@@ -28,6 +28,11 @@ fn the_reference_of_the_metrics_is_that_of_this_version() {
 }
 
 #[test]
+fn the_description_of_the_rest_port_is_that_of_this_version() {
+    assert_current("docs/reference/openapi.json", &["openapi"]);
+}
+
+#[test]
 fn what_is_in_force_is_shown_without_secrets_and_reads_back() {
     let folder = tempfile::tempdir().unwrap();
     let config = Setup::default().write(folder.path());

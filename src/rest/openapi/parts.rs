@@ -59,6 +59,9 @@ fn refusal(status: StatusCode, kinds: &[Kind]) -> Value {
         StatusCode::METHOD_NOT_ALLOWED => {
             Some(("Allow", header("The methods of the path.", json!({ "type": "string" }))))
         }
+        StatusCode::RANGE_NOT_SATISFIABLE => {
+            Some(("Content-Range", header("The size of the content.", json!({ "type": "string" }))))
+        }
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             Some(("Accept", header("The format that is supported.", json!({ "type": "string" }))))
         }
