@@ -11,15 +11,20 @@ use crate::config::{self, Config};
 use crate::{rest, server, telemetry, tls};
 
 mod allocator;
+mod delete;
 mod dev;
 mod failure;
 mod gc;
+mod get;
+mod list;
 mod maintenance;
 mod out;
+mod progress;
 mod register;
 mod remote;
 mod serve;
 mod show;
+mod shown;
 mod token;
 mod upload;
 mod verify;
@@ -34,7 +39,7 @@ const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed
   2  the command or the configuration is wrong
-  3  try again later (`register` and `upload`)
+  3  try again later (commands that send requests to a server)
   4  the token is accepted and grants nothing (`token inspect`)
 A reader of standard output that closes its pipe is no failure, but ends `gc` and `verify` with 1.";
 
@@ -65,6 +70,12 @@ enum Command {
     Register(register::Arguments),
     /// Upload files over gRPC and print the stored attachments as JSON
     Upload(upload::Arguments),
+    /// Look up attachments over gRPC and print them as JSON
+    Get(get::Arguments),
+    /// List the attachments of a client over gRPC, as a table or as JSON
+    List(list::Arguments),
+    /// Delete attachments with their content over gRPC
+    Delete(delete::Arguments),
     /// Find content that no record names, and with --delete delete it
     Gc(gc::Arguments),
     /// Read all that is stored back and compare it with its records
@@ -165,6 +176,9 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Token(arguments) => token::run(&arguments).await,
         Command::Register(arguments) => register::run(arguments).await,
         Command::Upload(arguments) => upload::run(arguments).await,
+        Command::Get(arguments) => get::run(arguments).await,
+        Command::List(arguments) => list::run(arguments).await,
+        Command::Delete(arguments) => delete::run(arguments).await,
         Command::Gc(arguments) => gc::run(arguments).await,
         Command::Verify(arguments) => verify::run(arguments).await,
         Command::Openapi => {

@@ -1,27 +1,27 @@
-//! What the commands that talk to a server have in common: which attachment of which client, where the server is, who asks,
-//! and how often a request is tried. What is asked for, it must not know.
+//! The options and the connection of the commands that talk to a server: which attachments of which client, the server, the
+//! caller, and how often a request is tried. It must not know what a request asks for.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
-use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Response, Status};
 
 use super::failure::Failure;
-use crate::attachment::Digest;
 use crate::config;
 use crate::pb::Attachment;
 use crate::pb::attachment_service_client::AttachmentServiceClient;
 use crate::tls::{self, Credentials, Whose};
 
 mod failed;
+mod outcomes;
 mod retry;
 
 pub use failed::Failed;
+pub use outcomes::Outcomes;
 pub use retry::Tries;
 
 /// How long the address of a server may take to answer.
@@ -40,9 +40,10 @@ If several requests fail, the code is 1 unless all of them can be tried again.";
 /// The client for all operations of a server.
 pub type Client = AttachmentServiceClient<Channel>;
 
+/// Attachments of one client, and the server that has them.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub struct Arguments {
+pub struct Attachments {
     /// The client that the attachment belongs to
     #[arg(long, value_name = "N")]
     pub client: i64,
@@ -55,6 +56,14 @@ pub struct Arguments {
     /// The portfolio that the attachment belongs to
     #[arg(long, value_name = "N")]
     pub portfolio: Option<i64>,
+    #[command(flatten)]
+    remote: Arguments,
+}
+
+/// The server, the caller, and how often a request is tried.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct Arguments {
     /// The gRPC port, such as https://127.0.0.1:50051, or http:// if it has no TLS
     #[arg(long, value_name = "URL")]
     to: String,
@@ -89,14 +98,21 @@ pub struct Remote {
     answered: bool,
 }
 
-impl Arguments {
-    /// Checks the arguments that say where the server is and who asks. Nothing is sent.
+impl Attachments {
+    /// Checks these arguments. Nothing is sent.
     pub fn remote(&self) -> Result<Remote, Failure> {
         let mut attachments = self.attachment.clone();
         attachments.sort_unstable();
         if let Some(twice) = attachments.windows(2).find(|two| two[0] == two[1]) {
             return Err(Failure::usage(format!("--attachment: {} is given twice", twice[0])));
         }
+        self.remote.remote()
+    }
+}
+
+impl Arguments {
+    /// Checks these arguments. Nothing is sent.
+    pub fn remote(&self) -> Result<Remote, Failure> {
         let (to, (endpoint, credentials)) = (self.to.clone(), self.endpoint()?);
         Ok(Remote {
             to,
@@ -234,6 +250,31 @@ impl Remote {
         self.answered = true;
     }
 
+    /// Sends one request, as often as it may be tried. It must change nothing to send it twice. `name` is what it is about.
+    pub async fn ask<M: Clone, R>(
+        &mut self,
+        name: &str,
+        message: &M,
+        send: impl AsyncFn(Client, Request<M>) -> Result<Response<R>, Status>,
+    ) -> Result<R, Failure> {
+        let mut tries = self.tries();
+        loop {
+            let failed = match self.client().await {
+                Ok(client) => match send(client, self.request(message.clone())).await {
+                    Ok(reply) => {
+                        self.answered();
+                        return Ok(reply.into_inner());
+                    }
+                    Err(status) => self.failed(status).await,
+                },
+                Err(failed) => failed,
+            };
+            if !tries.again(name, &failed).await {
+                return Err(failed.of(name));
+            }
+        }
+    }
+
     /// The tries that one request has.
     pub fn tries(&self) -> Tries {
         Tries::new(self.retry)
@@ -245,30 +286,7 @@ pub fn named(path: &Path, error: &io::Error) -> Failure {
     Failure::running(format!("{}: {error}", path.display()))
 }
 
-/// How a run over several requests ends: by the worst of its failures, of which each was reported already.
-pub fn conclude(codes: &[u8]) -> Result<(), Failure> {
-    let failed = codes.iter().filter(|code| **code != 0).count();
-    let code = if codes.contains(&1) { 1 } else { 3 };
-    match failed {
-        0 => Ok(()),
-        _ if codes.len() == 1 => Err(Failure { code, why: None }),
-        _ => Err(Failure { code, why: Some(format!("{failed} of {} failed", codes.len())) }),
-    }
-}
-
-/// An attachment as it is printed.
-pub fn as_json(attachment: &Attachment) -> Value {
-    let sha256 = attachment.sha256.as_deref().and_then(|bytes| Digest::new("sha256", bytes).ok());
-    json!({
-        "client_id": attachment.client_id,
-        "attachment_id": attachment.attachment_id,
-        "project_id": attachment.project_id,
-        "portfolio_id": attachment.portfolio_id,
-        "filename": attachment.filename,
-        "content_type": attachment.content_type,
-        "size": attachment.size,
-        "sha256": sha256.map(|digest| digest.to_string()),
-        "created_at": attachment.created_at.map(|time| time.to_string()),
-        "uploaded_by": attachment.uploaded_by,
-    })
+/// The attachment that a reply names.
+pub fn named_by(name: &str, attachment: Option<Attachment>) -> Result<Attachment, Failure> {
+    attachment.ok_or_else(|| Failed::here("the reply names no attachment".to_owned()).of(name))
 }

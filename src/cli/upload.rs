@@ -1,15 +1,13 @@
 //! `attachd upload`: a gRPC client, for people and scripts.
 
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::failure::Failure;
-use super::out;
-use super::remote::{self, Failed, Remote};
+use super::remote::{self, Failed, Outcomes, Remote};
+use super::{out, progress, shown};
 use crate::pb::{Attachment, UploadHeader};
 use source::{Reading, Sent, Source, is_standard_input};
 
@@ -22,7 +20,7 @@ pub struct Arguments {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    remote: remote::Arguments,
+    attachments: remote::Attachments,
     /// The name to record [default: that of the file; none for standard input]
     #[arg(long, value_name = "NAME")]
     filename: Option<String>,
@@ -36,29 +34,19 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let headers = arguments.headers()?;
-    let mut remote = arguments.remote.remote()?;
-    let mut codes = Vec::new();
+    let mut remote = arguments.attachments.remote()?;
+    let mut outcomes = Outcomes::default();
     for (path, header) in arguments.files.iter().zip(headers) {
-        match one(&mut remote, path, header).await {
-            Ok(attachment) => {
-                let text = serde_json::to_string_pretty(&remote::as_json(&attachment)).map_err(Failure::running)?;
-                // A reader that went away does not undo what is stored, nor does it keep the other files from being stored.
-                out::print(&format!("{text}\n"))?;
-                codes.push(0);
-            }
-            Err(Failure { code, why }) => {
-                out::complain(&format!("attachd: {}", why.unwrap_or_default()));
-                codes.push(code);
-            }
-        }
+        let stored = one(&mut remote, path, header).await;
+        outcomes.add(stored.map(|attachment| Some(shown::as_json(&attachment))))?;
     }
-    remote::conclude(&codes)
+    outcomes.conclude()
 }
 
 impl Arguments {
     /// The header of each file, if files and ids match.
     fn headers(&self) -> Result<Vec<UploadHeader>, Failure> {
-        let (files, ids) = (self.files.len(), self.remote.attachment.len());
+        let (files, ids) = (self.files.len(), self.attachments.attachment.len());
         if files != ids {
             return Err(Failure::usage(format!(
                 "--attachment: {files} files need {files} ids, not {ids}; write one for each file, such as --attachment 1,2,3"
@@ -70,7 +58,7 @@ impl Arguments {
         if self.files.iter().filter(|path| is_standard_input(path)).count() > 1 {
             return Err(Failure::usage("standard input (-) can be uploaded once"));
         }
-        self.files.iter().zip(&self.remote.attachment).map(|(path, id)| self.header(path, *id)).collect()
+        self.files.iter().zip(&self.attachments.attachment).map(|(path, id)| self.header(path, *id)).collect()
     }
 
     fn header(&self, path: &Path, attachment_id: i64) -> Result<UploadHeader, Failure> {
@@ -86,10 +74,10 @@ impl Arguments {
             }
         };
         Ok(UploadHeader {
-            client_id: self.remote.client,
+            client_id: self.attachments.client,
             attachment_id,
-            project_id: self.remote.project,
-            portfolio_id: self.remote.portfolio,
+            project_id: self.attachments.project,
+            portfolio_id: self.attachments.portfolio,
             filename,
             content_type: self.content_type.clone(),
             if_absent: self.if_absent,
@@ -123,7 +111,7 @@ async fn one(remote: &mut Remote, path: &Path, header: UploadHeader) -> Result<A
             false if tries.again(&name, &failed).await => continue,
             false => failed,
         };
-        return Err(Failure { code: failed.code(), why: Some(format!("{name}: {failed}")) });
+        return Err(failed.of(&name));
     }
 }
 
@@ -134,7 +122,7 @@ async fn attempt(
     header: &UploadHeader,
 ) -> Result<Attachment, (Failed, Option<Sent>)> {
     let mut client = remote.client().await.map_err(|failed| (failed, None))?;
-    let progress = progress(source.size);
+    let progress = progress::bar(source.size);
     let reading = Reading::default();
     let messages = source.messages(header.clone(), progress.clone(), reading.clone());
     let reply = client.upload_attachment(remote.request(messages)).await;
@@ -174,20 +162,5 @@ fn stored_before(header: UploadHeader, digest: Bytes, bytes: u64) -> Attachment 
         size: Some(bytes.cast_signed()),
         sha256: Some(digest),
         ..Attachment::default()
-    }
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress(size: Option<u64>) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let (bar, template) = match size {
-        Some(size) => (ProgressBar::new(size), "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}"),
-        None => (ProgressBar::no_length(), "{spinner} {bytes} {bytes_per_sec}"),
-    };
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }

@@ -12,6 +12,7 @@ use crate::harness::{Form, Server, Setup, eventually};
 mod dev;
 mod output;
 mod proxy;
+mod reads;
 mod register;
 mod remote;
 mod retry;
@@ -88,7 +89,7 @@ fn assert_refused(folder: &Path, variables: &[(&str, &str)], words: &[&str]) {
 #[test]
 fn every_command_explains_itself_and_names_its_options() {
     let here = tempfile::tempdir().unwrap();
-    let all: [(&[&str], &[&str]); 7] = [
+    let all: [(&[&str], &[&str]); 10] = [
         (&[], &["serve", "dev", "check", "token", "register", "upload", "--help", "--version", "Exit codes"]),
         (&["serve"], &["--config", "ATTACHD_LIMITS__MAX_UPLOAD_SIZE"]),
         (&["check"], &["--config"]),
@@ -114,6 +115,9 @@ fn every_command_explains_itself_and_names_its_options() {
             &["register"],
             &["--client", "--attachment", "--to", "--token-file", "--retry", "ATTACHD_TOKEN", "Exit codes"],
         ),
+        (&["get"], &["--client", "--attachment", "--to", "--token-file", "--retry", "Exit codes"]),
+        (&["list"], &["--client", "--project", "--limit", "--page-size", "--output", "--to", "--retry", "Exit codes"]),
+        (&["delete"], &["--client", "--attachment", "--if-match", "--to", "--retry", "Exit codes"]),
     ];
     for (command, words) in all {
         let help = attachd(here.path(), &[command, &["--help"]].concat(), &[]);

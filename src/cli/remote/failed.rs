@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::super::failure::Failure;
 use crate::tls::{self, Credentials};
 
 /// How long a port may take to show what it speaks.
@@ -157,9 +158,10 @@ impl Failed {
         self
     }
 
-    /// The exit code.
-    pub fn code(&self) -> u8 {
-        if self.retriable { 3 } else { 1 }
+    /// The failure of a command. `name` is what the request was about.
+    #[must_use]
+    pub fn of(self, name: &str) -> Failure {
+        Failure { code: if self.retriable { 3 } else { 1 }, why: Some(format!("{name}: {self}")) }
     }
 }
 
