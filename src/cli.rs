@@ -13,6 +13,7 @@ use crate::{rest, server, telemetry, tls};
 mod allocator;
 mod delete;
 mod dev;
+mod download;
 mod failure;
 mod gc;
 mod get;
@@ -74,6 +75,8 @@ enum Command {
     Get(get::Arguments),
     /// List the attachments of a client over gRPC, as a table or as JSON
     List(list::Arguments),
+    /// Download attachments over gRPC to files or to standard output
+    Download(download::Arguments),
     /// Delete attachments with their content over gRPC
     Delete(delete::Arguments),
     /// Find content that no record names, and with --delete delete it
@@ -178,6 +181,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Upload(arguments) => upload::run(arguments).await,
         Command::Get(arguments) => get::run(arguments).await,
         Command::List(arguments) => list::run(arguments).await,
+        Command::Download(arguments) => download::run(arguments).await,
         Command::Delete(arguments) => delete::run(arguments).await,
         Command::Gc(arguments) => gc::run(arguments).await,
         Command::Verify(arguments) => verify::run(arguments).await,

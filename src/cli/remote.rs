@@ -34,7 +34,8 @@ Exit codes:
   0  done
   1  refused or failed; the same command will fail again
   2  the command is wrong; nothing was sent
-  3  try again later: the server or the way to it is unavailable, or a rate limit was exceeded
+  3  try again later: the server or the way to it is unavailable, a rate limit was exceeded, or the content was replaced
+     during a download
 If several requests fail, the code is 1 unless all of them can be tried again.";
 
 /// The client for all operations of a server.

@@ -26,6 +26,8 @@ const NOT_GRPC: [&str; 2] = ["mapped from HTTP status code ", "while receiving r
 #[derive(Debug)]
 pub struct Failed {
     words: String,
+    /// The reason that a server gave, such as `NOT_FOUND`; empty if there was none.
+    reason: String,
     retriable: bool,
     asked_for: Option<Duration>,
     /// Whether there was no answer, so that it is unknown what the server did.
@@ -37,7 +39,7 @@ pub struct Failed {
 impl Failed {
     /// A failure on this side, which trying again does not mend.
     pub fn here(words: String) -> Failed {
-        Failed { words, retriable: false, asked_for: None, lost: false, stored: None }
+        Failed { words, reason: String::new(), retriable: false, asked_for: None, lost: false, stored: None }
     }
 
     /// No connection could be made.
@@ -104,7 +106,7 @@ impl Failed {
             words.push_str(&format!(" (request id {id})"));
         }
         let stored = info.and_then(|info| info.metadata.get("sha256")).and_then(|digest| from_hex(digest));
-        Failed { words, retriable, asked_for, lost: false, stored }
+        Failed { words, reason: reason.to_owned(), retriable, asked_for, lost: false, stored }
     }
 
     async fn without_answer(to: &str, cause: &(dyn Error + 'static), fresh: bool, credentials: &Credentials) -> Failed {
@@ -149,6 +151,17 @@ impl Failed {
     /// Whether the server refused to replace content of this SHA-256 digest.
     pub fn has_stored(&self, digest: &[u8]) -> bool {
         self.stored.as_deref() == Some(digest)
+    }
+
+    /// The reason that the server gave, such as `NOT_FOUND`; empty if it gave none.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The same failure, as one after which the request may succeed later.
+    #[must_use]
+    pub fn passing(self) -> Failed {
+        Failed { retriable: true, ..self }
     }
 
     /// The same failure, with more words.

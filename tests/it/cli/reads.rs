@@ -68,7 +68,13 @@ fn a_command_that_reads_or_deletes_says_why_it_is_refused() {
     uploader.put("2", b"content");
     fs::write(uploader.here.path().join("writer"), scoped("attachments:write")).unwrap();
     fs::write(uploader.here.path().join("other"), token(&[2])).unwrap();
-    for command in [&["get", "--attachment", "2"][..], &["list"], &["delete", "--attachment", "2"]] {
+    for command in [
+        &["get", "--attachment", "2"][..],
+        &["list"],
+        &["delete", "--attachment", "2"],
+        &["download", "--attachment", "2", "-o", "-"],
+        &["download", "--attachment", "2", "-o", "new"],
+    ] {
         for (more, words) in [
             (&[][..], "Unauthenticated TOKEN_MISSING: JWT token not found"),
             (&["--token-file", "other"], "PermissionDenied FORBIDDEN: Insufficient permissions"),
@@ -84,6 +90,7 @@ fn a_command_that_reads_or_deletes_says_why_it_is_refused() {
         assert_eq!(outcome.code, Some(3), "{command:?}: {outcome:?}");
         assert!(outcome.stderr.contains("connection refused"), "{outcome:?}");
     }
+    assert!(!uploader.here.path().join("new").exists() && !uploader.here.path().join("new.part").exists());
     assert_eq!(server.stored(1, 2).unwrap(), b"content");
 }
 
