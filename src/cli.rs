@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config};
 use crate::{rest, server, telemetry, tls};
@@ -85,6 +85,11 @@ enum Command {
     Verify(verify::Arguments),
     /// Print the description of the REST port, in OpenAPI 3.1
     Openapi,
+    /// Print the completions of a shell, to be read by it
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
     /// Print a reference of this version, in Markdown
     Reference {
         /// What of
@@ -104,6 +109,13 @@ enum Subject {
     Configuration,
     /// Every metric of the admin port
     Metrics,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, Args)]
@@ -189,6 +201,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             let document = rest::openapi::document().map_err(Failure::running)?;
             out::print(&format!("{document:#}\n")).map(drop)
         }
+        Command::Completions { shell } => out::print(&completions(shell)).map(drop),
         Command::Reference { subject } => {
             let text = match subject {
                 Subject::Configuration => config::reference::markdown(),
@@ -197,4 +210,16 @@ async fn run(command: Command) -> Result<(), Failure> {
             out::print(&text).map(drop)
         }
     }
+}
+
+/// The completions of a shell.
+fn completions(shell: Shell) -> String {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "attachd", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::harness::{Form, Server, Setup, eventually};
 
+mod completions;
 mod dev;
 mod download;
 mod output;
@@ -90,7 +91,7 @@ fn assert_refused(folder: &Path, variables: &[(&str, &str)], words: &[&str]) {
 #[test]
 fn every_command_explains_itself_and_names_its_options() {
     let here = tempfile::tempdir().unwrap();
-    let all: [(&[&str], &[&str]); 11] = [
+    let all: [(&[&str], &[&str]); 12] = [
         (&[], &["serve", "dev", "check", "token", "register", "upload", "--help", "--version", "Exit codes"]),
         (&["serve"], &["--config", "ATTACHD_LIMITS__MAX_UPLOAD_SIZE"]),
         (&["check"], &["--config"]),
@@ -119,6 +120,7 @@ fn every_command_explains_itself_and_names_its_options() {
         (&["get"], &["--client", "--attachment", "--to", "--token-file", "--retry", "Exit codes"]),
         (&["list"], &["--client", "--project", "--limit", "--page-size", "--output", "--to", "--retry", "Exit codes"]),
         (&["download"], &["--client", "--attachment", "-o", "--force", "--to", "--retry", "Exit codes"]),
+        (&["completions"], &["bash", "zsh", "fish"]),
         (&["delete"], &["--client", "--attachment", "--if-match", "--to", "--retry", "Exit codes"]),
     ];
     for (command, words) in all {

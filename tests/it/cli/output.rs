@@ -32,11 +32,12 @@ fn with_output(folder: &Path, arguments: &[&str], output: Stdio) -> (Option<i32>
     (child.0.wait().unwrap().code(), complaint)
 }
 
-const PRINTING: [&[&str]; 10] = [
+const PRINTING: [&[&str]; 11] = [
     &["--help"],
     &["--version"],
     &["upload", "--help"],
     &["openapi"],
+    &["completions", "bash"],
     &["reference", "configuration"],
     &["reference", "metrics"],
     &["check", "--config", "attachd.toml"],
