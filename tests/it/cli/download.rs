@@ -217,9 +217,9 @@ fn bytes_of_unknown_or_other_content_are_not_continued() {
     let uploader = Uploader::new(&server, b"content");
     uploader.put("2", b"content");
     for (part, tag) in [
-        ("cont", None),
-        ("cont", Some(String::new())),
-        ("cont", Some(hex(&sha256(b"other")))),
+        ("othe", None),
+        ("othe", Some(String::new())),
+        ("othe", Some(hex(&sha256(b"other")))),
         ("content and more", Some(hex(&sha256(b"content")))),
     ] {
         fs::write(uploader.here.path().join("new.part"), part).unwrap();
