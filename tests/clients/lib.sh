@@ -117,6 +117,7 @@ client() {
     local name=$1 run=(timeout -k 5 60 env "${@:2}")
     [ $SECONDS -lt 900 ] || abort "15 minutes are over"
     case $name in
+        *-download) run+=($(downloader "${name%-download}")) ;;
         curl) run+=(bash "$clients_dir/curl/upload.sh") ;;
         raw | python) run+=("$clients_dir/../.env/python/bin/python" "$clients_dir/$name/upload.py") ;;
         javascript) run+=(node "$clients_dir/javascript/upload.mjs") ;;
@@ -131,6 +132,22 @@ client() {
     esac
     "${run[@]}" >"$work/out" 2>"$work/err"
     client_exit=$?
+}
+
+# downloader NAME: prints the command of a client that downloads.
+downloader() {
+    local python="$clients_dir/../.env/python/bin/python"
+    case $1 in
+        curl) echo "bash $clients_dir/curl/download.sh" ;;
+        python) echo "$python $clients_dir/python/download.py" ;;
+        javascript) echo "node $clients_dir/javascript/download.mjs" ;;
+        ruby) echo "ruby $clients_dir/ruby/download.rb" ;;
+        php) echo "php $clients_dir/php/download.php" ;;
+        java) echo "java $clients_dir/java/Download.java" ;;
+        go) echo "go run $clients_dir/go/download.go" ;;
+        grpc-python) echo "$python $clients_dir/grpc-python/download.py" ;;
+        grpc-node) echo "node $clients_dir/grpc-node/download.mjs" ;;
+    esac
 }
 
 # ---- checks ----

@@ -112,6 +112,31 @@ EOF
     answered "$name: another client's attachment" "$(rpc_refused PERMISSION_DENIED FORBIDDEN)"
 done
 
+# What was uploaded comes back: whole, and continued after a first part.
+read=$(token open attachments:read)
+for file in "${files[@]}"; do
+    fresh
+    client curl FILE="$file"
+    answered "downloads: ${file##*/} is uploaded" "$created"
+    etag="\"$(sha256sum <"$file" | cut -d' ' -f1)\""
+    size=$(stat -c %s "$file")
+    for name in curl javascript ruby python php java go grpc-python grpc-node; do
+        rm -f "$work/back"
+        whole='. == {status: 200}' continued='. == {status: 206}'
+        case $name in grpc-*) whole=".ok and .length == $size" continued=".ok and .length == $((size - size / 3))" ;; esac
+        client "$name-download" OUT="$work/back" MODE=whole TOKEN="$read"
+        answered "$name: downloads ${file##*/}" "$whole"
+        verdict "$name: ${file##*/} comes back as it was sent" "$(cmp "$file" "$work/back" 2>&1)"
+        [ "$size" -gt 2 ] || continue
+        head -c $((size / 3)) "$file" >"$work/back"
+        client "$name-download" OUT="$work/back" MODE=rest ETAG="$etag" TOKEN="$read"
+        answered "$name: continues ${file##*/}" "$continued"
+        verdict "$name: the parts of ${file##*/} make the whole" "$(cmp "$file" "$work/back" 2>&1)"
+    done
+    client curl-download OUT="$work/back" MODE=whole
+    answered "downloads: the scope to write does not read ${file##*/}" '. == {status: 403}'
+done
+
 # A refusal that comes while the client is still sending must reach it: an answer, never a reset.
 fresh
 for name in "${rest[@]}"; do
