@@ -1,5 +1,5 @@
-//! The token of a page: where the next page begins, and a digest that binds it to the listing that it comes from. It is no
-//! secret and proves nothing: the rights of whoever brings it are asked again.
+//! The token of a page: where the next page begins, and a digest that binds it to the listing that it comes from. It is
+//! not secret and grants nothing: the rights of the caller are checked again.
 
 use aws_lc_rs::digest;
 use base64::Engine;

@@ -70,7 +70,7 @@ async fn serve(
     parts: Parts,
 ) -> Result<Response> {
     let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    // As for an upload: the audit trail says what a stranger was after, who is told of it only after the token was checked.
+    // Read before the token is checked, so that the audit log has it. The caller learns of errors in it after that.
     let target = target(path, parts.uri.query().unwrap_or_default());
     if let Ok(target) = &target {
         context.audit.asked(asked(target));

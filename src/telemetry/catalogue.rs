@@ -71,7 +71,8 @@ pub const CATALOGUE: &[Entry] = &[
         "attachd_request_duration_seconds",
         Histogram,
         &[DOOR, METHOD, ("result", "ok, refused (4xx), failed (5xx), gone (the client went away)")],
-        "How long requests took, from their headers to the reply: the time that the client took to send is in it.",
+        "How long requests took, from their headers to the reply, or to the last byte of a download. It includes the time \
+         that the client took to send or to receive.",
     ),
     entry("attachd_requests_in_flight", Gauge, &[DOOR], "Requests that have begun and not ended."),
     // Uploads.
