@@ -59,7 +59,7 @@ pub fn success(status: StatusCode, details: impl Serialize, beside: Map<String, 
     reply(status, &Envelope { status: "success", code: status.as_u16(), message: SUCCEEDED, details, beside })
 }
 
-/// The reply of a refusal or failure. What else the path would take, in `Allow` and `Accept`, is added by whoever knows the path.
+/// The reply of a refusal or failure. What else the path would take, in `Allow` and `Accept`, is added by the router.
 pub fn refusal(error: &Error) -> Response {
     let row = error.kind().row();
     let details = error.public_details();

@@ -210,7 +210,9 @@ async fn dispatch(State(transcoder): State<Arc<Transcoder>>, mut request: Reques
         context.asks_for(rpc);
     }
     let audit = context.audit.clone();
-    match transcoder.serve(operation, &route.template.captures(&parts), context, request).await {
+    let captures = route.template.captures(&parts);
+    // In a box, since every request of an adapter would have room for it, too.
+    match Box::pin(transcoder.serve(operation, &captures, context, request)).await {
         Ok(response) => response,
         Err(error) => {
             audit.refused(&error);
