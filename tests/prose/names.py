@@ -47,14 +47,19 @@ class Names:
         for attribute, field in re.findall(r"#\[arg\(([^\]]*\blong\b[^\]]*)\)\]\s*(?:pub )?(\w+):", read("src/cli.rs")):
             self.options.add(field.replace("_", "-"))
         self.alerts = set(re.findall(r"alert: (\w+)", read("deploy/kubernetes/components/monitoring/rules.yaml")))
-        self.reasons = set(re.findall(r'^\s*"([A-Z][A-Z_]+)",$|, "([A-Z][A-Z_]+)",', read("src/error.rs"), re.MULTILINE))
-        self.reasons = {one or other for one, other in self.reasons}
+        errors = "\n".join(path.read_text() for path in [root / "src/error.rs", *(root / "src/error").rglob("*.rs")])
+        found = re.findall(r'^\s*"([A-Z][A-Z_]+)",$|, "([A-Z][A-Z_]+)",', errors, re.MULTILINE)
+        self.reasons = {one or other for one, other in found}
 
         self.root = root
         self.panels = set(re.findall(r'"title": "([^"]+)"', read("deploy/dashboards/attachd.json")))
         self.modules = {path.stem for folder in ("src", "tests/it") for path in (root / folder).iterdir()}
         sources = [path for folder in ("src", "tests/it") for path in sorted((root / folder).rglob("*.rs"))]
         self.sources = "\n".join(path.read_text() for path in sources)
+
+        for name in ("keys", "metrics", "commands", "alerts", "reasons", "panels", "modules"):
+            if not getattr(self, name):
+                raise SystemExit(f"tests/prose/names.py finds no {name}: it reads them in the wrong place")
 
     @staticmethod
     def _commands(root):
