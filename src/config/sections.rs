@@ -21,10 +21,10 @@ pub struct Config {
     #[serde(default)]
     pub rest: Rest,
     /// The gRPC port. Default `0.0.0.0:50051`.
-    #[serde(default = "Grpc::default_port")]
+    #[serde(default)]
     pub grpc: Grpc,
     /// The admin port. Default `0.0.0.0:9090`.
-    #[serde(default = "Listen::admin")]
+    #[serde(default)]
     pub admin: Listen,
     /// Where the bytes go.
     pub storage: store::Config,
@@ -49,28 +49,20 @@ pub struct Config {
 
 /// The REST port.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Rest {
     /// The address to listen on. Port 0 takes a free one, which the log names.
     #[serde(deserialize_with = "address::read")]
     pub listen: SocketAddr,
     /// The certificate. Without it the port speaks plain text.
-    #[serde(default)]
     pub tls: Option<tls::Config>,
     /// The proxies whose `X-Forwarded-For` is believed, in the audit trail and nowhere else: networks or addresses. The last
     /// address in it that is none of theirs is where a request comes from. Default none: it is the address of the connection.
-    #[serde(default)]
     pub trusted_proxies: Vec<Network>,
     /// Which pages may call the port from a browser.
-    #[serde(default)]
     pub cors: edge::cors::Config,
     /// Whether `GET /openapi.json` answers with the description of the port in OpenAPI 3.1, without a token. Default `true`.
-    #[serde(default = "yes")]
     pub openapi: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Rest {
@@ -88,17 +80,15 @@ impl Default for Rest {
 
 /// The gRPC port.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Grpc {
     /// The address to listen on. Port 0 takes a free one, which the log names.
     #[serde(deserialize_with = "address::read")]
     pub listen: SocketAddr,
     /// The certificate. Without it the port speaks plain text.
-    #[serde(default)]
     pub tls: Option<tls::Config>,
     /// The proxies whose `X-Forwarded-For` is believed, in the audit trail and nowhere else: networks or addresses. The last
     /// address in it that is none of theirs is where a request comes from. Default none: it is the address of the connection.
-    #[serde(default)]
     pub trusted_proxies: Vec<Network>,
 }
 
@@ -107,23 +97,25 @@ impl Grpc {
     pub fn plain(listen: SocketAddr) -> Grpc {
         Grpc { listen, tls: None, trusted_proxies: Vec::new() }
     }
+}
 
-    fn default_port() -> Grpc {
+impl Default for Grpc {
+    fn default() -> Self {
         Grpc::plain(SocketAddr::from(([0, 0, 0, 0], 50051)))
     }
 }
 
 /// The admin port, which speaks plain text.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Listen {
     /// The address to listen on. Port 0 takes a free one, which the log names.
     #[serde(deserialize_with = "address::read")]
     pub listen: SocketAddr,
 }
 
-impl Listen {
-    fn admin() -> Listen {
+impl Default for Listen {
+    fn default() -> Self {
         Listen { listen: SocketAddr::from(([0, 0, 0, 0], 9090)) }
     }
 }

@@ -41,6 +41,18 @@ fn the_least_configuration_has_the_documented_defaults() {
 }
 
 #[test]
+fn a_port_whose_table_names_no_address_listens_on_the_default_one() {
+    let tables = "[rest]\nopenapi = false\n[grpc]\ntrusted_proxies = [\"10.0.0.0/8\"]\n[admin]\n";
+    let config = read(&format!("{LEAST}\n{tables}"), &[]).unwrap();
+    assert_eq!(config.rest.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.grpc.listen.to_string(), "0.0.0.0:50051");
+    assert_eq!(config.admin.listen.to_string(), "0.0.0.0:9090");
+    assert!(!config.rest.openapi && config.grpc.trusted_proxies.len() == 1);
+    let by_variable = read(LEAST, &[("ATTACHD_REST__OPENAPI", "false")]).unwrap();
+    assert_eq!(by_variable.rest.listen.to_string(), "0.0.0.0:8080");
+}
+
+#[test]
 fn a_variable_overrides_a_key_and_makes_a_missing_one() {
     let config = read(
         LEAST,
