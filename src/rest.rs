@@ -2,6 +2,8 @@
 //! upload's header; the arriving multipart body becomes the pieces of the content, its bytes moved, not copied; the reply becomes
 //! the documented envelope. What an upload means is decided in `rpc` and `upload`, not here.
 
+use std::sync::Arc;
+
 use attachd_multipart::{Boundary, Limits, Parser};
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -41,6 +43,7 @@ mod transcode;
 use body::{Form, Reading};
 use chunks::Chunks;
 use digests::Digests;
+pub use download::Config as DownloadConfig;
 use headers::{single, unencoded};
 use target::{asked, target};
 use transcode::{Server, Transcoder};
@@ -55,15 +58,16 @@ const LOCATION_BYTES: usize = 96;
 /// Where the description of the port is.
 const DESCRIPTION: &str = "/openapi.json";
 
-/// The routes of the REST port. If `describes`, one of them answers with their description.
+/// The routes of the REST port. `downloads` says how downloads are answered. If `describes`, one of the routes answers with the
+/// description of all.
 ///
 /// # Errors
 /// What of the proto cannot be served over REST.
-pub fn routes(attachments: Attachments, describes: bool) -> Result<Router, String> {
+pub fn routes(attachments: Attachments, downloads: DownloadConfig, describes: bool) -> Result<Router, String> {
     let descriptors = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|error| error.to_string())?;
-    let mut adapters = Router::new()
-        .route(UPLOAD_ATTACHMENT.template, post(upload))
-        .route(DOWNLOAD_ATTACHMENT.template, get(download::download));
+    let downloading = get(download::download).with_state((attachments.clone(), Arc::new(downloads)));
+    let mut adapters =
+        Router::new().route(UPLOAD_ATTACHMENT.template, post(upload)).route(DOWNLOAD_ATTACHMENT.template, downloading);
     let mut beside = Vec::new();
     if describes {
         let document = Bytes::from(openapi::document()?.to_string());

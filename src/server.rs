@@ -210,7 +210,8 @@ impl Server {
             Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), Arc::clone(&reads), metrics.clone());
         let (draining, started, storage_lost) = (Arc::default(), Arc::default(), Arc::default());
         let health = Health { verifier, store, uploads, reads, budget, draining, started, storage_lost };
-        let routes = rest::routes(attachments.clone(), config.rest.openapi).map_err(StartError::Routes)?;
+        let routes = rest::routes(attachments.clone(), config.download.clone(), config.rest.openapi)
+            .map_err(StartError::Routes)?;
         let rest = listen("rest", config.rest.listen)?;
         let grpc = listen("grpc", config.grpc.listen)?;
         let admin = listen("admin", config.admin.listen)?;

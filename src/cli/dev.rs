@@ -14,6 +14,7 @@ use super::failure::Failure;
 use super::{out, serve};
 use crate::auth::{self, Claims, IssuerConfig, Minter, Scope};
 use crate::config::{Attachments, Config, Grpc, Limits, Listen, OnUnknown, Rest, Shutdown};
+use crate::rest::DownloadConfig;
 use crate::server::Addresses;
 use crate::{store, telemetry};
 
@@ -70,6 +71,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         admin: Listen { listen: admin },
         storage,
         attachments: Attachments { on_unknown: OnUnknown::Create },
+        download: DownloadConfig::default(),
         limits: Limits::default(),
         auth: auth::Config { issuers: vec![issuer], ..auth::Config::default() },
         log,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::address;
 use crate::origin::Network;
 use crate::store::Sizing;
-use crate::{auth, budget, edge, reads, store, telemetry, tls, units, upload};
+use crate::{auth, budget, edge, reads, rest, store, telemetry, tls, units, upload};
 
 /// All that `attachd serve` is told.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,9 @@ pub struct Config {
     /// What may be uploaded to.
     #[serde(default)]
     pub attachments: Attachments,
+    /// How downloads over REST are answered.
+    #[serde(default)]
+    pub download: rest::DownloadConfig,
     /// Sizes and times.
     #[serde(default)]
     pub limits: Limits,

@@ -140,6 +140,20 @@ fn the_window_of_a_stream_is_neither_smaller_than_a_frame_nor_too_large_for_that
 }
 
 #[test]
+fn a_type_that_a_browser_would_run_is_refused_with_its_key() {
+    let with = |types: &str| read(&format!("{LEAST}\n[download]\ninline_types = {types}"), &[]);
+    assert!(read(LEAST, &[]).unwrap().download.inline_types.is_empty());
+    assert_eq!(with(r#"["image/png", "IMAGE/gif"]"#).unwrap().download.inline_types.len(), 2);
+    let why = with(r#"["image/png", "image/svg+xml"]"#).unwrap_err().to_string();
+    assert!(why.contains("download.inline_types[1]: `image/svg+xml` cannot be sent inline: "), "{why}");
+    let why = with(r#"["image/png; x=y"]"#).unwrap_err().to_string();
+    assert!(why.contains("download.inline_types[0]: ") && why.contains("write `image/png`"), "{why}");
+    let variable = [("ATTACHD_DOWNLOAD__INLINE_TYPES", r#"["text/html"]"#)];
+    let why = refusal(LEAST, &variable);
+    assert!(why.contains("download.inline_types[0]: `text/html` cannot be sent inline: "), "{why}");
+}
+
+#[test]
 fn at_least_one_upload_may_wait_for_memory() {
     let with = |count: &str| read(LEAST, &[("ATTACHD_LIMITS__MAX_WAITING_UPLOADS", count)]);
     assert!(with("0").unwrap_err().to_string().contains("limits.max_waiting_uploads"));

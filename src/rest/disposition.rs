@@ -1,5 +1,5 @@
-//! The header `Content-Disposition` of a download (RFC 6266): always an attachment, so that no browser shows or runs it. The name of
-//! the file stands there in ASCII for old clients, and if that is not all of it, in UTF-8 (RFC 8187).
+//! The header `Content-Disposition` of a download (RFC 6266). The name of the file is in it in ASCII for old clients, and if that is
+//! not all of it, in UTF-8 (RFC 8187).
 
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -19,16 +19,34 @@ const ESCAPED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
+/// What a browser does with content.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Disposition {
+    /// It saves it.
+    Attachment,
+    /// It may show it.
+    Inline,
+}
+
+impl Disposition {
+    fn word(self) -> &'static str {
+        match self {
+            Disposition::Attachment => "attachment",
+            Disposition::Inline => "inline",
+        }
+    }
+}
+
 /// The header for a file of this name.
-pub(super) fn attachment(name: &str) -> HeaderValue {
+pub(super) fn of(disposition: Disposition, name: &str) -> HeaderValue {
     // Quotes and backslashes are read in different ways, and so is a percent sign.
     let is_plain = |c: char| (c.is_ascii_graphic() || c == ' ') && !matches!(c, '"' | '\\' | '%');
     let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
-    let mut text = format!("attachment; filename=\"{plain}\"");
+    let mut text = format!("{}; filename=\"{plain}\"", disposition.word());
     if plain != name {
         text += &format!("; filename*=UTF-8''{}", utf8_percent_encode(name, &ESCAPED));
     }
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("attachment"))
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(disposition.word()))
 }
 
 #[cfg(test)]
@@ -47,7 +65,9 @@ mod tests {
             ("it's*(1)'.txt", "attachment; filename=\"it's*(1)'.txt\""),
             ("é'*().txt", "attachment; filename=\"_'*().txt\"; filename*=UTF-8''%C3%A9%27%2A%28%29.txt"),
         ] {
-            assert_eq!(attachment(name).to_str().unwrap(), header);
+            assert_eq!(of(Disposition::Attachment, name).to_str().unwrap(), header);
+            let inline = header.replacen("attachment", "inline", 1);
+            assert_eq!(of(Disposition::Inline, name).to_str().unwrap(), inline);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! What is read, and what of it a caller may see, is decided elsewhere.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Body;
@@ -18,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::conditions::tags;
 use super::dictionary::{self, Item};
-use super::disposition;
+use super::disposition::{self, Disposition};
 use super::range::{self, Asked};
 use super::target::{asked, target};
 use crate::attachment::{Content, Record, Tags};
@@ -27,6 +28,11 @@ use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::request::{self, RequestContext};
 use crate::rpc::{Attachments, Conditions, Download, Plan};
+
+mod config;
+mod inline;
+
+pub use config::Config;
 
 /// RFC 9530.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
@@ -46,7 +52,7 @@ const ALWAYS: [(HeaderName, HeaderValue); 5] = [
 
 /// Answers `GET` and `HEAD`.
 pub(super) async fn download(
-    State(attachments): State<Attachments>,
+    State((attachments, config)): State<(Attachments, Arc<Config>)>,
     path: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
 ) -> Response {
@@ -57,7 +63,7 @@ pub(super) async fn download(
     context.asks_for(Rpc::DownloadAttachment);
     let audit = context.audit.clone();
     let (parts, _) = request.into_parts();
-    serve(&attachments, context, path, parts).await.unwrap_or_else(|error| {
+    serve(&attachments, &config, context, path, parts).await.unwrap_or_else(|error| {
         audit.refused(&error);
         envelope::refusal(&error)
     })
@@ -65,6 +71,7 @@ pub(super) async fn download(
 
 async fn serve(
     attachments: &Attachments,
+    config: &Config,
     context: RequestContext,
     path: Result<RawPathParams, RawPathParamsRejection>,
     parts: Parts,
@@ -79,7 +86,7 @@ async fn serve(
     let target = target?;
     let asks = Asks::read(&parts)?;
     let (record, answer, content) = attachments.download(&call, target, |content| asks.plan(content)).await?;
-    Ok(reply(&record, &answer, content, &asks))
+    Ok(reply(config, &record, &answer, content, &asks))
 }
 
 /// What a request asks for.
@@ -166,7 +173,7 @@ impl Asks {
     }
 }
 
-fn reply(record: &Record, answer: &Answer, download: Option<Download>, asks: &Asks) -> Response {
+fn reply(config: &Config, record: &Record, answer: &Answer, download: Option<Download>, asks: &Asks) -> Response {
     let mut response = Response::new(Body::empty());
     let Some(content) = record.content() else { return response };
     let headers = response.headers_mut();
@@ -193,9 +200,7 @@ fn reply(record: &Record, answer: &Answer, download: Option<Download>, asks: &As
         if asks.wants_digest && range == (0..content.size) {
             set(CONTENT_DIGEST, version.repr_digest);
         }
-        let id = record.key.attachment.to_string();
-        let name = Some(content.filename.as_str()).filter(|name| !name.is_empty()).unwrap_or(&id);
-        headers.insert(CONTENT_DISPOSITION, disposition::attachment(name));
+        headers.insert(CONTENT_DISPOSITION, disposition(config, record, content));
     }
     *response.status_mut() = status;
     if let Some(download) = download {
@@ -203,6 +208,14 @@ fn reply(record: &Record, answer: &Answer, download: Option<Download>, asks: &As
         *response.body_mut() = Body::from_stream(download.into_stream());
     }
     response
+}
+
+/// What a browser is to do with the content, and under which name.
+fn disposition(config: &Config, record: &Record, content: &Content) -> HeaderValue {
+    let id = record.key.attachment.to_string();
+    let name = Some(content.filename.as_str()).filter(|name| !name.is_empty()).unwrap_or(&id);
+    let is_inline = config.is_inline(&content.content_type);
+    disposition::of(if is_inline { Disposition::Inline } else { Disposition::Attachment }, name)
 }
 
 /// When the content was stored, to the second, as HTTP writes it.

@@ -106,6 +106,42 @@ fn a_download_says_what_it_is_and_that_no_browser_may_run_it() {
     }
 }
 
+#[test]
+fn content_of_a_permitted_type_may_be_shown_and_keeps_all_other_safety() {
+    let more = "[download]\ninline_types = [\"image/png\", \"Text/Plain\"]\n".to_owned();
+    let server = Setup { more, ..Setup::default() }.start();
+    let mut connection = server.connect();
+    for (attachment, (declared, disposition)) in (1_i64..).zip([
+        ("image/png", "inline"),
+        ("IMAGE/PNG", "inline"),
+        ("image/png; x=y", "inline"),
+        ("text/plain;charset=utf-8", "inline"),
+        ("image/png2", "attachment"),
+        ("image/p", "attachment"),
+        ("image/x-image/png", "attachment"),
+        ("image/png;x=y,text/html", "attachment"),
+        ("text/html", "attachment"),
+        ("application/octet-stream", "attachment"),
+    ]) {
+        let head =
+            format!("Content-Disposition: form-data; name=\"file\"; filename=\"€.png\"\r\nContent-Type: {declared}");
+        let form = Form::default().part(&head, b"<script>alert(1)</script>");
+        assert_eq!(connection.ask(&Ask::upload(1, attachment, &form)).status, 201, "{declared}");
+        let reply = connection.ask(&Ask::download(1, attachment));
+        let named = format!("{disposition}; filename=\"_.png\"; filename*=UTF-8''%E2%82%AC.png");
+        for (name, value) in [
+            ("content-type", declared),
+            ("content-disposition", &named),
+            ("x-content-type-options", "nosniff"),
+            ("content-security-policy", "sandbox; default-src 'none'"),
+            ("cross-origin-resource-policy", "same-site"),
+            ("cache-control", "private, no-cache"),
+        ] {
+            assert_eq!(reply.header(name), value, "{declared}: {name}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_range_is_the_bytes_it_names_inline_and_in_an_object() {
     let server = Server::start();

@@ -13,7 +13,20 @@ const ARROWS: [(&str, &[&str]); 28] = [
     ("cli", &["attachment", "auth", "config", "pb", "rest", "server", "store", "telemetry", "tls"]),
     (
         "config",
-        &["auth", "budget", "edge", "origin", "reads", "spelling", "store", "telemetry", "tls", "units", "upload"],
+        &[
+            "auth",
+            "budget",
+            "edge",
+            "origin",
+            "reads",
+            "rest",
+            "spelling",
+            "store",
+            "telemetry",
+            "tls",
+            "units",
+            "upload",
+        ],
     ),
     (
         "server",
