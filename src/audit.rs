@@ -62,15 +62,19 @@ struct End<'a> {
     why: Option<&'a str>,
     /// Whether an earlier line of the same request said that its outcome was unknown.
     late: bool,
+    /// Whether the caller was sent to the storage for the content.
+    redirected: bool,
 }
 
-const DONE: End<'_> = End { outcome: "done", reason: "OK", why: None, late: false };
+const DONE: End<'_> = End { outcome: "done", reason: "OK", why: None, late: false, redirected: false };
 
 /// The storage did not make a change whose outcome was unknown.
-const NOT_DONE: End<'_> = End { outcome: "failed", reason: "STORAGE_UNAVAILABLE", why: None, late: false };
+const NOT_DONE: End<'_> =
+    End { outcome: "failed", reason: "STORAGE_UNAVAILABLE", why: None, late: false, redirected: false };
 
 /// The client went away before anything was changed.
-const ABANDONED: End<'_> = End { outcome: "abandoned", reason: "CLIENT_GONE", why: None, late: false };
+const ABANDONED: End<'_> =
+    End { outcome: "abandoned", reason: "CLIENT_GONE", why: None, late: false, redirected: false };
 
 impl Entry {
     /// Begins the line of a request.
@@ -100,6 +104,11 @@ impl Entry {
         self.0.write_once(&DONE);
     }
 
+    /// The caller was sent to the storage for what was asked for. Whether it fetches that is not known here.
+    pub fn redirected(&self) {
+        self.0.write_once(&End { redirected: true, ..DONE });
+    }
+
     /// A change whose outcome was unknown has been made after all, or will not be made. This is a second line.
     pub fn settled(&self, made: bool) {
         let end = if made { DONE } else { NOT_DONE };
@@ -121,7 +130,7 @@ impl Entry {
             self.0.about().caller = Some(caller.clone());
         }
         let why = error.log_source().filter(|_| of_token).unwrap_or_else(|| error.public_details().into_owned());
-        self.0.write_once(&End { outcome, reason: row.reason, why: Some(&why), late: false });
+        self.0.write_once(&End { outcome, reason: row.reason, why: Some(&why), late: false, redirected: false });
     }
 }
 
@@ -157,6 +166,7 @@ impl Line {
             from = %self.from,
             via = self.from.via().map(tracing::field::display),
             late = end.late.then_some(true),
+            redirected = end.redirected.then_some(true),
             "audit"
         );
     }

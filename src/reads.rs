@@ -7,6 +7,8 @@ mod look_up;
 mod page_token;
 mod query;
 
-pub use download::{Download, Plan};
+pub use download::{Download, Plan, Sent};
 pub use look_up::{Config, Reads};
 pub use query::{Page, Query};
+
+pub use crate::store::Presented;

@@ -25,7 +25,7 @@ use crate::pb::{
     UploadHeader,
 };
 use crate::reads::Reads;
-pub use crate::reads::{Download, Plan};
+pub use crate::reads::{Download, Plan, Presented, Sent};
 use crate::request::{Call, RequestContext};
 use crate::rights::{self, Named};
 use crate::telemetry::{Metrics, SPANS};
@@ -157,13 +157,13 @@ impl Attachments {
     }
 
     /// Begins to read what `plan` makes of the content that stands. Returns the attachment's record, what the plan replies, and
-    /// the content if the plan has a range.
+    /// what the caller is sent.
     pub async fn download<T>(
         &self,
         call: &Call,
         target: Target,
         plan: impl Fn(&Content) -> Result<Plan<T>>,
-    ) -> Result<(Record, T, Option<Download>)> {
+    ) -> Result<(Record, T, Sent)> {
         call.request.trail.names(target.key);
         self.reads.download(call, target, plan).await
     }
@@ -285,18 +285,18 @@ impl AttachmentService for Attachments {
             let plan = |content: &Content| {
                 conditions.judge(Some(content.sha256))?;
                 let range = range(message.offset, message.length, content.size)?;
-                Ok(Plan { range: Some(range.clone()), reply: range })
+                Ok(Plan { range: Some(range.clone()), redirect: None, reply: range })
             };
             self.download(&call, target, plan).await
         };
-        let (record, range, download) = served.await.map_err(|error| failure.leave(error))?;
+        let (record, range, sent) = served.await.map_err(|error| failure.leave(error))?;
         let header = DownloadHeader {
             attachment: Some(attachment(&record)),
             offset: range.start.cast_signed(),
             length: (range.end - range.start).cast_signed(),
         };
         let header = DownloadAttachmentResponse { message: Some(Part::Header(header)) };
-        let chunks = stream::iter(download).flat_map(Download::into_stream).map(move |chunk| match chunk {
+        let chunks = stream::iter(sent.here()).flat_map(Download::into_stream).map(move |chunk| match chunk {
             Ok(chunk) => Ok(DownloadAttachmentResponse { message: Some(Part::Chunk(chunk)) }),
             Err(error) => Err(failure.leave(error)),
         });

@@ -55,6 +55,9 @@ pub enum StartError {
     /// The storage cannot do what an upload needs.
     #[error("{}", about_storage(.0))]
     Unfit(Error),
+    /// The storage signs no addresses, and downloads are to be redirected.
+    #[error("download.redirect: {}; set it to false, or mend that", .0.for_operator())]
+    Redirect(Error),
     /// A key could not be read.
     #[error(transparent)]
     Keys(#[from] auth::LoadError),
@@ -146,7 +149,8 @@ pub async fn check(config: &Config) -> Findings {
                 found.warnings.extend(store.warnings().iter().map(ToString::to_string));
                 match store.probe().await {
                     Ok(()) => {
-                        found.warnings.extend(store.warning_when_empty().await.map(|warning| warning.to_string()))
+                        found.warnings.extend(store.warning_when_empty().await.map(|warning| warning.to_string()));
+                        found.problems.extend(prove_signing(&store, config).await.err().map(|error| error.to_string()));
                     }
                     Err(error) => found.problems.push(about_storage(&error)),
                 }
@@ -176,6 +180,23 @@ async fn prove(store: &Store) -> Result<(), StartError> {
     }
 }
 
+/// Refuses to redirect downloads to a storage that signs no addresses. If the key for that is not available at the moment, it may
+/// be later.
+async fn prove_signing(store: &Store, config: &Config) -> Result<(), StartError> {
+    if !config.download.redirect {
+        return Ok(());
+    }
+    let late = |_| Error::new(Kind::StorageUnavailable).because("its key was not available in time");
+    match timeout(PROVED_WITHIN, store.prove_signing()).await.map_err(late).flatten() {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == Kind::StorageUnavailable => {
+            tracing::warn!(%error, "addresses of the storage cannot be signed at the moment");
+            Ok(())
+        }
+        Err(error) => Err(StartError::Redirect(error)),
+    }
+}
+
 /// Asks a storage that did not answer at the start until it is found fit, and warns of one that holds nothing.
 async fn until_fit(store: Arc<Store>) {
     while let Err(error) = store.prove().await {
@@ -202,6 +223,7 @@ impl Server {
             tracing::warn!(key = warning.key(), why = warning.why(), "storage");
         }
         prove(&store).await?;
+        prove_signing(&store, &config).await?;
         let store = Arc::new(store);
         let budget = Arc::new(Budget::new(config.budget()));
         let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), config.upload()));

@@ -22,6 +22,7 @@ use patience::Patience;
 use record::Stored;
 use steps::Steps;
 
+mod address;
 mod backend;
 mod commit;
 mod config;
@@ -45,6 +46,7 @@ mod services;
 mod steps;
 mod transport;
 
+pub use address::{Address, Presented};
 pub use commit::{Settled, Standing};
 pub use config::{Config, OpenError};
 pub use content::ContentWriter;

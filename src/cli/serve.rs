@@ -16,9 +16,11 @@ pub async fn run(
     started: impl FnOnce(server::Addresses) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let server = Server::bind(config, telemetry.metrics.clone()).await.map_err(|error| match error {
-        StartError::Storage(_) | StartError::Unfit(_) | StartError::Keys(_) | StartError::Certificates(_) => {
-            Failure::usage(error)
-        }
+        StartError::Storage(_)
+        | StartError::Unfit(_)
+        | StartError::Redirect(_)
+        | StartError::Keys(_)
+        | StartError::Certificates(_) => Failure::usage(error),
         StartError::Bind { .. } | StartError::Routes(_) => Failure::running(error),
     })?;
     // Whoever reads that it is ready may end it at once.

@@ -106,6 +106,17 @@ impl Config {
                 problems.add(key, "must be more than zero");
             }
         }
+        if let Err((key, why)) = self.download.validate() {
+            problems.add(key, why);
+        }
+        if self.download.redirect && self.storage.validate().is_ok() && !self.storage.signs_addresses() {
+            let service = &self.storage.service;
+            let why = format!(
+                "the service `{service}` signs no addresses to which downloads could be redirected; write false, or use the \
+                 service `s3` or `gcs`"
+            );
+            problems.add("download.redirect", &why);
+        }
         if let Err((key, why)) = self.traces.validate() {
             problems.add(key, &why);
         }

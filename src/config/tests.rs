@@ -154,6 +154,42 @@ fn a_type_that_a_browser_would_run_is_refused_with_its_key() {
 }
 
 #[test]
+fn an_address_is_valid_for_a_second_to_an_hour() {
+    let with = |time: &str| read(LEAST, &[("ATTACHD_DOWNLOAD__REDIRECT_EXPIRY", time)]);
+    for time in ["1s", "1001ms", "5m", "3599s", "1h"] {
+        assert!(with(time).is_ok(), "{time}");
+    }
+    for time in ["0s", "999ms", "3600001ms", "2h"] {
+        let why = with(time).unwrap_err().to_string();
+        assert!(why.contains("download.redirect_expiry") && why.ends_with("must be from 1s to 1h"), "{why}");
+    }
+    assert_eq!(read(LEAST, &[]).unwrap().download.redirect_expiry.as_secs(), 300);
+}
+
+#[test]
+fn a_service_that_signs_no_addresses_is_refused_with_redirects() {
+    let redirect = ("ATTACHD_DOWNLOAD__REDIRECT", "true");
+    let with = |service: &str, option: &str| {
+        let variables = [redirect, ("ATTACHD_STORAGE__SERVICE", service), (option, "x")];
+        read(LEAST, &variables).map_err(|error| error.to_string())
+    };
+    for (service, option) in [
+        ("memory", "ATTACHD_STORAGE__OPTIONS__ROOT"),
+        ("fs", "ATTACHD_STORAGE__OPTIONS__ROOT"),
+        ("azblob", "ATTACHD_STORAGE__OPTIONS__CONTAINER"),
+    ] {
+        let why = with(service, option).unwrap_err();
+        let named =
+            format!("download.redirect (from ATTACHD_DOWNLOAD__REDIRECT): the service `{service}` signs no addresses");
+        assert!(why.contains(&named) && why.contains("write false, or use the service `s3` or `gcs`"), "{why}");
+    }
+    for service in ["s3", "gcs"] {
+        assert!(with(service, "ATTACHD_STORAGE__OPTIONS__BUCKET").is_ok(), "{service}");
+    }
+    assert!(!read(LEAST, &[]).unwrap().download.redirect);
+}
+
+#[test]
 fn at_least_one_upload_may_wait_for_memory() {
     let with = |count: &str| read(LEAST, &[("ATTACHD_LIMITS__MAX_WAITING_UPLOADS", count)]);
     assert!(with("0").unwrap_err().to_string().contains("limits.max_waiting_uploads"));

@@ -82,6 +82,11 @@ impl Config {
                 "`create` lets every caller who may upload to a client make attachments known, under any id".to_owned(),
             );
         }
+        if self.download.redirect {
+            let why = "`true` sends clients to the storage: attachd neither verifies nor counts what they read there, and whoever \
+                       has an address of `download.redirect_expiry` can read its content without a token";
+            warn("download.redirect", why.to_owned());
+        }
         if self.storage.service == "memory" {
             warn("storage.service", "`memory` forgets all uploads when the process ends".to_owned());
         }

@@ -18,7 +18,7 @@ use crate::operation::Rpc;
 use crate::pace::Pace;
 use crate::request::{Call, RequestContext};
 use crate::rights::{self, Stands};
-use crate::store::{ContentReader, Vanished};
+use crate::store::{Address, ContentReader, Presented, Vanished};
 
 /// How many pieces a caller may have that it has not taken yet.
 const PIECES: usize = 2;
@@ -31,8 +31,30 @@ const TRIES: usize = 8;
 pub struct Plan<T> {
     /// The bytes. `None` to read nothing.
     pub range: Option<Range<u64>>,
+    /// How the storage is to send the content by itself, in place of a range. Only for content in one object of its own.
+    pub redirect: Option<Presented>,
     /// What else the caller is to be told.
     pub reply: T,
+}
+
+/// What a caller is sent.
+pub enum Sent {
+    /// No content.
+    Nothing,
+    /// The range, from here.
+    Here(Download),
+    /// The address at which the storage sends the content.
+    Elsewhere(Address),
+}
+
+impl Sent {
+    /// What is sent from here, if anything is.
+    pub fn here(self) -> Option<Download> {
+        match self {
+            Sent::Here(download) => Some(download),
+            Sent::Nothing | Sent::Elsewhere(_) => None,
+        }
+    }
 }
 
 /// Content that is about to be sent.
@@ -61,8 +83,8 @@ impl AsRef<[u8]> for Piece {
 }
 
 impl Reads {
-    /// Begins a download of what `plan` makes of the content that stands. The first piece of it is read. Returns what the plan
-    /// was, and the download if there is anything to read.
+    /// Begins a download of what `plan` makes of the content that stands. The first piece of it is read, unless the caller is sent
+    /// to the storage. Returns what the plan was, and what the caller is sent.
     ///
     /// # Errors
     /// [`Kind::Forbidden`], [`Kind::NotFound`], what `plan` raises, [`Kind::Overloaded`], [`Kind::Draining`], and what storage
@@ -72,7 +94,7 @@ impl Reads {
         call: &Call,
         target: Target,
         plan: impl Fn(&Content) -> Result<Plan<T>>,
-    ) -> Result<(Record, T, Option<Download>)> {
+    ) -> Result<(Record, T, Sent)> {
         let scope = Rpc::DownloadAttachment.row().scope;
         rights::decide(&call.caller, scope, target, Stands::Unread)?;
         let mut tries = 0;
@@ -81,10 +103,15 @@ impl Reads {
             let readable = self.store.readable(target.key).await?;
             let record = may_see(call, scope, target, readable.as_ref().map(|readable| readable.record()))?.clone();
             let none = || Error::new(Kind::NotFound).detail("the attachment has no content");
-            let Plan { range, reply } = plan(record.content().ok_or_else(none)?)?;
+            let Plan { range, redirect, reply } = plan(record.content().ok_or_else(none)?)?;
+            if let Some(presented) = redirect {
+                let address = self.store.address(&record, &presented).await?;
+                call.request.audit.redirected();
+                return Ok((record, reply, Sent::Elsewhere(address)));
+            }
             let (Some(range), Some(readable)) = (range.filter(|range| !range.is_empty()), &readable) else {
                 call.request.audit.done();
-                return Ok((record, reply, None));
+                return Ok((record, reply, Sent::Nothing));
             };
             let mut download = Download {
                 request: call.request.clone(),
@@ -98,7 +125,7 @@ impl Reads {
             match download.read().await {
                 Ok(first) => {
                     download.first = first;
-                    return Ok((record, reply, Some(download)));
+                    return Ok((record, reply, Sent::Here(download)));
                 }
                 // It was replaced or deleted after its record was read.
                 Err(error) if error.source_as::<Vanished>().is_some() && tries < TRIES => {

@@ -11,8 +11,8 @@ use axum::extract::{RawPathParams, Request, State};
 use axum::response::Response;
 use http::header::{
     ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
-    X_CONTENT_TYPE_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, IF_MATCH, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
+    LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -22,12 +22,12 @@ use super::dictionary::{self, Item};
 use super::disposition::{self, Disposition};
 use super::range::{self, Asked};
 use super::target::{asked, target};
-use crate::attachment::{Content, Record, Tags};
+use crate::attachment::{Content, Key, Record, Tags};
 use crate::envelope::{self, Streamed};
 use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::request::{self, RequestContext};
-use crate::rpc::{Attachments, Conditions, Download, Plan};
+use crate::rpc::{Attachments, Conditions, Plan, Presented, Sent};
 
 mod config;
 mod inline;
@@ -41,10 +41,13 @@ const WANT_CONTENT_DIGEST: HeaderName = HeaderName::from_static("want-content-di
 /// Fetch standard, "Cross-Origin-Resource-Policy header".
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
+/// How long a cache may keep content: it must ask again each time.
+const ASK_AGAIN: &str = "private, no-cache";
+
 /// What is sent with every reply that has content or stands for it.
 const ALWAYS: [(HeaderName, HeaderValue); 5] = [
     (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
-    (CACHE_CONTROL, HeaderValue::from_static("private, no-cache")),
+    (CACHE_CONTROL, HeaderValue::from_static(ASK_AGAIN)),
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
     (CORP, HeaderValue::from_static("same-site")),
@@ -85,13 +88,16 @@ async fn serve(
     let call = attachments.authenticate(authorization, context).await?;
     let target = target?;
     let asks = Asks::read(&parts)?;
-    let (record, answer, content) = attachments.download(&call, target, |content| asks.plan(content)).await?;
-    Ok(reply(config, &record, &answer, content, &asks))
+    let (record, answer, sent) =
+        attachments.download(&call, target, |content| asks.plan(config, target.key, content)).await?;
+    reply(config, &record, &answer, sent, &asks)
 }
 
 /// What a request asks for.
 struct Asks {
     is_head: bool,
+    /// Whether it has a condition that the storage would judge by other tags and dates, if the client took it there.
+    is_ours: bool,
     conditions: Conditions,
     unmodified_since: Option<SystemTime>,
     modified_since: Option<SystemTime>,
@@ -109,6 +115,8 @@ enum Answer {
     All,
     /// With these bytes of it.
     Part(Range<u64>),
+    /// With an address where the storage sends it.
+    Elsewhere,
 }
 
 impl Asks {
@@ -123,6 +131,9 @@ impl Asks {
         let (range, if_range) = (text(headers, &RANGE), text(headers, &IF_RANGE));
         Ok(Asks {
             is_head: parts.method == Method::HEAD,
+            is_ours: [IF_MATCH, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE]
+                .iter()
+                .any(|name| headers.contains_key(name)),
             conditions,
             unmodified_since,
             modified_since,
@@ -133,7 +144,7 @@ impl Asks {
     }
 
     /// What is sent of the content that stands, in the order of RFC 9110 s13.2.2.
-    fn plan(&self, content: &Content) -> Result<Plan<Answer>> {
+    fn plan(&self, config: &Config, key: Key, content: &Content) -> Result<Plan<Answer>> {
         let (digest, modified) = (Some(content.sha256), modified(content));
         let Conditions { if_match, if_none_match } = &self.conditions;
         Conditions { if_match: if_match.clone(), if_none_match: None }.judge(digest)?;
@@ -144,7 +155,7 @@ impl Asks {
         let has_it = if_none_match.as_ref().is_some_and(|tags| tags.match_weakly(digest))
             || self.modified_since.is_some_and(|since| modified <= since);
         if has_it {
-            return Ok(Plan { range: None, reply: Answer::NotModified });
+            return Ok(Plan { range: None, redirect: None, reply: Answer::NotModified });
         }
         let range = match self.range.as_deref().filter(|_| self.is_still(content)) {
             Some(range) => range::read(range, content.size),
@@ -158,7 +169,12 @@ impl Asks {
                 return Err(Error::new(Kind::RangeNotSatisfiable).detail(why).of_size(content.size));
             }
         };
-        Ok(Plan { range: Some(range).filter(|_| !self.is_head), reply })
+        // What is signed is a GET, and a client takes its Range along.
+        if config.redirects(content) && !self.is_head && !self.is_ours {
+            let redirect = Some(presented(config, key, content));
+            return Ok(Plan { range: None, redirect, reply: Answer::Elsewhere });
+        }
+        Ok(Plan { range: Some(range).filter(|_| !self.is_head), redirect: None, reply })
     }
 
     /// Whether `If-Range` names the content that stands. If it does not, the client gets all of it (RFC 9110 s13.1.5).
@@ -173,9 +189,9 @@ impl Asks {
     }
 }
 
-fn reply(config: &Config, record: &Record, answer: &Answer, download: Option<Download>, asks: &Asks) -> Response {
+fn reply(config: &Config, record: &Record, answer: &Answer, sent: Sent, asks: &Asks) -> Result<Response> {
     let mut response = Response::new(Body::empty());
-    let Some(content) = record.content() else { return response };
+    let Some(content) = record.content() else { return Ok(response) };
     let headers = response.headers_mut();
     headers.extend(ALWAYS);
     let version = content.sha256.version();
@@ -193,6 +209,7 @@ fn reply(config: &Config, record: &Record, answer: &Answer, download: Option<Dow
             set(CONTENT_RANGE, format!("bytes {}-{}/{}", range.start, range.end - 1, content.size));
             (StatusCode::PARTIAL_CONTENT, Some(range.clone()))
         }
+        Answer::Elsewhere => (StatusCode::TEMPORARY_REDIRECT, None),
     };
     if let Some(range) = range {
         set(CONTENT_TYPE, content.content_type.as_str().to_owned());
@@ -200,19 +217,35 @@ fn reply(config: &Config, record: &Record, answer: &Answer, download: Option<Dow
         if asks.wants_digest && range == (0..content.size) {
             set(CONTENT_DIGEST, version.repr_digest);
         }
-        headers.insert(CONTENT_DISPOSITION, disposition(config, record, content));
+        headers.insert(CONTENT_DISPOSITION, disposition(config, record.key, content));
+    }
+    if let Sent::Elsewhere(address) = &sent {
+        let mut location = HeaderValue::try_from(address.reveal()).map_err(Error::internal)?;
+        location.set_sensitive(true);
+        headers.insert(LOCATION, location);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
     *response.status_mut() = status;
-    if let Some(download) = download {
+    if let Some(download) = sent.here() {
         response.extensions_mut().insert(Streamed { length: download.length() });
         *response.body_mut() = Body::from_stream(download.into_stream());
     }
-    response
+    Ok(response)
+}
+
+/// The headers with which the storage is to send the content.
+fn presented(config: &Config, key: Key, content: &Content) -> Presented {
+    Presented {
+        content_type: content.content_type.as_str().to_owned(),
+        disposition: disposition(config, key, content).to_str().unwrap_or("attachment").to_owned(),
+        cache_control: ASK_AGAIN.to_owned(),
+        expiry: config.redirect_expiry,
+    }
 }
 
 /// What a browser is to do with the content, and under which name.
-fn disposition(config: &Config, record: &Record, content: &Content) -> HeaderValue {
-    let id = record.key.attachment.to_string();
+fn disposition(config: &Config, key: Key, content: &Content) -> HeaderValue {
+    let id = key.attachment.to_string();
     let name = Some(content.filename.as_str()).filter(|name| !name.is_empty()).unwrap_or(&id);
     let is_inline = config.is_inline(&content.content_type);
     disposition::of(if is_inline { Disposition::Inline } else { Disposition::Attachment }, name)

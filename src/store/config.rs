@@ -154,6 +154,11 @@ impl Config {
         self.service().ok().and_then(|service| service.useful_memory)
     }
 
+    /// Whether the service hands out content at addresses that it signs.
+    pub fn signs_addresses(&self) -> bool {
+        self.service().is_ok_and(|service| service.signs)
+    }
+
     pub(super) fn service(&self) -> Result<&'static Service, OpenError> {
         services::find(&self.service)
     }

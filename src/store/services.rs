@@ -82,6 +82,8 @@ pub struct Service {
     pub compares: Compares,
     /// Whether it says of a bucket that is missing something else than of an object.
     pub names_missing_bucket: bool,
+    /// Whether it hands out content at addresses that are signed for a time, with the headers that the address names.
+    pub signs: bool,
     /// The size of a part where nothing asks for larger ones, in bytes. Zero where content is not sent in parts.
     part: u64,
     /// How many parts an upload keeps in memory that sends one at once: that one, those behind it, and one that is gathered.
@@ -209,6 +211,7 @@ const SERVICES: &[Service] = &[
         options: || fields(local::Options::default()),
         compares: Compares::Never,
         names_missing_bucket: false,
+        signs: false,
         part: 0,
         parts_kept: 0,
         two_at_once: false,
@@ -224,6 +227,7 @@ const SERVICES: &[Service] = &[
         options: || fields(opendal::services::MemoryConfig::default()),
         compares: Compares::Never,
         names_missing_bucket: true,
+        signs: false,
         part: 0,
         parts_kept: 0,
         two_at_once: false,
@@ -249,6 +253,7 @@ const SERVICES: &[Service] = &[
         options: || fields(opendal::services::S3Config::default()),
         compares: Compares::Tag,
         names_missing_bucket: true,
+        signs: true,
         part: PART,
         // Behind what is sent OpenDAL keeps the next, since that may turn out to be the last.
         parts_kept: 3,
@@ -266,6 +271,7 @@ const SERVICES: &[Service] = &[
         options: || fields(opendal::services::GcsConfig::default()),
         compares: Compares::Generation,
         names_missing_bucket: false,
+        signs: true,
         part: GCS_PART,
         // OpenDAL sends chunks of 8 MiB, keeps as much until it knows that more follows, and one part may wait for that.
         parts_kept: 5,
@@ -284,6 +290,8 @@ const SERVICES: &[Service] = &[
         options: || fields(opendal::services::AzblobConfig::default()),
         compares: Compares::Tag,
         names_missing_bucket: false,
+        // OpenDAL signs none of its own, but hands out the token of the operator.
+        signs: false,
         part: PART,
         parts_kept: 3,
         two_at_once: true,

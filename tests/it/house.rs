@@ -53,7 +53,7 @@ const ARROWS: [(&str, &[&str]); 28] = [
     ("tls", &["units"]),
     ("admin", &["auth", "budget", "reads", "store", "telemetry", "upload"]),
     ("edge", &["auth", "envelope", "error", "operation", "request", "rpc", "telemetry", "units"]),
-    ("rest", &["attachment", "audit", "envelope", "error", "operation", "pb", "request", "rpc"]),
+    ("rest", &["attachment", "audit", "envelope", "error", "operation", "pb", "request", "rpc", "units"]),
     ("envelope", &["auth", "error"]),
     (
         "rpc",

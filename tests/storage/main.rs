@@ -21,6 +21,7 @@ mod memory;
 mod outage;
 mod reading;
 mod reads;
+mod redirect;
 mod refused;
 mod replicas;
 mod synced;

@@ -14,14 +14,14 @@ use crate::look::{ACCESS_KEY, Look, SECRET_KEY};
 use crate::way;
 
 /// Runs `serve`, which is expected to end by itself.
-fn refused(setup: &Setup) -> String {
+pub fn refused(setup: &Setup) -> String {
     let (code, said) = ended(setup, "serve");
     assert_eq!(code, Some(2), "{said}");
     said
 }
 
 /// Runs a command that takes a configuration and ends, and returns its exit code with all that it said.
-fn ended(setup: &Setup, command: &str) -> (Option<i32>, String) {
+pub fn ended(setup: &Setup, command: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let config = setup.write(folder.path());
     let mut attachd = Command::new(env!("CARGO_BIN_EXE_attachd"));

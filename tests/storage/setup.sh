@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the storage servers that the tests need, all pinned: moto and the clients by pip, azurite by npm and S3Mock by
 # Maven into tests/.env, MinIO, versitygw and fake-gcs-server by `go install` into a cache, since MinIO takes minutes to build. A second run changes nothing and
-# takes seconds. iproute2, strace and nginx come by apt. Whatever cannot be had is named, and the exit status is 1.
+# takes seconds. curl, iproute2, strace and nginx come by apt. Whatever cannot be had is named, and the exit status is 1.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../apt.sh"
@@ -15,6 +15,7 @@ fail() {
 
 lacking=()
 command -v go >/dev/null || lacking+=(golang-go)
+command -v curl >/dev/null || lacking+=(curl)
 command -v ip >/dev/null || lacking+=(iproute2)
 command -v nginx >/dev/null || lacking+=(nginx-light)
 command -v strace >/dev/null || lacking+=(strace)

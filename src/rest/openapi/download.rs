@@ -28,6 +28,8 @@ pub const KINDS: [Kind; 15] = [
 const DESCRIPTION: &str = "Returns the content of an attachment, or a range of it. Needs the scope `attachments:read`.\n\n\
     The content is verified while it is sent. If it is damaged, the response ends before its last bytes, so that its length \
     differs from `Content-Length`.\n\n\
+    A server that is configured so answers 307 with an address of its storage, which is valid for a short time. Follow it without \
+    the token. The storage then sends the content unverified.\n\n\
     The media type is the one that the uploader declared.";
 
 /// The operation.
@@ -41,6 +43,7 @@ pub fn operation() -> Value {
         ),
     ]
     .into_iter()
+    .chain([(StatusCode::TEMPORARY_REDIRECT, elsewhere())])
     .map(|(status, response)| (status.as_str().to_owned(), response))
     .chain(refusals(&KINDS))
     .collect();
@@ -98,10 +101,21 @@ fn version() -> Value {
     })
 }
 
+/// The redirect to the storage.
+fn elsewhere() -> Value {
+    let mut headers = version();
+    headers["Location"] = header(
+        "The address of the content at the storage. Whoever has it can read the content.",
+        json!({ "type": "string" }),
+    );
+    json!({ "description": "The storage sends the content", "headers": headers })
+}
+
 fn content(description: &str, is_part: bool) -> Value {
     let mut headers = version();
     headers["Accept-Ranges"] = header("The unit of ranges.", json!({ "type": "string", "enum": ["bytes"] }));
-    headers["Content-Disposition"] = header("`attachment`, with the name of the file.", json!({ "type": "string" }));
+    headers["Content-Disposition"] =
+        header("`attachment` or `inline`, with the name of the file.", json!({ "type": "string" }));
     if is_part {
         headers["Content-Range"] = header("Which bytes follow.", json!({ "type": "string" }));
     }
