@@ -19,6 +19,7 @@ mod gc;
 mod get;
 mod list;
 mod maintenance;
+mod man;
 mod out;
 mod progress;
 mod register;
@@ -89,6 +90,11 @@ enum Command {
     Completions {
         /// The shell
         shell: Shell,
+    },
+    /// Write the manual pages, one for each command, into a directory
+    Man {
+        /// The directory, which is created if it does not exist
+        directory: PathBuf,
     },
     /// Print a reference of this version, in Markdown
     Reference {
@@ -202,6 +208,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             out::print(&format!("{document:#}\n")).map(drop)
         }
         Command::Completions { shell } => out::print(&completions(shell)).map(drop),
+        Command::Man { directory } => man::write(Arguments::command(), &directory),
         Command::Reference { subject } => {
             let text = match subject {
                 Subject::Configuration => config::reference::markdown(),

@@ -15,6 +15,8 @@ need buildah buildah
 need mmdebstrap mmdebstrap
 need curl curl
 need jq jq
+need mandoc mandoc
+need groff groff-base
 
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 base=attachd-test-base-$$
@@ -72,12 +74,21 @@ why=""
 verdict "the image is small: $size_mib MiB, $packed_mib MiB to pull" "$why"
 
 why=$(find "$root" -type f -printf '/%P\n' | grep -vxE \
-    '/usr/bin/attachd|/etc/(passwd|group|ssl/certs/ca-certificates\.crt)|/lib(64)?/([a-z0-9_]+-linux-gnu/)?(ld-linux[^/]*|lib(c|m|gcc_s))\.so\.[0-9]+' |
+    '/usr/bin/attachd|/usr/share/man/man1/attachd(-[a-z]+)*\.1|/etc/(passwd|group|ssl/certs/ca-certificates\.crt)|/lib(64)?/([a-z0-9_]+-linux-gnu/)?(ld-linux[^/]*|lib(c|m|gcc_s))\.so\.[0-9]+' |
     tr '\n' ' ' || true)
-verdict "it holds the program, its libraries and the authorities, and nothing that could be a shell" "$why"
+verdict "it holds the program, its pages, its libraries and the authorities, and nothing that could be a shell" "$why"
 
 why=$(find "$root" ! -type l \( -perm /6022 -o ! -user 0 -o ! -group 0 \) -printf '/%P ' | sed 's|^/var/lib/attachd $||')
 verdict "all of it is root's and only root's to change, but the folder of the storage" "$why"
+
+why=""
+"$attachd" man "$work/man"
+diff -r "$work/man" "$root/usr/share/man/man1" >"$work/diff" 2>&1 || why=$(head -n 5 "$work/diff")
+for page in "$root"/usr/share/man/man1/*; do
+    why+=$(mandoc -Tlint -W error "$page" 2>&1 | head -n 3 || true)
+    why+=$(groff -man -ww -z "$page" 2>&1 | head -n 3)
+done
+verdict "it has a manual page for each command, which mandoc and groff read without an error" "$why"
 
 inspected=$(buildah inspect --type image "$image" | jq -c .OCIv1.config)
 why=$(jq -r --arg version "$version" --arg revision "$revision" '

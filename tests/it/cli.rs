@@ -12,6 +12,7 @@ use crate::harness::{Form, Server, Setup, eventually};
 mod completions;
 mod dev;
 mod download;
+mod man;
 mod output;
 mod proxy;
 mod reads;
