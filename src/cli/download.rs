@@ -137,10 +137,12 @@ impl Arguments {
             Ok(reply) => reply.into_inner(),
             Err(status) => return Err(remote.failed(status).await.into()),
         };
-        remote.answered();
         loop {
             match messages.message().await {
-                Ok(Some(message)) => progress(received.take(content, message.message)?),
+                Ok(Some(message)) => {
+                    remote.answered();
+                    progress(received.take(content, message.message)?);
+                }
                 Ok(None) if received.bytes() < content.size => {
                     return Err(Failed::here("the server ended the download too early".to_owned()).passing().into());
                 }

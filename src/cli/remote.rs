@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -26,6 +26,12 @@ pub use retry::Tries;
 
 /// How long the address of a server may take to answer.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a server may send nothing while a request is open, before it is asked for a sign of life (PING, RFC 9113 s6.7).
+const SILENT: Duration = Duration::from_secs(10);
+
+/// How long it may take to answer that. A client that uploads over a slow line has up to a window of bytes before the question.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
 /// The exit codes, and the token, for the help of each command.
 pub const EXIT_CODES: &str = "The token: the file of --token-file, else the variable ATTACHD_TOKEN, else none is sent.
@@ -95,8 +101,8 @@ pub struct Remote {
     retry: u32,
     /// The connection, while it is good.
     client: Option<Client>,
-    /// Whether the server has answered anything.
-    answered: bool,
+    /// When the server last answered something, if it has.
+    answered: Option<Instant>,
 }
 
 impl Attachments {
@@ -122,7 +128,7 @@ impl Arguments {
             authorization: self.authorization()?,
             retry: self.retry,
             client: None,
-            answered: false,
+            answered: None,
         })
     }
 
@@ -163,6 +169,7 @@ impl Arguments {
         };
         let endpoint = Endpoint::from_shared(to.clone()).map_err(|_| wrong(&format!("is not a URL; {usual}")))?;
         let endpoint = endpoint.connect_timeout(CONNECTED_WITHIN);
+        let endpoint = endpoint.http2_keep_alive_interval(SILENT).keep_alive_timeout(ANSWERED_WITHIN);
         if rest.is_empty() || rest.starts_with(['/', ':']) {
             return Err(wrong(&format!("has no host; {usual}")));
         }
@@ -238,17 +245,20 @@ impl Remote {
 
     /// Why a request failed. If the connection did, the next request makes a new one.
     pub async fn failed(&mut self, status: tonic::Status) -> Failed {
-        let failed = Failed::from_status(&self.to, status, !self.answered, &self.credentials).await;
-        self.answered |= !failed.is_lost();
-        if failed.is_lost() {
-            self.client = None;
+        // Of a stream, the HTTP library does not say that its connection gave no sign of life.
+        let is_silent = self.answered.is_some_and(|at| at.elapsed() >= SILENT + ANSWERED_WITHIN);
+        let failed = Failed::from_status(&self.to, status, self.answered.is_none(), &self.credentials).await;
+        if !failed.is_lost() {
+            self.answered();
+            return failed;
         }
-        failed
+        self.client = None;
+        if is_silent { Failed::silent(&self.to) } else { failed }
     }
 
     /// Takes note that the server has answered.
     pub fn answered(&mut self) {
-        self.answered = true;
+        self.answered = Some(Instant::now());
     }
 
     /// Sends one request, as often as it may be tried. It must change nothing to send it twice. `name` is what it is about.

@@ -21,6 +21,7 @@ mod remote;
 mod retry;
 mod settings;
 mod source;
+mod stalled;
 mod upload;
 
 /// How a run ended.

@@ -22,6 +22,9 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(2);
 /// What a gRPC library says of a reply that is none, before the HTTP status.
 const NOT_GRPC: [&str; 2] = ["mapped from HTTP status code ", "while receiving response with status: "];
 
+/// What the HTTP library says of a server that gives no sign of life.
+const NO_SIGN_OF_LIFE: &str = "keep-alive timed out";
+
 /// Why a request failed.
 #[derive(Debug)]
 pub struct Failed {
@@ -40,6 +43,12 @@ impl Failed {
     /// A failure on this side, which trying again does not mend.
     pub fn here(words: String) -> Failed {
         Failed { words, reason: String::new(), retriable: false, asked_for: None, lost: false, stored: None }
+    }
+
+    /// A server gave no sign of life.
+    pub fn silent(to: &str) -> Failed {
+        let words = format!("{to}: the server stopped answering, or the network between is broken");
+        Failed { retriable: true, lost: true, ..Failed::here(words) }
     }
 
     /// No connection could be made.
@@ -74,6 +83,9 @@ impl Failed {
 
     /// A server refused the request, or there was no answer. `fresh` says whether there was none before either.
     pub async fn from_status(to: &str, status: Status, fresh: bool, credentials: &Credentials) -> Failed {
+        if with_causes(&status).contains(NO_SIGN_OF_LIFE) {
+            return Failed::silent(to);
+        }
         if let Some(cause) = status.source() {
             return Failed::without_answer(to, cause, fresh, credentials).await;
         }
