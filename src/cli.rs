@@ -28,6 +28,7 @@ mod serve;
 mod show;
 mod shown;
 mod token;
+mod undelete;
 mod upload;
 mod verify;
 
@@ -80,7 +81,9 @@ enum Command {
     Download(download::Arguments),
     /// Delete attachments with their content over gRPC
     Delete(delete::Arguments),
-    /// Find content that no record names, and with --delete delete it
+    /// Undo the deletion of attachments over gRPC and print them as JSON
+    Undelete(undelete::Arguments),
+    /// Find content that no record names and what is kept of deleted attachments, and with --delete delete it
     Gc(gc::Arguments),
     /// Read all that is stored back and compare it with its records
     Verify(verify::Arguments),
@@ -201,6 +204,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::List(arguments) => list::run(arguments).await,
         Command::Download(arguments) => download::run(arguments).await,
         Command::Delete(arguments) => delete::run(arguments).await,
+        Command::Undelete(arguments) => undelete::run(arguments).await,
         Command::Gc(arguments) => gc::run(arguments).await,
         Command::Verify(arguments) => verify::run(arguments).await,
         Command::Openapi => {

@@ -21,8 +21,8 @@ use crate::pb::upload_attachment_request::Message;
 use crate::pb::{
     DeleteAttachmentRequest, DeleteAttachmentResponse, DownloadAttachmentRequest, DownloadAttachmentResponse,
     DownloadHeader, GetAttachmentRequest, GetAttachmentResponse, ListAttachmentsRequest, ListAttachmentsResponse,
-    RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest, UploadAttachmentResponse,
-    UploadHeader,
+    RegisterAttachmentRequest, RegisterAttachmentResponse, UndeleteAttachmentRequest, UndeleteAttachmentResponse,
+    UploadAttachmentRequest, UploadAttachmentResponse, UploadHeader,
 };
 use crate::reads::Reads;
 pub use crate::reads::{Download, Plan, Presented, Sent};
@@ -180,6 +180,13 @@ impl Attachments {
         Ok(DeleteAttachmentResponse {})
     }
 
+    /// Undoes the deletion of an attachment.
+    pub async fn undelete(&self, call: &Call, target: Target) -> Result<UndeleteAttachmentResponse> {
+        call.request.trail.names(target.key);
+        let record = self.uploads.undelete(call, target).await?;
+        Ok(UndeleteAttachmentResponse { attachment: Some(attachment(&record)) })
+    }
+
     /// The first message, which must be the header.
     async fn header<F>(&self, first: F) -> Result<UploadHeader>
     where
@@ -316,6 +323,22 @@ impl AttachmentService for Attachments {
             call.request.audit.asked(asked);
             let conditions = Conditions { if_match: tags("if_match", if_match.as_deref())?, if_none_match: None };
             self.delete(&call, target(asked)?, conditions).await
+        };
+        served.await.map(Response::new).map_err(|error| failure.leave(error))
+    }
+
+    async fn undelete_attachment(
+        &self,
+        request: Request<UndeleteAttachmentRequest>,
+    ) -> Result<Response<UndeleteAttachmentResponse>, Status> {
+        let (_, mut extensions, message) = request.into_parts();
+        let failure = Failure::of(&extensions);
+        let served = async {
+            let (call, _) = Passed::taken(&mut extensions)?;
+            let UndeleteAttachmentRequest { client_id, attachment_id, project_id, portfolio_id } = message;
+            let asked = Asked::of(client_id, attachment_id, project_id, portfolio_id);
+            call.request.audit.asked(asked);
+            self.undelete(&call, target(asked)?).await
         };
         served.await.map(Response::new).map_err(|error| failure.leave(error))
     }

@@ -224,7 +224,7 @@ impl Server {
         }
         prove(&store).await?;
         prove_signing(&store, &config).await?;
-        let store = Arc::new(store);
+        let store = Arc::new(store.with_read_grace(config.attachments.read_grace));
         let budget = Arc::new(Budget::new(config.budget()));
         let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), config.upload()));
         let reads = Arc::new(Reads::new(Arc::clone(&store), Arc::new(config.downloads()), config.reads()));

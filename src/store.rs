@@ -20,6 +20,7 @@ use local::Local;
 use meaning::{Meanings, plain};
 use patience::Patience;
 use record::Stored;
+use retired::Retired;
 use steps::Steps;
 
 mod address;
@@ -42,6 +43,7 @@ mod queue;
 mod reader;
 mod receipt;
 mod record;
+mod retired;
 mod services;
 mod steps;
 mod transport;
@@ -82,6 +84,7 @@ pub struct Store {
     meanings: Meanings,
     /// Content of at most so many bytes is put with its record, in one object.
     inline_below: u64,
+    retired: Retired,
     steps: Steps,
     metrics: Metrics,
 }
@@ -134,7 +137,14 @@ impl Store {
         let patience = Patience::new(config.timeout);
         let meanings = Meanings::of(service, &config.options);
         let inline_below = config.inline_below.as_u64();
-        Ok(Store { operator, backend, patience, meanings, inline_below, steps, metrics: metrics.clone() })
+        let retired = Retired::new(Duration::ZERO);
+        Ok(Store { operator, backend, patience, meanings, inline_below, retired, steps, metrics: metrics.clone() })
+    }
+
+    /// The same storage, which keeps content that was replaced so long for those who read it.
+    #[must_use]
+    pub fn with_read_grace(self, grace: Duration) -> Store {
+        Store { retired: Retired::new(grace), ..self }
     }
 
     /// What an operator should know of the storage, beside its configuration: the key, and what follows.
@@ -290,7 +300,7 @@ impl Store {
         ContentWriter::new(Arc::clone(self), key, Kept::new(kept))
     }
 
-    /// Deletes content that no record names. What cannot be deleted is garbage, not a failure of the request.
+    /// Deletes content that no record names, at once. What cannot be deleted is garbage, not a failure of the request.
     pub async fn discard(&self, replaced: Replaced) {
         for id in replaced.segments {
             let deleted = self.patience.wait(self.operator.delete(&layout::segment(replaced.key, id))).await;

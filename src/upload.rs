@@ -45,6 +45,8 @@ pub struct Config {
     pub min_rate_window: Duration,
     /// Whether an upload makes an unknown attachment known.
     pub create_unknown: bool,
+    /// How long a deletion can be undone.
+    pub undelete_window: Duration,
 }
 
 /// What a caller declared of the content. What is declared must hold.
@@ -182,24 +184,50 @@ impl Uploads {
     pub async fn delete(&self, call: &Call, target: Target, conditions: Conditions) -> Result<()> {
         let scope = Rpc::DeleteAttachment.row().scope;
         rights::decide(&call.caller, scope, target, Stands::Unread)?;
-        let caller = call.caller.clone();
+        let (caller, window) = (call.caller.clone(), self.config.undelete_window);
         let decide = move |stands: Option<&Record>| {
             rights::decide(&caller, scope, target, stands.map_or(Stands::Missing, Stands::Found))?;
             let stands = stands.filter(|record| !record.is_deleted());
             let Some(stands) = stands else { return Ok(None) };
             conditions.judge(stands.content().map(|content| content.sha256))?;
-            Ok(Some(stands.deleted(caller.subject())))
+            Ok(Some(stands.deleted(caller.subject(), window)))
         };
         let (store, tasks) = (Arc::clone(&self.store), self.tasks.clone());
         let delete = |settled| async move {
             let replaced = store.update(target.key, decide, settled).await?.replaced;
             if !replaced.is_empty() {
                 // The caller does not wait for the tidying.
-                tasks.spawn(async move { store.discard(replaced).await });
+                tasks.spawn(async move { store.retire(replaced).await });
             }
             Ok(())
         };
         self.change(&call.request, delete).await
+    }
+
+    /// Undoes the deletion of an attachment.
+    ///
+    /// # Errors
+    /// [`Kind::Forbidden`], [`Kind::NotFound`] if there is no deletion that can be undone, [`Kind::AlreadyExists`] if the
+    /// attachment is not deleted, and what storage raises.
+    pub async fn undelete(&self, call: &Call, target: Target) -> Result<Record> {
+        let scope = Rpc::UndeleteAttachment.row().scope;
+        rights::decide(&call.caller, scope, target, Stands::Unread)?;
+        let caller = call.caller.clone();
+        let decide = move |stands: Option<&Record>| {
+            rights::decide(&caller, scope, target, stands.map_or(Stands::Missing, Stands::Found))?;
+            let Some(stands) = stands.filter(|record| record.is_deleted()) else {
+                return Err(Error::new(Kind::AlreadyExists).detail("the attachment is not deleted"));
+            };
+            let undeleted = stands.undeleted(OffsetDateTime::now_utc());
+            let none = || Error::new(Kind::NotFound).detail("the deletion of the attachment can no longer be undone");
+            undeleted.map(Some).ok_or_else(none)
+        };
+        let store = Arc::clone(&self.store);
+        let undelete = |settled| async move {
+            let record = store.update(target.key, decide, settled).await?.record;
+            record.ok_or_else(|| Error::internal("an undone deletion left no record"))
+        };
+        self.change(&call.request, undelete).await
     }
 
     /// Waits for what a caller is to send, as long as it may take.

@@ -4,6 +4,7 @@
 //! the record always, those of the content as long as the content stays.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -44,7 +45,12 @@ pub enum State {
     /// It has content.
     Stored(Content),
     /// It was deleted. The record stays for a while, so that a delete is compared and set like every other change.
-    Deleted(Deletion),
+    Deleted {
+        /// When, and who did it.
+        deletion: Deletion,
+        /// The content that comes back if the deletion is undone.
+        content: Option<Content>,
+    },
 }
 
 /// The content that a record makes visible.
@@ -94,6 +100,9 @@ pub struct Deletion {
     pub deleted_at: OffsetDateTime,
     /// The subject of the token that deleted it.
     pub deleted_by: String,
+    /// Until when the deletion can be undone. `None` if it cannot be.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub undeletable_until: Option<OffsetDateTime>,
 }
 
 /// The name of an object that holds content: `{upload_id}.{number}`.
@@ -131,23 +140,60 @@ impl Record {
         })
     }
 
-    /// The record of the same attachment after its deletion now.
-    pub fn deleted(&self, by: &str) -> Record {
-        let deletion = Deletion { deleted_at: OffsetDateTime::now_utc(), deleted_by: by.to_owned() };
-        Record { state: State::Deleted(deletion), ..self.clone() }
+    /// The record of the same attachment after its deletion now, which can be undone within `window`. With a window of zero it
+    /// cannot be, and the content is given up.
+    pub fn deleted(&self, by: &str, window: Duration) -> Record {
+        let deleted_at = OffsetDateTime::now_utc();
+        let undeletable_until = (!window.is_zero()).then(|| deleted_at + window);
+        let content = self.content().filter(|_| undeletable_until.is_some()).cloned();
+        let deletion = Deletion { deleted_at, deleted_by: by.to_owned(), undeletable_until };
+        Record { state: State::Deleted { deletion, content }, ..self.clone() }
     }
 
-    /// The content, if there is any.
+    /// The record after its deletion is undone at `now`. `None` if it was not deleted, or cannot be undone (any more).
+    pub fn undeleted(&self, now: OffsetDateTime) -> Option<Record> {
+        let State::Deleted { deletion, content } = &self.state else { return None };
+        deletion.undeletable_until.filter(|until| now <= *until)?;
+        let state = content.clone().map_or(State::Registered, State::Stored);
+        Some(Record { state, ..self.clone() })
+    }
+
+    /// The record of a deletion that can no longer be undone, without the content that it kept. `None` if there is nothing to
+    /// give up yet.
+    pub fn given_up(&self, now: OffsetDateTime) -> Option<Record> {
+        let State::Deleted { deletion, content } = &self.state else { return None };
+        deletion.undeletable_until.filter(|until| now > *until && content.is_some())?;
+        let deletion = Deletion { undeletable_until: None, ..deletion.clone() };
+        Some(Record { state: State::Deleted { deletion, content: None }, ..self.clone() })
+    }
+
+    /// The content that callers see, if there is any.
     pub fn content(&self) -> Option<&Content> {
         match &self.state {
             State::Stored(content) => Some(content),
-            State::Registered | State::Deleted(_) => None,
+            State::Registered | State::Deleted { .. } => None,
+        }
+    }
+
+    /// The content that is kept for this record: what callers see, or what comes back if a deletion is undone.
+    pub fn kept_content(&self) -> Option<&Content> {
+        match &self.state {
+            State::Deleted { content, .. } => content.as_ref(),
+            State::Registered | State::Stored(_) => self.content(),
+        }
+    }
+
+    /// When it was deleted, and who did it. To callers it is as if there were no record.
+    pub fn deletion(&self) -> Option<&Deletion> {
+        match &self.state {
+            State::Deleted { deletion, .. } => Some(deletion),
+            State::Registered | State::Stored(_) => None,
         }
     }
 
     /// Whether the attachment was deleted: to callers it is as if there were no record.
     pub fn is_deleted(&self) -> bool {
-        matches!(self.state, State::Deleted(_))
+        self.deletion().is_some()
     }
 }
 
@@ -233,7 +279,12 @@ impl TryFrom<Form> for Record {
         let state = match (form.state, form.content, form.deletion) {
             (StateName::Registered, None, None) => State::Registered,
             (StateName::Stored, Some(content), None) => State::Stored(content),
-            (StateName::Deleted, None, Some(deletion)) => State::Deleted(deletion),
+            // Without a time until which it comes back nobody would ever give the content up.
+            (StateName::Deleted, content, Some(deletion))
+                if content.is_none() || deletion.undeletable_until.is_some() =>
+            {
+                State::Deleted { deletion, content }
+            }
             _ => return Err("the record's state does not go with its content".to_owned()),
         };
         Ok(Record {
@@ -253,7 +304,7 @@ impl From<Record> for Form {
         let (state, content, deletion) = match record.state {
             State::Registered => (StateName::Registered, None, None),
             State::Stored(content) => (StateName::Stored, Some(content), None),
-            State::Deleted(deletion) => (StateName::Deleted, None, Some(deletion)),
+            State::Deleted { deletion, content } => (StateName::Deleted, content, Some(deletion)),
         };
         Form {
             format: FORMAT,
@@ -294,21 +345,52 @@ mod tests {
         }
     }
 
-    fn deletion() -> Deletion {
-        Deletion { deleted_at: OffsetDateTime::now_utc(), deleted_by: "someone".to_owned() }
-    }
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     #[test]
     fn a_record_in_each_state_reads_back_as_it_was_written() {
-        for (name, state) in [
-            ("registered", State::Registered),
-            ("stored", State::Stored(content())),
-            ("deleted", State::Deleted(deletion())),
+        let registered = Record::registered(target(), "someone");
+        let stored = Record { state: State::Stored(content()), ..registered.clone() };
+        for (name, record) in [
+            ("registered", registered.clone()),
+            ("stored", stored.clone()),
+            ("deleted", registered.deleted("someone", Duration::ZERO)),
+            ("deleted", registered.deleted("someone", DAY)),
+            ("deleted", stored.deleted("someone", Duration::ZERO)),
+            ("deleted", stored.deleted("someone", DAY)),
         ] {
-            let record = Record { state, ..Record::registered(target(), "someone") };
             let text = serde_json::to_string(&record).unwrap();
             assert!(text.contains(&format!(r#""state":"{name}""#)), "{text}");
             assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn a_deletion_is_undone_to_what_stood_until_its_time_and_not_after_it() {
+        let registered =
+            Record { other: Map::from_iter([("hold".to_owned(), "x".into())]), ..Record::registered(target(), "s") };
+        let stored = Record { state: State::Stored(content()), ..registered.clone() };
+        let tick = Duration::from_nanos(1);
+        for record in [registered, stored] {
+            assert_eq!(
+                (record.undeleted(OffsetDateTime::now_utc()), record.given_up(OffsetDateTime::now_utc())),
+                (None, None)
+            );
+            let deleted = record.deleted("someone", DAY);
+            assert_eq!((deleted.content(), deleted.kept_content()), (None, record.content()));
+            let until = deleted.deletion().unwrap().undeletable_until.unwrap();
+            assert_eq!(until - deleted.deletion().unwrap().deleted_at, DAY);
+            assert_eq!(deleted.undeleted(until - tick).as_ref(), Some(&record));
+            assert_eq!((deleted.undeleted(until).as_ref(), deleted.given_up(until)), (Some(&record), None));
+            assert_eq!(deleted.undeleted(until + tick), None);
+            let given_up = deleted.given_up(until + tick);
+            assert_eq!(given_up.is_some(), record.content().is_some(), "there is nothing to give up without content");
+            if let Some(given_up) = given_up {
+                assert_eq!((given_up.kept_content(), given_up.undeleted(until)), (None, None));
+                assert_eq!(given_up.deletion().unwrap().deleted_at, deleted.deletion().unwrap().deleted_at);
+            }
+            let gone = record.deleted("someone", Duration::ZERO);
+            assert_eq!((gone.kept_content(), gone.undeleted(OffsetDateTime::UNIX_EPOCH)), (None, None));
         }
     }
 

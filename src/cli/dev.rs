@@ -70,7 +70,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         grpc: Grpc::plain(grpc),
         admin: Listen { listen: admin },
         storage,
-        attachments: Attachments { on_unknown: OnUnknown::Create },
+        attachments: Attachments { on_unknown: OnUnknown::Create, ..Attachments::default() },
         download: DownloadConfig::default(),
         limits: Limits::default(),
         auth: auth::Config { issuers: vec![issuer], ..auth::Config::default() },

@@ -69,6 +69,8 @@ impl Totals {
             }
             Finding::Content { objects } => self.objects += objects,
             Finding::Orphan { fate: Fate::Young, .. } => self.young += 1,
+            // Only a sweep looks for them.
+            Finding::Deleted { .. } => {}
             Finding::Orphan { .. } => self.orphaned += 1,
             Finding::Foreign { .. } => self.foreign += 1,
             Finding::Link { .. } => self.links += 1,

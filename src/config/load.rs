@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::overrides::{self, PREFIX, overrides, set, value};
 use super::problems::{Error, Problems};
-use super::sections::{Config, HTTP2_WINDOW};
+use super::sections::{Config, HTTP2_WINDOW, LONGEST_READ_GRACE, LONGEST_UNDELETE_WINDOW};
 use super::warnings::{self, Warning};
 use super::{address, reference};
 use crate::store::Sizing;
@@ -116,6 +116,14 @@ impl Config {
                  service `s3` or `gcs`"
             );
             problems.add("download.redirect", &why);
+        }
+        for (key, time, longest) in [
+            ("attachments.undelete_window", self.attachments.undelete_window, LONGEST_UNDELETE_WINDOW),
+            ("attachments.read_grace", self.attachments.read_grace, LONGEST_READ_GRACE),
+        ] {
+            if time > longest {
+                problems.add(key, &format!("must be at most {}", humantime::format_duration(longest)));
+            }
         }
         if let Err((key, why)) = self.traces.validate() {
             problems.add(key, &why);

@@ -28,7 +28,7 @@ pub struct Config {
     pub admin: Listen,
     /// Where the bytes go.
     pub storage: store::Config,
-    /// What may be uploaded to.
+    /// What becomes of unknown, deleted and replaced attachments.
     #[serde(default)]
     pub attachments: Attachments,
     /// How downloads over REST are answered.
@@ -123,13 +123,41 @@ impl Default for Listen {
     }
 }
 
-/// What may be uploaded to.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+/// What becomes of unknown, deleted and replaced attachments.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Attachments {
     /// What becomes of an upload to an attachment that was never registered. Default `reject`.
     pub on_unknown: OnUnknown,
+    /// How long a deletion can be undone, 0 s to 365 days. Until then the content stays in the storage; after that `attachd gc`
+    /// deletes it, at the earliest when `--grace` has passed. A deletion keeps the window with which it was made. With 0 s it
+    /// cannot be undone, and the content is deleted at once. Default 0 s.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub undelete_window: Duration,
+    /// How long content that was replaced or deleted stays for the downloads that are reading it, 0 s to 1 h. A download that
+    /// takes longer may be cut off, and never gets bytes of other content. If the process ends before, `attachd gc` deletes it. A
+    /// reader of the service `fs` keeps its open file, so there content is deleted at once. Default 60 s.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub read_grace: Duration,
 }
+
+impl Default for Attachments {
+    fn default() -> Self {
+        Attachments {
+            on_unknown: OnUnknown::Reject,
+            undelete_window: Duration::ZERO,
+            read_grace: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The longest that [`Attachments::undelete_window`] may be.
+pub(crate) const LONGEST_UNDELETE_WINDOW: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The longest that [`Attachments::read_grace`] may be.
+pub(crate) const LONGEST_READ_GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// What becomes of an upload to an unknown attachment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -274,6 +302,7 @@ impl Config {
             min_rate: self.limits.min_rate.as_u64(),
             min_rate_window: self.limits.min_rate_window,
             create_unknown: self.attachments.on_unknown == OnUnknown::Create,
+            undelete_window: self.attachments.undelete_window,
         }
     }
 

@@ -127,7 +127,7 @@ impl Refusal {
 
 impl Store {
     /// Replaces the record of `key` by what `decide` makes of the one that stands, and returns what stands then, and the content that
-    /// no record names any more, for [`Store::discard`]. `None` from
+    /// no record names any more, for [`Store::retire`]. `None` from
     /// `decide` leaves the record as it is. It is asked again where another replica was faster. An error that is unsettled may
     /// be followed by a word to `settled`.
     pub async fn update<F>(&self, key: Key, decide: F, settled: Settled) -> Result<Updated>

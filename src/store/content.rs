@@ -245,7 +245,7 @@ impl ContentWriter {
                                 settled.tell(true);
                                 let replaced = receipt.take_replaced();
                                 if !replaced.is_empty() {
-                                    self.store.discard(replaced).await;
+                                    self.store.retire(replaced).await;
                                 }
                             }
                             Err(error) if error.is_unsettled() => {}
@@ -275,8 +275,8 @@ impl ContentWriter {
 
     fn receipt(&self, Replacement { old, new }: Replacement) -> Result<Receipt> {
         let record = new.ok_or_else(|| Error::internal("a commit replaced nothing"))?;
-        let segments = old.as_ref().and_then(Record::content).map(|content| content.segment_ids().collect());
-        Ok(Receipt { record, replaced: Replaced { key: self.key, segments: segments.unwrap_or_default() } })
+        let replaced = Replaced::between(self.key, old.as_ref(), Some(&record));
+        Ok(Receipt { record, replaced })
     }
 
     /// A commit where each step is an operation of the storage that is waited for by itself.

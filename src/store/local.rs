@@ -309,6 +309,16 @@ impl Local {
         replaced.await.map_err(Refusal::unsettled)?
     }
 
+    /// Removes the record of `key`, durably, if `decide` says so of the one that stands. Returns whether it did.
+    pub async fn remove<D>(self: Arc<Self>, key: Key, decide: D, abandoned: Abandoned) -> Result<bool>
+    where
+        D: FnOnce(&Record) -> bool + Send + 'static,
+    {
+        let turn = Arc::clone(self.lock_of(key)).lock_owned().await;
+        let pool = self.committing.clone();
+        pool.run(abandoned, move |abandoned| self.remove_now(key, turn, decide, abandoned)).await?
+    }
+
     /// The lock of an attachment within this process.
     pub fn lock_of(&self, key: Key) -> &Arc<Mutex<()>> {
         self.locks.of(key)
@@ -357,6 +367,24 @@ impl Local {
         synced.map_err(|error| Refusal::unsettled(self.failure(&path, error)))?;
         self.steps.passed(Step::RecordSynced);
         Ok(Replacement { old: stored.map(|stored| stored.record), new: Some(new) })
+    }
+
+    fn remove_now<D>(&self, key: Key, _turn: Turn, decide: D, abandoned: &Abandoned) -> Result<bool>
+    where
+        D: FnOnce(&Record) -> bool,
+    {
+        let path = layout::record(key);
+        let failed = |error| self.failure(&path, error);
+        let _between_processes = self.directory.lock(stripe(key)).map_err(failed)?;
+        let stored = self.record_now(key, abandoned)?;
+        if abandoned.is_set() || !stored.is_some_and(|stored| decide(&stored.record)) {
+            return Ok(false);
+        }
+        let place = self.directory.place().map_err(failed)?;
+        let folder = self.entries.open(&place, &layout::records(key.client)).map_err(failed)?;
+        beneath::remove(place.root(), &path).map_err(failed)?;
+        self.entries.sync(&folder).map_err(failed)?;
+        Ok(true)
     }
 
     /// Does an operation, as the faults that were asked for have it.

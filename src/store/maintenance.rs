@@ -2,6 +2,7 @@
 
 mod finding;
 mod gc;
+mod tombstone;
 mod verify;
 mod walk;
 

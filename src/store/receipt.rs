@@ -88,7 +88,7 @@ impl Receipt {
         &self.record
     }
 
-    /// Takes out what the commit replaced, for [`Store::discard`](crate::store::Store::discard).
+    /// Takes out what the commit replaced, for [`Store::retire`](crate::store::Store::retire).
     pub fn take_replaced(&mut self) -> Replaced {
         let segments = std::mem::take(&mut self.replaced.segments);
         Replaced { key: self.replaced.key, segments }
@@ -106,10 +106,7 @@ pub struct Updated {
 
 impl Updated {
     pub(super) fn of(key: Key, Replacement { old, new }: Replacement) -> Updated {
-        let upload = |record: &Record| record.content().map(|content| content.upload_id);
-        let gone = old.as_ref().filter(|old| new.as_ref().is_some_and(|new| upload(new) != upload(old)));
-        let segments = gone.and_then(Record::content).map(|content| content.segment_ids().collect());
-        let replaced = Replaced { key, segments: segments.unwrap_or_default() };
+        let replaced = Replaced::between(key, old.as_ref(), new.as_ref());
         Updated { record: new.or(old), replaced }
     }
 }
@@ -122,6 +119,14 @@ pub struct Replaced {
 }
 
 impl Replaced {
+    /// The content that `old` kept and `new` does not, if there is a new record.
+    pub(super) fn between(key: Key, old: Option<&Record>, new: Option<&Record>) -> Replaced {
+        let upload = |record: &Record| record.kept_content().map(|content| content.upload_id);
+        let gone = old.filter(|old| new.is_some_and(|new| upload(new) != upload(old)));
+        let segments = gone.and_then(Record::kept_content).map(|content| content.segment_ids().collect());
+        Replaced { key, segments: segments.unwrap_or_default() }
+    }
+
     /// Whether the commit replaced nothing.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()

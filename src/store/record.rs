@@ -24,14 +24,14 @@ pub struct Stored {
 /// [`crate::error::Kind::Internal`] if the bytes at hand are not as many as the record says.
 pub fn encode(old: Option<&Stored>, new: &Record, fresh: &[Bytes]) -> Result<Bytes> {
     let kept = old.map(|old| std::slice::from_ref(&old.inline));
-    let inline = match (new.content(), old.and_then(|old| old.record.content())) {
+    let inline = match (new.kept_content(), old.and_then(|old| old.record.kept_content())) {
         (Some(content), _) if !content.is_inline() => &[],
         (Some(new), Some(old)) if new.upload_id == old.upload_id => kept.unwrap_or_default(),
         (Some(_), _) => fresh,
         (None, _) => &[],
     };
     let length = inline.iter().map(Bytes::len).sum::<usize>();
-    if new.content().is_some_and(|content| content.is_inline() && content.size != length as u64) {
+    if new.kept_content().is_some_and(|content| content.is_inline() && content.size != length as u64) {
         return Err(Error::internal("a record would be put without all of its content"));
     }
     let mut bytes = Vec::with_capacity(LENGTH + length);

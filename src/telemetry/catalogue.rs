@@ -240,6 +240,12 @@ pub const WALKS: &[Entry] = &[
     entry("attachd_gc_objects", Gauge, &[], "Objects that it looked at."),
     entry("attachd_gc_garbage_objects", Gauge, &[], "Objects past the grace that no record names."),
     entry("attachd_gc_garbage_bytes", Gauge, &[], "Their size, where the storage told it."),
+    entry(
+        "attachd_gc_deleted_attachments",
+        Gauge,
+        &[],
+        "Deleted attachments past the grace of which something was kept.",
+    ),
     entry("attachd_gc_deletes", Gauge, &[], "1 if it deleted them, 0 if it only looked."),
     entry("attachd_gc_errors", Gauge, &[], "What could not be looked at or deleted."),
     entry("attachd_verify_last_run_timestamp_seconds", Gauge, &[], "When the last run ended, in seconds since 1970."),

@@ -363,7 +363,7 @@ impl<'a> Upload<'a> {
             let replaced = receipt.take_replaced();
             if !replaced.is_empty() {
                 // The caller does not wait for the tidying.
-                tasks.spawn(async move { store.discard(replaced).await });
+                tasks.spawn(async move { store.retire(replaced).await });
             }
             Ok(receipt)
         };

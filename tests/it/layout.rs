@@ -140,7 +140,6 @@ async fn a_deleted_attachment_is_not_found_and_its_id_is_free_again() {
     let storage = Storage::new();
     (1..=4).for_each(|attachment| drop(storage.put_record(1, attachment, &tombstone(attachment))));
     assert_eq!(storage.run(&["verify"]).code, Some(0));
-    assert_eq!(storage.run(&["gc", "--delete"]).code, Some(0));
     for grpc in [false, true] {
         let server = over(&storage, "reject");
         assert_eq!(upload(&server, grpc, 1, b"new").await, 404);

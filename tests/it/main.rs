@@ -65,4 +65,5 @@ mod tokens;
 mod traces;
 mod transcode;
 mod two_processes;
+mod undelete;
 mod verify;

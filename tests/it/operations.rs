@@ -2,11 +2,11 @@
 
 use attachd::pb::{
     DeleteAttachmentRequest, DownloadAttachmentRequest, GetAttachmentRequest, ListAttachmentsRequest,
-    RegisterAttachmentRequest,
+    RegisterAttachmentRequest, UndeleteAttachmentRequest,
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Ask, Form, GrpcRefusal, Server, claims, hex, mint, sha256};
+use crate::harness::{Ask, Form, GrpcRefusal, Server, Setup, claims, hex, mint, sha256};
 
 const ALL: &str = "attachments:write attachments:read attachments:manage attachments:delete";
 
@@ -17,6 +17,7 @@ enum Operation {
     List,
     Download,
     Delete,
+    Undelete,
 }
 
 /// What is asked, in the words of both protocols.
@@ -29,14 +30,20 @@ struct Request {
 }
 
 impl Operation {
-    const ALL: [Operation; 5] =
-        [Operation::Register, Operation::Get, Operation::List, Operation::Download, Operation::Delete];
+    const ALL: [Operation; 6] = [
+        Operation::Register,
+        Operation::Get,
+        Operation::List,
+        Operation::Download,
+        Operation::Delete,
+        Operation::Undelete,
+    ];
 
     fn scope(self) -> &'static str {
         match self {
             Operation::Register => "attachments:manage",
             Operation::Get | Operation::List | Operation::Download => "attachments:read",
-            Operation::Delete => "attachments:delete",
+            Operation::Delete | Operation::Undelete => "attachments:delete",
         }
     }
 
@@ -50,13 +57,14 @@ impl Operation {
             Operation::List => ("GET", folder),
             Operation::Download => ("GET", format!("{folder}/{attachment}/content")),
             Operation::Delete => ("DELETE", format!("{folder}/{attachment}")),
+            Operation::Undelete => ("POST", format!("{folder}/{attachment}:undelete")),
         };
         let body = match (self, project) {
-            (Operation::Register, Some(project)) => json!({ "project_id": project }).to_string(),
+            (Operation::Register | Operation::Undelete, Some(project)) => json!({ "project_id": project }).to_string(),
             _ => String::new(),
         };
         let query = match (self, project) {
-            (Operation::Register, _) | (_, None) => String::new(),
+            (Operation::Register | Operation::Undelete, _) | (_, None) => String::new(),
             (_, Some(project)) => format!("?project_id={project}"),
         };
         let mut ask = Ask::json(method, 1, &format!("{path}{query}"), &body).by(token);
@@ -96,6 +104,10 @@ impl Operation {
                 let request = DeleteAttachmentRequest { client_id, attachment_id, project_id, portfolio_id, if_match };
                 server.grpc_delete(token, request).await
             }
+            Operation::Undelete => {
+                let request = UndeleteAttachmentRequest { client_id, attachment_id, project_id, portfolio_id };
+                server.grpc_undelete(token, request).await.map(drop)
+            }
         };
         ended.err().map_or("OK".to_owned(), |refusal| refusal.reason)
     }
@@ -108,13 +120,17 @@ fn with(name: &str, value: Value) -> String {
     mint(&claims)
 }
 
-/// A server with attachment 2 of project 7 and attachment 3 of none, both stored.
-fn server() -> Server {
-    let server = Server::start();
+/// A server with attachment 2 of project 7 and attachment 3 of none, both stored. For its deletion to be undone, 2 is deleted.
+fn server(operation: Operation) -> Server {
+    let server = Setup { attachments: "undelete_window = \"1h\"", ..Setup::default() }.start();
     let registered = Ask::json("PUT", 1, "/api/v2/clients/1/attachments/2", r#"{"project_id": 7}"#);
     assert_eq!(server.connect().ask(&registered.by(&with("sub", json!("owner")))).status, 200);
     for attachment in [2, 3] {
         assert_eq!(server.connect().ask(&Ask::upload(1, attachment, &Form::file(b"stored"))).status, 201);
+    }
+    if operation == Operation::Undelete {
+        let delete = Ask::json("DELETE", 1, "/api/v2/clients/1/attachments/2", "").by(&with("sub", json!("owner")));
+        assert_eq!(server.connect().ask(&delete).status, 200);
     }
     server
 }
@@ -126,7 +142,7 @@ async fn an_operation_ends_alike_over_both_protocols_whatever_is_wrong() {
     let same = format!("\"{}\"", hex(&sha256(b"stored")));
     for operation in Operation::ALL {
         let less = ALL.split(' ').filter(|scope| *scope != operation.scope()).collect::<Vec<_>>().join(" ");
-        let (lists, reads) = (operation == Operation::List, operation == Operation::Get);
+        let lists = operation == Operation::List;
         let registers = operation == Operation::Register;
         let conditional = matches!(operation, Operation::Download | Operation::Delete);
         let elsewhere = with("project_ids", json!([8]));
@@ -173,16 +189,18 @@ async fn an_operation_ends_alike_over_both_protocols_whatever_is_wrong() {
         }
         let condition = Some(same.clone()).filter(|_| conditional);
         let good = Request { project: Some(7), if_match: condition, ..plain.clone() };
-        if reads || lists || conditional || registers {
-            table.push(("all as it should be", with("sub", json!("x")), good, "OK"));
+        if operation == Operation::Undelete {
+            let stands = Request { attachment: 3, ..plain.clone() };
+            table.push(("an attachment that is not deleted", with("sub", json!("x")), stands, "ALREADY_EXISTS"));
         }
+        table.push(("all as it should be", with("sub", json!("x")), good, "OK"));
         for (name, token, request, reason) in table {
             // Each protocol finds the same.
-            let server = server();
+            let server = server(operation);
             let (status, over_rest) = operation.over_rest(&server, &token, &request);
             assert_eq!(over_rest, reason, "{operation:?} over REST: {name}: {status}");
             drop(server);
-            let server = self::server();
+            let server = self::server(operation);
             let over_grpc = operation.over_grpc(&server, &token, &request).await;
             assert_eq!(over_grpc, reason, "{operation:?} over gRPC: {name}");
         }

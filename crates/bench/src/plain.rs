@@ -10,8 +10,8 @@ use attachd::pb::upload_attachment_request::Message;
 use attachd::pb::{
     Attachment, DeleteAttachmentRequest, DeleteAttachmentResponse, DownloadAttachmentRequest,
     DownloadAttachmentResponse, GetAttachmentRequest, GetAttachmentResponse, ListAttachmentsRequest,
-    ListAttachmentsResponse, RegisterAttachmentRequest, RegisterAttachmentResponse, UploadAttachmentRequest,
-    UploadAttachmentResponse,
+    ListAttachmentsResponse, RegisterAttachmentRequest, RegisterAttachmentResponse, UndeleteAttachmentRequest,
+    UndeleteAttachmentResponse, UploadAttachmentRequest, UploadAttachmentResponse,
 };
 use axum::Router;
 use axum::body::Body;
@@ -153,6 +153,13 @@ impl AttachmentService for Folder {
         &self,
         _: Request<DeleteAttachmentRequest>,
     ) -> std::result::Result<Response<DeleteAttachmentResponse>, Status> {
+        Err(only_stores())
+    }
+
+    async fn undelete_attachment(
+        &self,
+        _: Request<UndeleteAttachmentRequest>,
+    ) -> std::result::Result<Response<UndeleteAttachmentResponse>, Status> {
         Err(only_stores())
     }
 }

@@ -223,7 +223,9 @@ impl Directory {
     /// Takes a lock that all processes on this root share, waiting for it. The system releases it when its process ends.
     pub fn lock(&self, stripe: usize) -> io::Result<File> {
         let place = self.place()?;
-        let file = beneath::lock_file(&beneath::folder(place.root(), LOCKS)?, &format!("{stripe:02x}"))?;
+        // A storage that nobody has opened to write to since it was restored may not have the folder.
+        let (locks, _) = beneath::make_in(place.root(), LOCKS)?;
+        let file = beneath::lock_file(&locks, &format!("{stripe:02x}"))?;
         file.lock()?;
         Ok(file)
     }

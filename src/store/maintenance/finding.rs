@@ -33,6 +33,15 @@ pub enum Finding {
         /// What becomes of it.
         fate: Fate,
     },
+    /// The record of a deleted attachment.
+    Deleted {
+        /// Where it lies.
+        path: String,
+        /// How long ago the attachment was deleted.
+        age: Duration,
+        /// What becomes of it, or, where the record stays, of the content that it keeps.
+        fate: Fate,
+    },
     /// Something that attachd did not put there. It is left alone.
     Foreign {
         /// Where it lies.
@@ -71,10 +80,10 @@ pub enum Finding {
     },
 }
 
-/// What becomes of content that no record names.
+/// What becomes of content that no record names, and of the record of a deleted attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is within the grace: its upload may be running.
+    /// It is within the grace: its upload may be running, or its deletion may be undone.
     Young,
     /// It is past the grace, and was left, since nobody asked for more than a look.
     Garbage,
@@ -88,16 +97,14 @@ impl fmt::Display for Finding {
             Finding::Attachment { bytes } => write!(f, "attachment: {bytes} bytes"),
             Finding::Content { objects } => write!(f, "content: {objects} objects"),
             Finding::Orphan { path, size, age, fate } => {
-                let word = match fate {
-                    Fate::Young => "young",
-                    Fate::Garbage => "garbage",
-                    Fate::Deleted => "deleted",
-                };
-                write!(f, "{word}: {path}")?;
+                write!(f, "{fate}: {path}")?;
                 if let Some(size) = size {
                     write!(f, ", {}", ByteSize::b(*size))?;
                 }
-                write!(f, ", {} old", humantime::format_duration(Duration::from_secs(age.as_secs())))
+                write!(f, ", {} old", whole_seconds(*age))
+            }
+            Finding::Deleted { path, age, fate } => {
+                write!(f, "{fate}: {path}, whose attachment was deleted {} ago", whole_seconds(*age))
             }
             Finding::Foreign { path } => write!(f, "foreign: {path:?} was not put there by attachd, it is left alone"),
             Finding::Link { path } => {
@@ -108,6 +115,20 @@ impl fmt::Display for Finding {
             Finding::Damaged { path, why } => write!(f, "damaged: {path}: {why}"),
             Finding::Failed { path, error } => write!(f, "failed: {path}: {}", cause(error)),
         }
+    }
+}
+
+fn whole_seconds(time: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(time.as_secs()))
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fate::Young => "young",
+            Fate::Garbage => "garbage",
+            Fate::Deleted => "deleted",
+        })
     }
 }
 

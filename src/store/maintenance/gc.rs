@@ -1,5 +1,5 @@
-//! Deletes content that no record names, beside running uploads and beside other sweeps. It knows neither who asked for it
-//! nor how what it finds is shown.
+//! Deletes content that no record names, and what is kept of attachments that were deleted, beside running uploads and beside
+//! other sweeps. It knows neither who asked for it nor how what it finds is shown.
 //!
 //! Three things make it safe, none of which needs a lock or a word with the processes that take uploads:
 //!
@@ -25,8 +25,9 @@ use opendal::ErrorKind;
 use tokio::sync::mpsc;
 
 use super::finding::{Fate, Finding, Findings};
+use super::tombstone::Expiry;
 use super::walk::{End, Object, Visit, Walk, names};
-use crate::attachment::Key;
+use crate::attachment::{Key, Record};
 use crate::error::Result;
 use crate::store::{Store, failure, layout};
 
@@ -61,8 +62,16 @@ struct Sweeper {
 }
 
 impl Visit for Sweeper {
-    async fn record(&self, _: Key) -> bool {
+    async fn record(&self, key: Key) -> bool {
         self.findings.send(Finding::Attachment { bytes: 0 }).await;
+        match self.store.record(key).await {
+            Ok(standing) => {
+                if let Some(record) = standing.record().filter(|record| self.store.can_forget(record)) {
+                    self.deleted(record).await;
+                }
+            }
+            Err(error) => self.findings.send(self.store.unreadable(key, error).await).await,
+        }
         true
     }
 
@@ -94,16 +103,8 @@ impl Sweeper {
             }
             *objects += page.len() as u64;
             // After the page was listed, and again after each page: see above.
-            let standing = match self.store.record(key).await {
-                Ok(standing) => standing,
-                Err(error) => {
-                    let finding = self.store.unreadable(key, error).await;
-                    // A link in place of the record was met by the walk.
-                    if !matches!(finding, Finding::Link { .. }) {
-                        self.findings.send(finding).await;
-                    }
-                    return Ok(true);
-                }
+            let Some(standing) = self.store.record_of_content(key, &self.findings).await else {
+                return Ok(true);
             };
             for object in page {
                 if self.sweep.walk.stop.is_cancelled() {
@@ -114,6 +115,24 @@ impl Sweeper {
                 }
             }
         }
+    }
+
+    /// Gives up what is kept of a deleted attachment, once its deletion cannot be undone.
+    async fn deleted(&self, record: &Record) {
+        let (key, path) = (record.key, layout::record(record.key));
+        let expiry = Expiry { now: self.sweep.now.into(), grace: self.sweep.grace };
+        let fate = match (expiry.is_over(record), self.sweep.delete) {
+            (false, _) => Fate::Young,
+            (true, false) => Fate::Garbage,
+            (true, true) => match self.store.forget(key, expiry).await {
+                Ok(true) => Fate::Deleted,
+                // The attachment was made anew meanwhile.
+                Ok(false) => return,
+                Err(error) => return self.findings.send(self.store.failed(&path, error).await).await,
+            },
+        };
+        let age = record.deletion().map_or(Duration::ZERO, |deletion| expiry.age(deletion.deleted_at));
+        self.findings.send(Finding::Deleted { path, age, fate }).await;
     }
 
     async fn orphan(&self, key: Key, object: Object) {
@@ -153,7 +172,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::attachment::{Id, SegmentId, UploadId};
+    use crate::attachment::{Content, Digest, Filename, Id, MediaType, Segment, SegmentId, State, Target, UploadId};
     use crate::store::backend::Version;
     use crate::store::steps::Steps;
     use crate::store::{Access, Config};
@@ -228,6 +247,90 @@ mod tests {
             let expected =
                 [(GRACE - TICK, Fate::Young, None), (GRACE, Fate::Young, None), (GRACE + TICK, Fate::Deleted, Some(5))];
             assert_eq!(fates, expected);
+        }
+    }
+
+    /// Puts a record as it is, with content behind it.
+    async fn put(store: &Store, record: &Record, inline: &'static [u8]) {
+        let bytes = crate::store::record::encode(None, record, &[inline.into()]).unwrap();
+        let put = store.backend.clone().put(layout::record(record.key), bytes, Version::Any, Steps::default());
+        put.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_deletion_keeps_is_given_up_when_it_can_no_longer_be_undone() {
+        const WINDOW: Duration = Duration::from_secs(2 * 3600);
+        for (store, folder) in stores() {
+            let began = SystemTime::now();
+            let target = |attachment| Target { key: key(1, attachment), project: None, portfolio: None };
+            let registered = |attachment| Record::registered(target(attachment), "someone");
+            let mut planted = Vec::new();
+            for attachment in [1, 2, 3] {
+                let id = SegmentId { upload: UploadId::aged(began, GRACE), number: 0 };
+                let in_object = attachment == 2;
+                if in_object {
+                    let path = layout::segment(key(1, attachment), id);
+                    let put = store.backend.clone().put(path, b"12345"[..].into(), Version::Any, Steps::default());
+                    put.await.unwrap();
+                    planted.push(layout::segment(key(1, attachment), id));
+                }
+                let sha256 = Digest::of([1; 32]);
+                let segment = Segment { number: 0, size: 5, sha256, other: serde_json::Map::new() };
+                let content = Content {
+                    upload_id: id.upload,
+                    filename: Filename::new("a.txt").unwrap(),
+                    content_type: MediaType::new("").unwrap(),
+                    size: 5,
+                    sha256,
+                    segments: if in_object { vec![segment] } else { Vec::new() },
+                    created_at: began.into(),
+                    uploaded_by: "someone".to_owned(),
+                    other: serde_json::Map::new(),
+                };
+                let stored = Record { state: State::Stored(content), ..registered(attachment) };
+                let record = if attachment == 3 { stored } else { stored.deleted("someone", WINDOW) };
+                put(&store, &record, b"12345").await;
+            }
+            put(&store, &registered(4).deleted("someone", Duration::ZERO), b"").await;
+            let is_file = folder.is_some();
+            let lengths = async || {
+                let mut lengths = Vec::new();
+                for attachment in 1..=4 {
+                    let found = store.operator.read(&layout::record(key(1, attachment))).await;
+                    lengths.push(found.ok().map(|found| found.len()));
+                }
+                lengths
+            };
+            let before = lengths().await;
+            // Past the grace, and a moment before the window ends; then past both.
+            for (now, over) in [(began + WINDOW - TICK * 1000, 0), (began + WINDOW + GRACE, 2)] {
+                for delete in [false, true] {
+                    let (end, findings) = run(&store, Gc { now, delete, ..sweep(None) }).await;
+                    assert_eq!(end, End::Complete);
+                    let fate = if delete { Fate::Deleted } else { Fate::Garbage };
+                    let is_over =
+                        |finding: &&Finding| matches!(finding, Finding::Deleted { fate: found, .. } if *found == fate);
+                    // A file without content goes too, with the grace; an object has nothing to give up.
+                    let expected = over + usize::from(is_file);
+                    let again = usize::from(is_file && over > 0);
+                    assert_eq!(findings.iter().filter(is_over).count(), expected - again, "{findings:?}");
+                }
+                let after = lengths().await;
+                assert_eq!(after[2], before[2], "what stands stays");
+                assert_eq!(after[3].is_none(), is_file);
+                if over == 0 {
+                    assert_eq!(after[..2], before[..2]);
+                    assert!(store.operator.exists(&planted[0]).await.unwrap());
+                } else if is_file {
+                    assert_eq!(after[..2], [None, None]);
+                } else {
+                    assert!(after[0].unwrap() < before[0].unwrap() && after[1].unwrap() < before[1].unwrap());
+                }
+            }
+            assert!(!store.operator.exists(&planted[0]).await.unwrap(), "the content went in the same sweep");
+            assert!(run(&store, Gc { now: began + WINDOW + GRACE, ..sweep(None) }).await.1.iter().all(|finding| {
+                !matches!(finding, Finding::Deleted { .. } | Finding::Orphan { .. } | Finding::Unreadable { .. })
+            }));
         }
     }
 

@@ -96,7 +96,7 @@ impl Verifier {
         let mut stored = self.read(key).await?;
         // Each round but the first follows a commit to this attachment, so there are no more rounds than commits.
         while let Some(stands) = stored {
-            let verdict = match stands.record.content().filter(|content| !content.is_inline()) {
+            let verdict = match stands.record.kept_content().filter(|content| !content.is_inline()) {
                 Some(content) if stands.inline.is_empty() => self.segments(key, content).await,
                 _ => behind(key, &stands),
             };
@@ -202,16 +202,8 @@ impl Verifier {
             }
             *objects += page.len() as u64;
             // After the listing, or content whose upload commits in between would look like an orphan.
-            let standing = match self.store.record(key).await {
-                Ok(standing) => standing,
-                Err(error) => {
-                    // The visit of the record says so, unless it is no file.
-                    let found = self.store.operator.stat(&layout::record(key)).await;
-                    if found.is_ok_and(|found| found.is_dir()) {
-                        self.findings.send(self.store.unreadable(key, error).await).await;
-                    }
-                    return Ok(true);
-                }
+            let Some(standing) = self.store.record_of_content(key, &self.findings).await else {
+                return Ok(true);
             };
             for object in page.into_iter().filter(|object| !names(standing.record(), object.id)) {
                 let age = object.id.upload.age(self.verify.now);
@@ -229,7 +221,7 @@ impl Verifier {
 
 /// Compares what is behind a record with what the record says of it.
 fn behind(key: Key, stored: &Stored) -> Verdict {
-    let content = stored.record.content().filter(|content| content.is_inline());
+    let content = stored.record.kept_content().filter(|content| content.is_inline());
     let (found, says) = (stored.inline.len() as u64, content.map_or(0, |content| content.size));
     let mut hash = Hash::default();
     hash.update(&stored.inline);

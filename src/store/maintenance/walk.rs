@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::finding::{Finding, Findings};
 use crate::attachment::{Id, Key, Record, SegmentId};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::store::backend::Backend;
 use crate::store::layout::{self, CLIENTS};
-use crate::store::{Store, failure};
+use crate::store::{Standing, Store, failure};
 
 /// How many clients one pass over the listing of clients takes: 8 bytes each, and one more pass for each so many.
 const CLIENTS_PER_PASS: usize = 65_536;
@@ -316,6 +316,26 @@ impl Store {
         }
     }
 
+    /// The record that may name content which was found. If it cannot be read, so that nothing is known of the content, that is
+    /// reported unless the visit of the record has.
+    pub(super) async fn record_of_content(&self, key: Key, findings: &Findings) -> Option<Standing> {
+        match self.record(key).await {
+            Ok(standing) => Some(standing),
+            Err(error) => {
+                let found = self.operator.stat(&layout::record(key)).await;
+                let is_visited = found.is_ok_and(|found| found.is_file());
+                if !is_visited || error.kind() != ErrorKind::Internal {
+                    let finding = self.unreadable(key, error).await;
+                    // A link in place of the record was met by the walk.
+                    if !matches!(finding, Finding::Link { .. }) {
+                        findings.send(finding).await;
+                    }
+                }
+                None
+            }
+        }
+    }
+
     async fn is_link(&self, path: &str) -> bool {
         match &self.backend {
             Backend::Local(local) => local.is_link(path).await,
@@ -394,7 +414,7 @@ impl Names {
 
 /// Whether a record names an object.
 pub(super) fn names(record: Option<&Record>, id: SegmentId) -> bool {
-    record.and_then(Record::content).is_some_and(|content| content.segment_ids().any(|named| named == id))
+    record.and_then(Record::kept_content).is_some_and(|content| content.segment_ids().any(|named| named == id))
 }
 
 impl fmt::Display for End {

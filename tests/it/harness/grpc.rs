@@ -7,8 +7,8 @@ use attachd::pb::attachment_service_client::AttachmentServiceClient;
 use attachd::pb::upload_attachment_request::Message;
 use attachd::pb::{
     Attachment, DeleteAttachmentRequest, DownloadAttachmentRequest, DownloadHeader, GetAttachmentRequest,
-    ListAttachmentsRequest, ListAttachmentsResponse, RegisterAttachmentRequest, UploadAttachmentRequest, UploadFinish,
-    UploadHeader, download_attachment_response,
+    ListAttachmentsRequest, ListAttachmentsResponse, RegisterAttachmentRequest, UndeleteAttachmentRequest,
+    UploadAttachmentRequest, UploadFinish, UploadHeader, download_attachment_response,
 };
 use bytes::Bytes;
 use futures_util::Stream;
@@ -145,6 +145,16 @@ impl Server {
     pub async fn grpc_delete(&self, token: &str, request: DeleteAttachmentRequest) -> Result<(), GrpcRefusal> {
         self.channel().await.delete_attachment(authorised(Request::new(request), token)).await?;
         Ok(())
+    }
+
+    /// Undoes the deletion of an attachment. An empty token sends none.
+    pub async fn grpc_undelete(
+        &self,
+        token: &str,
+        request: UndeleteAttachmentRequest,
+    ) -> Result<Attachment, GrpcRefusal> {
+        let reply = self.channel().await.undelete_attachment(authorised(Request::new(request), token)).await?;
+        Ok(reply.into_inner().attachment.expect("a reply names the attachment"))
     }
 
     /// Downloads to the end of the stream. An empty token sends none.
