@@ -158,15 +158,16 @@ impl Uploads {
     /// Makes an attachment known. Doing it again with the same project and portfolio changes nothing.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`], [`Kind::AlreadyExists`] where it is known otherwise, and what storage raises.
+    /// [`Kind::Forbidden`], [`Kind::Conflict`] where it is known otherwise, and what storage raises.
     pub async fn register(&self, call: &Call, target: Target) -> Result<Record> {
         rights::decide(&call.caller, Rpc::RegisterAttachment.row().scope, target, Stands::Unread)?;
         let subject = call.caller.subject().to_owned();
         let decide = move |stands: Option<&Record>| match stands {
             Some(stands) if stands.is_deleted() => Ok(Some(Record::registered(target, &subject))),
             Some(stands) if (stands.project_id, stands.portfolio_id) == (target.project, target.portfolio) => Ok(None),
-            Some(_) => Err(Error::new(Kind::AlreadyExists)
-                .detail("the attachment is registered with another project or portfolio")),
+            Some(_) => {
+                Err(Error::new(Kind::Conflict).detail("the attachment is registered with another project or portfolio"))
+            }
             None => Ok(Some(Record::registered(target, &subject))),
         };
         let store = Arc::clone(&self.store);
@@ -207,7 +208,7 @@ impl Uploads {
     /// Undoes the deletion of an attachment.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`], [`Kind::NotFound`] if there is no deletion that can be undone, [`Kind::AlreadyExists`] if the
+    /// [`Kind::Forbidden`], [`Kind::NotFound`] if there is no deletion that can be undone, [`Kind::Conflict`] if the
     /// attachment is not deleted, and what storage raises.
     pub async fn undelete(&self, call: &Call, target: Target) -> Result<Record> {
         let scope = Rpc::UndeleteAttachment.row().scope;
@@ -216,7 +217,7 @@ impl Uploads {
         let decide = move |stands: Option<&Record>| {
             rights::decide(&caller, scope, target, stands.map_or(Stands::Missing, Stands::Found))?;
             let Some(stands) = stands.filter(|record| record.is_deleted()) else {
-                return Err(Error::new(Kind::AlreadyExists).detail("the attachment is not deleted"));
+                return Err(Error::new(Kind::Conflict).detail("the attachment is not deleted"));
             };
             let undeleted = stands.undeleted(OffsetDateTime::now_utc());
             let none = || Error::new(Kind::NotFound).detail("the deletion of the attachment can no longer be undone");

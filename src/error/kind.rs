@@ -31,6 +31,8 @@ pub enum Kind {
     MethodNotAllowed,
     /// The attachment already has content and the caller asked for create-only.
     AlreadyExists,
+    /// The attachment is in another state than the operation begins with.
+    Conflict,
     /// The stored content is not what the caller expects to replace.
     PreconditionFailed,
     /// The range that is asked for is not within the content.
@@ -76,7 +78,7 @@ pub struct Row {
 
 impl Kind {
     /// Every kind, for tests and for the documents that list them.
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 25] = [
         Kind::TokenMissing,
         Kind::TokenInvalid,
         Kind::TokenExpired,
@@ -89,6 +91,7 @@ impl Kind {
         Kind::NotFound,
         Kind::MethodNotAllowed,
         Kind::AlreadyExists,
+        Kind::Conflict,
         Kind::PreconditionFailed,
         Kind::RangeNotSatisfiable,
         Kind::TooLarge,
@@ -167,6 +170,14 @@ impl Kind {
             Kind::AlreadyExists => {
                 (Code::AlreadyExists, Http::PRECONDITION_FAILED, "ALREADY_EXISTS", PRECONDITION, NOT_MET, false)
             }
+            Kind::Conflict => (
+                Code::AlreadyExists,
+                Http::CONFLICT,
+                "CONFLICT",
+                "Conflict",
+                "The attachment is in another state than the request assumes",
+                false,
+            ),
             Kind::PreconditionFailed => (
                 Code::FailedPrecondition,
                 Http::PRECONDITION_FAILED,

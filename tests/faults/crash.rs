@@ -1,6 +1,7 @@
 //! The process ends by SIGKILL at every step of an upload, and at any time. What was acknowledged is whole, what was not is
 //! the old or the new, and temporary files are swept.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -111,6 +112,13 @@ fn after_a_kill_at_any_step_or_time_what_was_acknowledged_is_whole_and_the_rest_
     println!("{done} kills, {at_steps} of them at steps; {acknowledged} acknowledged beside the others");
     // Content that no record names is gc's to find, not a failure of this.
     drop(server.kill());
+}
+
+#[test]
+fn after_a_kill_at_any_step_of_a_deletion_all_of_the_attachment_stands_or_nothing() {
+    let folder = Cell::new(Some(tempfile::tempdir().unwrap()));
+    let start = |variables| restart(Setup { variables, ..Setup::default() }, folder.take().unwrap());
+    kills::in_deletions(start, |server| folder.set(Some(server.kill())));
 }
 
 fn at_step(ledger: &mut Ledger, folder: TempDir, attachment: i64, step: &str, grpc: bool, replace: bool) -> TempDir {

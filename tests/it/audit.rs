@@ -213,7 +213,7 @@ async fn each_upload_and_registration_over_grpc_is_one_line() {
 
     register(good.clone(), None).await.unwrap();
     let id = register(good.clone(), Some(5)).await.unwrap_err();
-    assert_eq!(line(&server, &id)["reason"], "ALREADY_EXISTS");
+    assert_eq!(line(&server, &id)["reason"], "CONFLICT");
 
     let id = upload("a.b.c".to_owned(), 1).await.unwrap_err();
     // The token comes before the ids on this door.

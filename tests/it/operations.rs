@@ -179,7 +179,7 @@ async fn an_operation_ends_alike_over_both_protocols_whatever_is_wrong() {
         }
         if registers {
             let moved = Request { project: Some(8), ..plain.clone() };
-            table.push(("another project than before", with("sub", json!("x")), moved, "ALREADY_EXISTS"));
+            table.push(("another project than before", with("sub", json!("x")), moved, "CONFLICT"));
         }
         if conditional {
             let request = Request { if_match: Some(other.clone()), ..plain.clone() };
@@ -191,7 +191,7 @@ async fn an_operation_ends_alike_over_both_protocols_whatever_is_wrong() {
         let good = Request { project: Some(7), if_match: condition, ..plain.clone() };
         if operation == Operation::Undelete {
             let stands = Request { attachment: 3, ..plain.clone() };
-            table.push(("an attachment that is not deleted", with("sub", json!("x")), stands, "ALREADY_EXISTS"));
+            table.push(("an attachment that is not deleted", with("sub", json!("x")), stands, "CONFLICT"));
         }
         table.push(("all as it should be", with("sub", json!("x")), good, "OK"));
         for (name, token, request, reason) in table {

@@ -93,7 +93,7 @@ async fn registering_again_changes_nothing_and_otherwise_is_refused() {
     assert_eq!(server.record(1, 2).expect("a record"), record);
     for (project, portfolio) in [(Some(4), None), (None, None), (Some(3), Some(1))] {
         let refusal = server.grpc_register(&other, request(2, project, portfolio)).await.expect_err("it differs");
-        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::AlreadyExists, "ALREADY_EXISTS"));
+        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::AlreadyExists, "CONFLICT"));
         assert_eq!(server.record(1, 2).expect("a record"), record);
     }
 }
@@ -182,8 +182,8 @@ async fn a_registration_has_one_outcome_over_rest_and_grpc() {
         ("with a project and a portfolio", &token(&[1]), request(3, Some(5), Some(6)), 200),
         ("the largest ids", &token(&[1]), request(i64::MAX, Some(i64::MAX), None), 200),
         ("again", &token(&[1]), request(3, Some(5), Some(6)), 200),
-        ("again, with another project", &token(&[1]), request(3, Some(7), Some(6)), 412),
-        ("again, without its portfolio", &token(&[1]), request(3, Some(5), None), 412),
+        ("again, with another project", &token(&[1]), request(3, Some(7), Some(6)), 409),
+        ("again, without its portfolio", &token(&[1]), request(3, Some(5), None), 409),
         ("within the projects of the token", &narrow, request(4, Some(5), None), 200),
         ("no token", "", request(2, None, None), 401),
         ("no JWT", "sesame", request(2, None, None), 401),

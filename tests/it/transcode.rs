@@ -43,7 +43,7 @@ fn an_attachment_is_registered_and_the_reply_is_it_in_the_envelope() {
     );
     let details =
         "A precondition of the request is not met: the attachment is registered with another project or portfolio";
-    server.connect().ask(&register(r#"{"project_id": 7}"#)).assert_refusal(412, details);
+    server.connect().ask(&register(r#"{"project_id": 7}"#)).assert_refusal(409, details);
     assert_eq!(server.record(1, 2).expect("a record"), record);
 }
 

@@ -71,7 +71,7 @@ async fn what_is_undeleted_stands_as_before_and_can_be_read_replaced_and_deleted
             assert_eq!(reply["details"], before.body["details"], "{service} {size}");
             assert!(server.connect().ask(&Ask::download(1, attachment)).bytes == bytes, "{service} {size}");
             let again = server.grpc_undelete(&deleter(), undelete(attachment)).await.expect_err("it stands");
-            assert_eq!((again.code, again.reason.as_str()), (Code::AlreadyExists, "ALREADY_EXISTS"));
+            assert_eq!((again.code, again.reason.as_str()), (Code::AlreadyExists, "CONFLICT"));
             upload(&server, attachment, b"newer");
             delete(&server, attachment).await;
             server.grpc_undelete(&deleter(), undelete(attachment)).await.expect("it is undone");

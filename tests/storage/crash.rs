@@ -98,6 +98,19 @@ fn after_a_kill_at_any_step_or_time_what_was_acknowledged_is_whole_on_minio() {
     keeps_what_was_acknowledged_through_kills(Engine::Minio, kills::kills(KILLS));
 }
 
+#[test]
+fn after_a_kill_at_any_step_of_a_deletion_all_of_the_attachment_stands_or_nothing() {
+    let place = Engine::Moto.place();
+    let start = |variables: BTreeMap<&'static str, String>| {
+        let mut setup = place.setup();
+        setup.variables.extend(variables);
+        setup.start()
+    };
+    kills::in_deletions(start, |server| drop(server.kill()));
+    collect_garbage(&place);
+    place.look().assert_named(&place.root);
+}
+
 /// Deletes what no record names, with a grace of a second.
 pub fn collect_garbage(place: &Place) {
     // It is older than the grace by then.

@@ -1,8 +1,8 @@
 //! Reading, listing and deleting over every storage, and with a fault at every request: what comes back is whole, or the answer says
 //! that it is not.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use attachd::pb::{DownloadAttachmentRequest, ListAttachmentsRequest};
@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::conformance::{DOORS, Door, PART, runtime, upload};
 use crate::engines::Engine;
 use crate::harness::{Ask, Reply, Server, Setup, claims, download, eventually, mint, noise, token};
+use crate::way;
 
 /// The largest content that is put with its record, in bytes.
 const INLINE: usize = 16 << 10;
@@ -226,6 +227,57 @@ fn every_fault(engine: Engine) {
 #[test]
 fn every_fault_of_an_s3_server_while_reading_or_deleting_is_told_or_survived() {
     every_fault(Engine::Moto);
+}
+
+/// Replaces an attachment while its download has arrived by half, then cuts the storage's reply, so that the rest is asked for
+/// again. Returns what came back.
+fn replaced_in_the_middle(read_grace: &'static str) -> (Reply, Vec<u8>) {
+    let place = Engine::Moto.place();
+    let (half, is_half) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let (goes_on, is_first) = (Mutex::new(goes_on), AtomicBool::new(true));
+    let endpoint = way::to(&place, move |request| {
+        let is_content = request.line.starts_with("GET ") && request.line.contains("/content/00");
+        if !is_content || !is_first.swap(false, Ordering::Relaxed) {
+            return request.pass();
+        }
+        let reply = request.carry_out()?;
+        request.send(&reply[..reply.len() / 2])?;
+        half.send(()).unwrap();
+        goes_on.lock().unwrap().recv().unwrap();
+        request.cut()
+    });
+    let mut setup = Setup { attachments: read_grace, ..place.setup() };
+    setup.variables.insert("ATTACHD_STORAGE__OPTIONS__ENDPOINT", endpoint);
+    let server = setup.start();
+    let bytes = noise(4 << 20, 1);
+    assert_eq!(upload(&server, Door::Rest, 1, &bytes, false), 201);
+    let contents = || place.look().kept(&place.root).keys().filter(|key| key.contains("/content/")).count();
+    let reply = std::thread::scope(|scope| {
+        let download = scope.spawn(|| ask(&server, &Ask::download(1, 1)));
+        is_half.recv().unwrap();
+        assert_eq!(upload(&server, Door::Rest, 1, &noise(4 << 20, 2), false), 201);
+        if read_grace.contains("\"0s\"") {
+            eventually("the old content is gone", || contents() == 1);
+        }
+        go_on.send(()).unwrap();
+        download.join().unwrap()
+    });
+    let is_graceful = !read_grace.contains("\"0s\"");
+    assert!(!is_graceful || contents() == 2, "the old content is there after the download");
+    eventually("the old content goes after the grace", || contents() == 1);
+    assert!(ask(&server, &Ask::download(1, 1)).bytes == noise(4 << 20, 2), "the new content stands");
+    (reply, bytes)
+}
+
+#[test]
+fn a_download_whose_content_is_replaced_comes_whole_within_the_grace_and_is_cut_without_one() {
+    let (reply, bytes) = replaced_in_the_middle("read_grace = \"8s\"");
+    assert!(reply.status == 200 && reply.bytes == bytes, "{} bytes came", reply.bytes.len());
+    let (reply, bytes) = replaced_in_the_middle("read_grace = \"0s\"");
+    assert_eq!(reply.status, 200);
+    assert!(reply.bytes.len() < bytes.len(), "all of it came, though half of it was gone");
+    assert!(bytes.starts_with(&reply.bytes), "bytes of other content came");
 }
 
 #[test]

@@ -103,6 +103,11 @@ impl Request {
         self.client.shutdown(Shutdown::Both)
     }
 
+    /// Sends a part of a reply.
+    pub fn send(&self, part: &[u8]) -> io::Result<()> {
+        (&self.client).write_all(part)
+    }
+
     /// Ends the connection without an answer, and goes on without it.
     pub fn cut(&self) -> io::Result<()> {
         self.client.shutdown(Shutdown::Both)

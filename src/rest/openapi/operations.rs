@@ -32,7 +32,7 @@ const KINDS: [Kind; 13] = [
 ];
 
 /// Those of a route that changes something.
-const OF_CHANGES: [Kind; 2] = [Kind::AlreadyExists, Kind::PreconditionFailed];
+pub const OF_CHANGES: [Kind; 2] = [Kind::Conflict, Kind::PreconditionFailed];
 
 /// Those of a route that reads a body.
 pub const OF_BODIES: [Kind; 4] = [Kind::UnsupportedMediaType, Kind::TooLarge, Kind::Incomplete, Kind::ClientTooSlow];

@@ -44,6 +44,7 @@ impl Reply {
             404 => "Not found",
             405 => "Method not allowed",
             408 => "Request timeout",
+            409 => "Conflict",
             412 => "Precondition failed",
             413 => "Payload too large",
             415 => "Unsupported media type",
