@@ -42,7 +42,7 @@ pub enum Sent {
     /// No content.
     Nothing,
     /// The range, from here.
-    Here(Download),
+    Here(Box<Download>),
     /// The address at which the storage sends the content.
     Elsewhere(Address),
 }
@@ -51,7 +51,7 @@ impl Sent {
     /// What is sent from here, if anything is.
     pub fn here(self) -> Option<Download> {
         match self {
-            Sent::Here(download) => Some(download),
+            Sent::Here(download) => Some(*download),
             Sent::Nothing | Sent::Elsewhere(_) => None,
         }
     }
@@ -125,7 +125,7 @@ impl Reads {
             match download.read().await {
                 Ok(first) => {
                     download.first = first;
-                    return Ok((record, reply, Sent::Here(download)));
+                    return Ok((record, reply, Sent::Here(Box::new(download))));
                 }
                 // It was replaced or deleted after its record was read.
                 Err(error) if error.source_as::<Vanished>().is_some() && tries < TRIES => {

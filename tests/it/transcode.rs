@@ -41,8 +41,7 @@ fn an_attachment_is_registered_and_the_reply_is_it_in_the_envelope() {
         attachment(&server.connect().ask(&register(r#"{"projectId": "5", "portfolioId": 6}"#)))["project_id"],
         "5"
     );
-    let details =
-        "A precondition of the request is not met: the attachment is registered with another project or portfolio";
+    let details = "The attachment is in another state than the request assumes: the attachment is registered with another project or portfolio";
     server.connect().ask(&register(r#"{"project_id": 7}"#)).assert_refusal(409, details);
     assert_eq!(server.record(1, 2).expect("a record"), record);
 }
