@@ -17,7 +17,7 @@ use crate::auth::{Freshness, KeysState, Verifier};
 use crate::budget::Budget;
 use crate::reads::Reads;
 use crate::store::Store;
-use crate::telemetry::{Exposition, KeySet, Metrics, Snapshot};
+use crate::telemetry::{self, Exposition, KeySet, Metrics, Snapshot};
 use crate::upload::Uploads;
 
 /// What readiness is read from.
@@ -182,6 +182,9 @@ impl Health {
         }
         if !self.verifier.is_ready() {
             reasons.push("the keys of an issuer are not known".to_owned());
+        }
+        if telemetry::is_stuck() {
+            reasons.push("nobody reads the log, and it has no room for the audit trail".to_owned());
         }
         if draining {
             reasons.push("the process is about to end".to_owned());

@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::auth::{Caller, Principal, Refused};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::origin::Origin;
-use crate::telemetry::{Protocol, RequestId};
+use crate::telemetry::{self, Protocol, RequestId, Room};
 
 /// The ids that a request names, as it names them: whether they are ids at all is part of the decision.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,8 @@ struct About {
     caller: Option<Caller>,
     asked: Option<Asked>,
     written: bool,
+    /// Room for the line, if the request changes something.
+    room: Option<Room>,
 }
 
 /// How a request ended.
@@ -64,17 +66,26 @@ struct End<'a> {
     late: bool,
     /// Whether the caller was sent to the storage for the content.
     redirected: bool,
+    /// Why it was refused, if it was.
+    refusal: Option<Kind>,
 }
 
-const DONE: End<'_> = End { outcome: "done", reason: "OK", why: None, late: false, redirected: false };
+impl End<'_> {
+    /// Whether anybody can bring about as many ends of this kind as a connection carries.
+    fn is_limited(&self) -> bool {
+        matches!(self.outcome, "refused" | "abandoned")
+    }
+}
+
+const DONE: End<'_> = End { outcome: "done", reason: "OK", why: None, late: false, redirected: false, refusal: None };
 
 /// The storage did not make a change whose outcome was unknown.
 const NOT_DONE: End<'_> =
-    End { outcome: "failed", reason: "STORAGE_UNAVAILABLE", why: None, late: false, redirected: false };
+    End { outcome: "failed", reason: "STORAGE_UNAVAILABLE", why: None, late: false, redirected: false, refusal: None };
 
 /// The client went away before anything was changed.
 const ABANDONED: End<'_> =
-    End { outcome: "abandoned", reason: "CLIENT_GONE", why: None, late: false, redirected: false };
+    End { outcome: "abandoned", reason: "CLIENT_GONE", why: None, late: false, redirected: false, refusal: None };
 
 impl Entry {
     /// Begins the line of a request.
@@ -99,6 +110,16 @@ impl Entry {
         self.0.about().caller = Some(Caller { issuer, subject });
     }
 
+    /// The request is about to change something, and may do so only if there is room for its line.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`] if there is none for too long.
+    pub async fn changes(&self) -> Result<()> {
+        let room = Room::wait().await?;
+        self.0.about().room = Some(room);
+        Ok(())
+    }
+
     /// What was asked for has happened.
     pub fn done(&self) {
         self.0.write_once(&DONE);
@@ -112,7 +133,9 @@ impl Entry {
     /// A change whose outcome was unknown has been made after all, or will not be made. This is a second line.
     pub fn settled(&self, made: bool) {
         let end = if made { DONE } else { NOT_DONE };
-        self.0.write(&self.0.about(), &End { late: true, ..end });
+        let mut about = self.0.about();
+        about.room = Some(Room::beyond());
+        self.0.write(&mut about, &End { late: true, ..end });
     }
 
     /// What was asked for has not happened.
@@ -130,7 +153,14 @@ impl Entry {
             self.0.about().caller = Some(caller.clone());
         }
         let why = error.log_source().filter(|_| of_token).unwrap_or_else(|| error.public_details().into_owned());
-        self.0.write_once(&End { outcome, reason: row.reason, why: Some(&why), late: false, redirected: false });
+        self.0.write_once(&End {
+            outcome,
+            reason: row.reason,
+            why: Some(&why),
+            late: false,
+            redirected: false,
+            refusal: Some(error.kind()),
+        });
     }
 }
 
@@ -142,11 +172,19 @@ impl Line {
     fn write_once(&self, end: &End<'_>) {
         let mut about = self.about();
         if !std::mem::replace(&mut about.written, true) {
-            self.write(&about, end);
+            self.write(&mut about, end);
         }
     }
 
-    fn write(&self, about: &About, end: &End<'_>) {
+    fn write(&self, about: &mut About, end: &End<'_>) {
+        match about.room.take() {
+            Some(room) => room.write(|| self.tell(about, end)),
+            None if end.is_limited() && !telemetry::permits_audit(end.refusal) => {}
+            None => self.tell(about, end),
+        }
+    }
+
+    fn tell(&self, about: &About, end: &End<'_>) {
         let Some(rpc) = self.rpc.get() else { return };
         let (caller, asked) = (about.caller.as_ref(), about.asked.as_ref());
         tracing::info!(

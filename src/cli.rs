@@ -38,6 +38,9 @@ use failure::Failure;
 /// may hash a batch.
 const EVENTS: u32 = 16;
 
+/// How long the process waits at its end until the log is written.
+const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(3);
+
 const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed
@@ -150,6 +153,7 @@ pub fn main() -> ExitCode {
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));
         done
     });
+    telemetry::flush(LAST_LINES);
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => end(failure),

@@ -25,7 +25,7 @@ use tracing::Instrument;
 use crate::envelope::{self, ReplyError, Streamed};
 use crate::error::Error;
 use crate::request::{self, Arrival, RequestContext, Unreadable};
-use crate::telemetry::{Exit, Metrics, Protocol, REQUEST_ID, RequestId, TraceHeaders};
+use crate::telemetry::{self, Exit, Metrics, Protocol, REQUEST_ID, RequestId, TraceHeaders};
 use told::Told;
 
 pub mod cors;
@@ -96,7 +96,7 @@ async fn pass(State((config, cors, metrics)): State<Given>, mut request: Request
     let exit = {
         let headers = request.headers();
         let caller = TraceHeaders(&|name| headers.get(name).and_then(|value| value.to_str().ok()));
-        Exit::new(Protocol::Rest, id, request.method().as_str(), request.uri().path(), &metrics, &caller)
+        Exit::new(Protocol::Rest, id, telemetry::method(request.method()), request.uri().path(), &metrics, &caller)
     };
     let version = request.version();
     let origin = cors.allowed(request.headers());

@@ -2,7 +2,9 @@
 //! It knows what requests and storage operations are, and not what they are for.
 
 use std::io;
+use std::time::Duration;
 
+use bytesize::ByteSize;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,11 +15,17 @@ use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use queue::Lines;
+
+use crate::units;
+
 mod catalogue;
 mod exposition;
 mod filter;
+mod flood;
 mod metrics;
 mod process;
+mod queue;
 mod request;
 mod textfile;
 mod traces;
@@ -25,9 +33,11 @@ mod words;
 
 pub use catalogue::markdown as metrics_reference;
 pub use exposition::{Exposition, KeySet, Snapshot};
+pub use flood::{permits_audit, permits_certificate};
 pub use metrics::{HeadFault, Metrics, Operation, Outcome, Port, Rejection, Timing};
 pub use process::memory_limit;
-pub use request::{Exit, REQUEST_ID, RequestId, Trail};
+pub use queue::{Room, flush, is_stuck};
+pub use request::{Exit, REQUEST_ID, RequestId, Trail, method};
 pub use textfile::TextFile;
 pub use traces::{Config as TracesConfig, TraceHeaders};
 pub use words::{Method, Protocol, SPANS};
@@ -41,13 +51,36 @@ pub struct Config {
     /// Which events: `off`, `error`, `warn`, `info`, `debug` or `trace`, or levels for targets, such as `info,attachd=debug`.
     /// The audit trail is `attachd::audit=info`. Default `info`.
     pub filter: String,
+    /// How many bytes of log may wait until standard error takes them, 64 KiB to 1 GiB. Past it lines are dropped and counted,
+    /// other than those of the audit trail about changes. Of these, one for each KiB may wait. Default 4 MiB.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub queue: ByteSize,
+    /// How long an upload, registration, deletion or undeletion waits for room for its line of the audit trail. Past it the request
+    /// gets 503 / UNAVAILABLE, nothing is changed, and the process is not ready until the log is read again. Default 5 s.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub audit_timeout: Duration,
+    /// How many lines a second the log, and how many the audit trail has of requests that were refused for the same reason, or whose
+    /// client went away. Ten times as many may come at once. A line every 10 s says how many were left out. 0 sets no limit.
+    /// Default 50.
+    pub refusals_per_second: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { format: Format::Text, filter: "info".to_owned() }
+        Config {
+            format: Format::Text,
+            filter: "info".to_owned(),
+            queue: ByteSize::mib(4),
+            audit_timeout: Duration::from_secs(5),
+            refusals_per_second: 50,
+        }
     }
 }
+
+/// What [`Config::queue`] may be, in bytes.
+const QUEUE: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -60,6 +93,17 @@ pub enum Format {
 }
 
 impl Config {
+    /// Checks the sizes and times. An error is a key with what is wrong with it.
+    pub(crate) fn validate(&self) -> Result<(), (&'static str, &'static str)> {
+        if !QUEUE.contains(&self.queue.as_u64()) {
+            return Err(("log.queue", "must be from 64 KiB to 1 GiB"));
+        }
+        if self.audit_timeout.is_zero() {
+            return Err(("log.audit_timeout", "must be more than zero"));
+        }
+        Ok(())
+    }
+
     /// Reads the filter.
     ///
     /// # Errors
@@ -91,12 +135,18 @@ pub enum StartError {
     /// Traces cannot be sent.
     #[error(transparent)]
     Traces(#[from] traces::ExportError),
+    /// There is no thread that could write the log.
+    #[error("the thread that writes the log could not be started: {0}")]
+    Thread(#[from] io::Error),
 }
 
 /// Writes the log to standard error, and sends traces, from now on. Where a log is written already, that stays as it is.
 pub fn start(log: &Config, traces: &TracesConfig) -> Result<Telemetry, StartError> {
     let metrics = Metrics::default();
     let provider = traces.provider(&metrics)?;
+    let size = usize::try_from(log.queue.as_u64()).unwrap_or(usize::MAX);
+    queue::start(size, log.audit_timeout, &metrics)?;
+    flood::start(log.refusals_per_second, &metrics);
     let _already =
         tracing_subscriber::registry().with(layers(log, provider.as_ref()).map_err(StartError::Filter)?).try_init();
     Ok(Telemetry { metrics, traces: provider })
@@ -124,7 +174,7 @@ fn layers(log: &Config, provider: Option<&SdkTracerProvider>) -> Result<Vec<Boxe
 
 /// What writes lines to standard error. Nothing is said of a line that could not be written, since it would be said there too.
 fn lines(log: &Config) -> BoxedLayer {
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(Lines).log_internal_errors(false);
     match log.format {
         Format::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
         Format::Json => lines.json().boxed(),

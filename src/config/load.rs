@@ -128,6 +128,9 @@ impl Config {
         if let Err((key, why)) = self.traces.validate() {
             problems.add(key, &why);
         }
+        if let Err((key, why)) = self.log.validate() {
+            problems.add(key, why);
+        }
         if let Err(why) = self.log.parse_filter() {
             problems.add("log.filter", &why);
         }

@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::request::{self, RequestContext};
 use crate::rpc::{self, Attachments, Encoding, Failure, Passed, TIMEOUT, Takes, Unread};
-use crate::telemetry::{Exit, Method, Metrics, Protocol, REQUEST_ID, RequestId, TraceHeaders};
+use crate::telemetry::{self, Exit, Method, Metrics, Protocol, REQUEST_ID, RequestId, TraceHeaders};
 
 /// The metadata key of what a refused caller would have to bring (RFC 9110 §11.6.1, as HTTP has it).
 const CHALLENGE: &str = "www-authenticate";
@@ -152,8 +152,8 @@ fn begin(metrics: &Metrics, called: Called, request: &Request) -> Exit {
     let id = RequestId::accept_or_make(headers.get(REQUEST_ID).map(HeaderValue::as_bytes));
     let caller = TraceHeaders(&|name| headers.get(name).and_then(|value| value.to_str().ok()));
     let method = match called {
-        Called::Unknown => request.method().as_str(),
-        _ => path.rsplit('/').next().unwrap_or_default(),
+        Called::Unknown => telemetry::method(request.method()),
+        _ => path.rsplit('/').next().unwrap_or_default().to_owned(),
     };
     let exit = Exit::new(Protocol::Grpc, id, method, path, metrics, &caller);
     exit.trail().asks_for(called.method());

@@ -31,7 +31,7 @@ use crate::auth::{Certificates, Peer};
 use crate::edge::{self, Cut};
 use crate::origin::{FORWARDED_FOR, Network, Origin};
 use crate::request::Arrival;
-use crate::telemetry::{HeadFault, Metrics, Port, Rejection};
+use crate::telemetry::{self, HeadFault, Metrics, Port, Rejection};
 use crate::tls::{self, Tls};
 
 /// The first bytes of every HTTP/2 connection (RFC 9113 §3.4).
@@ -269,10 +269,11 @@ impl Connections {
                         Ok(stream) => Some(Ok(stream)),
                         Err(error) => {
                             match tls::refused(&error) {
-                                Some(why) => {
+                                Some(why) if telemetry::permits_certificate() => {
                                     let port = self.port.as_str();
                                     tracing::info!(port, %from, why, "a client certificate was refused");
                                 }
+                                Some(_) => {}
                                 None => tracing::debug!(%error, "a handshake failed"),
                             }
                             None

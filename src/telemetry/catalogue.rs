@@ -214,6 +214,17 @@ pub const CATALOGUE: &[Entry] = &[
         ],
         "Request heads that could not be read. Their connections were closed.",
     ),
+    // The log.
+    entry(
+        "attachd_log_dropped_lines_total",
+        Counter,
+        &[(
+            "kind",
+            "audit, request, other: the queue was full, since the reader of standard error did not keep up; refusal: a request was \
+             refused, and `log.refusals_per_second` was exceeded",
+        )],
+        "Log lines that were not written.",
+    ),
     // Traces.
     entry(
         "attachd_trace_spans_total",

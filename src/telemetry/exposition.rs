@@ -95,6 +95,7 @@ impl Exposition {
         register(&mut registry, "attachd_connections_refused_total", all.refused.clone());
         register(&mut registry, "attachd_heads_refused_total", all.heads_refused.clone());
         register(&mut registry, "attachd_trace_spans_total", all.spans.clone());
+        register(&mut registry, "attachd_log_dropped_lines_total", all.log_dropped.clone());
         registry.register_collector(Box::new(Reading(Arc::new(read))));
         Exposition(registry)
     }

@@ -42,14 +42,23 @@ const MODULES: [&str; 26] = [
     "pb",
 ];
 
-/// Reads a filter: a level, or levels for targets, between commas.
+/// Reads a filter: a level, or levels for targets, between commas. Where `info` or `warn` is asked for, libraries have their
+/// errors alone: they warn of what anybody can send them, as often as it is sent.
 pub(super) fn parse(text: &str) -> Result<EnvFilter, String> {
     let directives = || text.split(',').map(str::trim).filter(|directive| !directive.is_empty());
     if directives().next().is_none() {
         return Err(format!("the filter is empty; write a level: {}", LEVELS.join(", ")));
     }
     directives().try_for_each(directive)?;
-    directives()
+    let of_all = |level: &str| match level.to_lowercase().as_str() {
+        "info" | "3" | "warn" | "2" => format!("error,{OURS}={level}"),
+        _ => level.to_owned(),
+    };
+    // What is asked of ours by name comes after what is asked of all, and holds.
+    let (named, all): (Vec<_>, Vec<_>) = directives().partition(|directive| directive.contains('='));
+    all.into_iter()
+        .map(of_all)
+        .chain(named.into_iter().map(str::to_owned))
         .collect::<Vec<_>>()
         .join(",")
         .parse()
@@ -143,6 +152,31 @@ mod tests {
         }
         for filter in ["info", "INFO", "off", "3", "info,", "warn,attachd=info", "warn, attachd::audit=info,h2=debug"] {
             assert!(parse(filter).is_ok(), "{filter}: {:?}", parse(filter).err());
+        }
+    }
+
+    #[test]
+    fn libraries_warn_only_if_they_are_asked_to() {
+        for (filter, ours, theirs) in [
+            ("info", true, false),
+            ("warn", true, false),
+            ("INFO", true, false),
+            ("3", true, false),
+            ("error", false, false),
+            ("debug", true, true),
+            ("info,h2=warn", true, true),
+            ("warn,attachd=error", false, false),
+            ("attachd=error,warn", false, false),
+        ] {
+            let said = with_default(Registry::default().with(parse(filter).unwrap()), || {
+                let ours = tracing::enabled!(target: "attachd::server", Level::WARN);
+                (
+                    ours,
+                    tracing::enabled!(target: "h2::proto", Level::WARN),
+                    tracing::enabled!(target: "h2", Level::ERROR),
+                )
+            });
+            assert_eq!(said, (ours, theirs, true), "{filter}");
         }
     }
 

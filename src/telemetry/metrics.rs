@@ -50,6 +50,7 @@ pub(super) struct Families {
     pub refused: Counters<2>,
     pub heads_refused: Counters<2>,
     pub spans: Counters<1>,
+    pub log_dropped: Counters<1>,
 }
 
 impl Default for Families {
@@ -73,6 +74,7 @@ impl Default for Families {
             refused: Family::default(),
             heads_refused: Family::default(),
             spans: Family::default(),
+            log_dropped: Family::default(),
         };
         for protocol in Protocol::ALL {
             drop(families.requests_in_flight.get_or_create(&[("door", protocol.as_str())]));
@@ -101,6 +103,9 @@ impl Default for Families {
         }
         for outcome in ["exported", "failed"] {
             drop(families.spans.get_or_create(&[("outcome", outcome)]));
+        }
+        for kind in LogLine::ALL {
+            drop(families.log_dropped.get_or_create(&[("kind", kind.as_str())]));
         }
         for port in Port::ALL {
             drop(families.accepted.get_or_create(&[("port", port.as_str())]));
@@ -233,6 +238,11 @@ impl Metrics {
     pub(super) fn traced(&self, sent: bool, count: usize) {
         let outcome = if sent { "exported" } else { "failed" };
         self.0.spans.get_or_create(&[("outcome", outcome)]).inc_by(count as u64);
+    }
+
+    /// A line of the log was left out.
+    pub(super) fn log_dropped(&self, kind: LogLine) {
+        self.0.log_dropped.get_or_create(&[("kind", kind.as_str())]).inc();
     }
 
     /// A storage operation begins.
@@ -380,6 +390,20 @@ impl Outcome {
             // What was asked for is not to be, and the storage has done its part.
             Some(_) => Outcome::Condition,
         }
+    }
+}
+
+label! {
+    /// A kind of log line.
+    LogLine {
+        /// A line of the audit trail.
+        Audit = "audit",
+        /// The line of a request.
+        Request = "request",
+        /// A line of either for a request that was refused, where there were too many of the kind.
+        Refusal = "refusal",
+        /// Any other line.
+        Other = "other",
     }
 }
 

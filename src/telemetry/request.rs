@@ -13,6 +13,7 @@ use tracing::Span;
 use tracing::field::{self, Empty};
 use uuid::Uuid;
 
+use super::flood;
 use super::metrics::{End, Metrics};
 use super::traces::{self, TraceHeaders};
 use super::words::{Method, Protocol, SPANS};
@@ -24,6 +25,23 @@ pub const REQUEST_ID: &str = "x-request-id";
 
 /// The longest request id that is accepted from a caller, in bytes.
 const REQUEST_ID_BYTES: usize = 128;
+
+/// How much of a method and of a path the log and the traces have, in bytes.
+const METHOD_BYTES: usize = 16;
+const PATH_BYTES: usize = 256;
+
+/// The HTTP method as the log and the traces have it: its beginning, if it is longer than any that there is.
+pub fn method(method: &http::Method) -> String {
+    shortened(method.as_str(), METHOD_BYTES)
+}
+
+/// The beginning of a text that a caller chose. `…` stands for what is left out.
+fn shortened(text: &str, most: usize) -> String {
+    match text.get(..text.floor_char_boundary(most)) {
+        Some(kept) if kept.len() < text.len() => format!("{kept}…"),
+        _ => text.to_owned(),
+    }
+}
 
 /// The id by which a request is found again in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,13 +221,13 @@ impl Exit {
         protocol: Protocol,
         id: RequestId,
         method: impl Into<String>,
-        path: impl Into<String>,
+        path: &str,
         metrics: &Metrics,
         caller: &TraceHeaders<'_>,
     ) -> Self {
         metrics.begun(protocol);
         let began = Instant::now();
-        let (method, path) = (method.into(), path.into());
+        let (method, path) = (method.into(), shortened(path, PATH_BYTES));
         let span = tracing::info_span!(
             target: SPANS, "request", otel.kind = "server", otel.name = Empty, otel.status_code = Empty,
             request_id = %id, door = protocol.as_str(), method, path, client_id = Empty, attachment_id = Empty,
@@ -324,7 +342,14 @@ impl Facts {
                 )
             };
         }
-        if end.result() == "failed" {
+        let is_logged = match end {
+            End::Failed(kind) if end.result() == "refused" => flood::permits_request(Some(kind)),
+            End::Gone => flood::permits_request(None),
+            End::Served | End::Failed(_) => true,
+        };
+        if !is_logged {
+            // It is counted there.
+        } else if end.result() == "failed" {
             line!(error);
         } else if end == End::Served && asked == Method::Health {
             // Load balancers ask all the time.
@@ -346,6 +371,17 @@ impl Drop for Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_long_method_or_path_the_log_has_the_beginning() {
+        for most in [METHOD_BYTES, PATH_BYTES] {
+            for length in [0, most - 1, most] {
+                assert_eq!(shortened(&"a".repeat(length), most), "a".repeat(length));
+            }
+            assert_eq!(shortened(&"a".repeat(most + 1), most), "a".repeat(most) + "…");
+            assert_eq!(shortened(&("a".repeat(most - 1) + "é"), most), "a".repeat(most - 1) + "…");
+        }
+    }
 
     #[test]
     fn a_sane_request_id_is_kept_and_any_other_is_replaced() {

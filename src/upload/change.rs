@@ -15,6 +15,7 @@ impl Uploads {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        request.audit.changes().await?;
         let later = request.audit.clone();
         let change = change(Settled::new(move |made| later.settled(made)));
         let report = Report::begin(request);

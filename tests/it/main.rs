@@ -42,6 +42,7 @@ mod limits;
 mod links;
 mod listing;
 mod load;
+mod log;
 mod memory;
 mod metrics;
 mod multipart;

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -29,6 +29,8 @@ pub struct Setup {
     pub limits: String,
     /// More lines of the `[storage]` section. Default none.
     pub storage: String,
+    /// Lines of the `[log]` section beside its format. Default all that attachd says.
+    pub log: String,
     /// More tables, at the end. Default none.
     pub more: String,
     /// Whether the start waits until the server says that it is ready. Default false.
@@ -51,6 +53,7 @@ impl Default for Setup {
             attachments: "read_grace = \"0s\"",
             limits: format!("max_upload_size = {}\n", super::MAX_UPLOAD),
             storage: String::new(),
+            log: "filter = \"debug\"\n".to_owned(),
             more: String::new(),
             wrapper: Vec::new(),
             auth: None,
@@ -68,6 +71,8 @@ pub struct Server {
     service: &'static str,
     garbage: bool,
     log: Arc<Mutex<Vec<String>>>,
+    /// Whoever holds it keeps the log from being read.
+    reads_log: Arc<Mutex<()>>,
     /// The address of the REST port.
     pub rest: SocketAddr,
     /// The address of the gRPC port.
@@ -102,9 +107,9 @@ impl Setup {
         let _ = write!(
             text,
             "[storage]\nservice = \"{}\"\n{}\n[storage.options]\nroot = {root:?}\n\
-             [attachments]\non_unknown = \"{}\"\n{}\n[limits]\n{}\n{auth}\n[log]\nformat = \"json\"\nfilter = \"debug\"\n\
+             [attachments]\non_unknown = \"{}\"\n{}\n[limits]\n{}\n{auth}\n[log]\nformat = \"json\"\n{}\
              [shutdown]\ndelay = \"0s\"\ngrace = \"5s\"\n",
-            self.service, self.storage, self.on_unknown, self.attachments, self.limits,
+            self.service, self.storage, self.on_unknown, self.attachments, self.limits, self.log,
         );
         text.push_str(&self.more);
         fs::write(folder.join("secret"), SECRET).expect("the secret can be written");
@@ -147,10 +152,12 @@ impl Setup {
             }
             log.lock().unwrap().push(line);
         }
-        let rest_of_log = Arc::clone(&log);
+        let (rest_of_log, reads_log) = (Arc::clone(&log), Arc::new(Mutex::new(())));
+        let reads = Arc::clone(&reads_log);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 rest_of_log.lock().unwrap().push(line);
+                drop(reads.lock().unwrap_or_else(PoisonError::into_inner));
             }
         });
         let server = Server {
@@ -159,6 +166,7 @@ impl Setup {
             service: self.service,
             garbage: self.garbage,
             log,
+            reads_log,
             rest: ports["rest"],
             grpc: ports["grpc"],
             admin: ports["admin"],
@@ -182,6 +190,11 @@ impl Server {
     /// A server that knows only registered attachments.
     pub fn strict() -> Server {
         Setup { on_unknown: "reject", ..Setup::default() }.start()
+    }
+
+    /// Stops reading the log, as long as what is returned lives.
+    pub fn stall_log(&self) -> MutexGuard<'_, ()> {
+        self.reads_log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new connection to the REST port.
