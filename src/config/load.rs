@@ -109,12 +109,7 @@ impl Config {
         if let Err((key, why)) = self.download.validate() {
             problems.add(key, why);
         }
-        if self.download.redirect && self.storage.validate().is_ok() && !self.storage.signs_addresses() {
-            let service = &self.storage.service;
-            let why = format!(
-                "the service `{service}` signs no addresses to which downloads could be redirected; write false, or use the \
-                 service `s3` or `gcs`"
-            );
+        if let (true, Err(why)) = (self.download.redirect, self.storage.check_signing()) {
             problems.add("download.redirect", &why);
         }
         for (key, time, longest) in [

@@ -186,6 +186,15 @@ fn a_service_that_signs_no_addresses_is_refused_with_redirects() {
     for service in ["s3", "gcs"] {
         assert!(with(service, "ATTACHD_STORAGE__OPTIONS__BUCKET").is_ok(), "{service}");
     }
+    let token = [
+        redirect,
+        ("ATTACHD_STORAGE__SERVICE", "gcs"),
+        ("ATTACHD_STORAGE__OPTIONS__BUCKET", "b"),
+        ("ATTACHD_STORAGE__OPTIONS__TOKEN", "t"),
+    ];
+    let why = refusal(LEAST, &token);
+    assert!(why.contains("storage.options.token cannot sign addresses") && why.contains("credential"), "{why}");
+    assert!(read(LEAST, &token[1..]).is_ok());
     assert!(!read(LEAST, &[]).unwrap().download.redirect);
 }
 

@@ -135,8 +135,9 @@ mod tests {
         crate::tls::install_crypto();
         let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
         let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
-        let pem =
-            format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der.as_ref()));
+        let lines = STANDARD.encode(der.as_ref()).into_bytes();
+        let lines: Vec<_> = lines.chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
         let account =
             serde_json::json!({ "type": "service_account", "client_email": "me@example", "private_key": pem });
         let options = BTreeMap::from([

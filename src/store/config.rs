@@ -154,9 +154,9 @@ impl Config {
         self.service().ok().and_then(|service| service.useful_memory)
     }
 
-    /// Whether the service hands out content at addresses that it signs.
-    pub fn signs_addresses(&self) -> bool {
-        self.service().is_ok_and(|service| service.signs)
+    /// Checks that the service hands out content at addresses that it signs. Says nothing of a service that there is not.
+    pub fn check_signing(&self) -> Result<(), String> {
+        self.service().map_or(Ok(()), |service| service.check_signing(&self.options))
     }
 
     pub(super) fn service(&self) -> Result<&'static Service, OpenError> {

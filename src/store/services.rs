@@ -83,7 +83,7 @@ pub struct Service {
     /// Whether it says of a bucket that is missing something else than of an object.
     pub names_missing_bucket: bool,
     /// Whether it hands out content at addresses that are signed for a time, with the headers that the address names.
-    pub signs: bool,
+    signs: bool,
     /// The size of a part where nothing asks for larger ones, in bytes. Zero where content is not sent in parts.
     part: u64,
     /// How many parts an upload keeps in memory that sends one at once: that one, those behind it, and one that is gathered.
@@ -174,6 +174,23 @@ impl Service {
             Some(option) => {
                 Err(OpenError::new(format!("options.{option}"), format!("the service {} needs it", self.name)))
             }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that it signs addresses of content, with what these options give it to sign with.
+    pub fn check_signing(&self, options: &BTreeMap<String, String>) -> Result<(), String> {
+        if !self.signs {
+            let name = self.name;
+            return Err(format!(
+                "the service `{name}` signs no addresses to which downloads could be redirected; write false, or use the service \
+                 `s3` or `gcs`"
+            ));
+        }
+        match ["token", "token_file"].into_iter().find(|option| options.contains_key(*option)) {
+            Some(option) => Err(format!(
+                "storage.options.{option} cannot sign addresses; write false, or use storage.options.credential in its place"
+            )),
             None => Ok(()),
         }
     }
