@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::contestant::{Contestant, Door, Program};
+use crate::contestant::{Contestant, Door, LARGE_MESSAGE, Program};
+use crate::plain::Plain;
+use crate::read::{self, Read};
 
 /// How many connections attachd takes if it is not told otherwise.
 const MAX_CONNECTIONS: usize = 4096;
@@ -41,6 +43,8 @@ pub enum Load {
         /// One in how long.
         every: Duration,
     },
+    /// Reads what was stored before.
+    Read(Read),
     /// One upload after the other over each of so many connections.
     Small {
         /// Over how many connections.
@@ -95,18 +99,24 @@ impl Cell {
         if copies || s3 {
             return s3 && (copies || matches!(contestant.program, Program::Attachd(_)));
         }
+        let is_over_rest = contestant.door == Door::Form;
         match (self.load, contestant.door) {
+            (Load::Read(read), _) => match (&contestant.program, read) {
+                (Program::Attachd(_), Read::Slow { .. } | Read::Pages { .. }) => is_over_rest,
+                (Program::Attachd(_), _) => is_over_rest || contestant.door == Door::Grpc { message: LARGE_MESSAGE },
+                (program, read) => program.gives_files() && !matches!(read, Read::Pages { .. }),
+            },
+            _ if matches!(contestant.program, Program::Plain(Plain::Files)) => false,
             (Load::Idle(_), door) => !matches!(door, Door::Grpc { .. }),
-            (Load::Paced { .. } | Load::Small { .. }, Door::Grpc { message }) => {
-                message == crate::contestant::LARGE_MESSAGE
-            }
+            (Load::Paced { .. } | Load::Small { .. }, Door::Grpc { message }) => message == LARGE_MESSAGE,
             _ => true,
         }
     }
 }
 
-/// All of them, with those on S3 if there is an engine. `smoke` is for seeing that they work.
-pub fn all(smoke: bool, s3: bool) -> Vec<Cell> {
+/// All of them, with those on S3 if there is an engine, and pages out of so many attachments. `smoke` is for seeing that they
+/// work.
+pub fn all(smoke: bool, s3: bool, attachments: u64) -> Vec<Cell> {
     let mut cells = Vec::new();
     let scale = if smoke { 64 } else { 1 };
     for medium in [Medium::Disk, Medium::Tmpfs, Medium::S3].into_iter().filter(|medium| s3 || *medium != Medium::S3) {
@@ -132,6 +142,10 @@ pub fn all(smoke: bool, s3: bool) -> Vec<Cell> {
         }
         let time = Duration::from_millis(if smoke { 100 } else { 2000 });
         add("small", "4 KiB × 32 connections", Load::Small { connections: 32, size: 4 << 10, time }, None);
+    }
+    for (name, title, load) in read::all(smoke, attachments) {
+        let (name, load) = (name.to_owned(), Load::Read(load));
+        cells.push(Cell { name, title, medium: Medium::Disk, load, budget: None });
     }
     cells
 }

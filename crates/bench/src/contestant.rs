@@ -43,6 +43,13 @@ pub enum Program {
     Dufs,
 }
 
+impl Program {
+    /// Whether it serves plain files.
+    pub fn gives_files(&self) -> bool {
+        matches!(self, Program::Nginx | Program::Plain(Plain::Files))
+    }
+}
+
 /// How an upload is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
@@ -69,6 +76,8 @@ pub fn all(peers: Option<&[String]>, attachd: &Path, against: Option<&Path>) -> 
         Contestant { name: "floor-sha", program: Program::Floor(Floor::Sha), door: Door::Put },
         Contestant { name: "floor-fsync", program: Program::Floor(Floor::Fsync), door: Door::Put },
         Contestant { name: "floor-commit", program: Program::Floor(Floor::Commit), door: Door::Put },
+        // Of reading.
+        Contestant { name: "floor-sha", program: Program::Plain(Plain::Files), door: Door::Put },
         Contestant { name: "attachd REST", program: attachd(), door: Door::Form },
         Contestant { name: "attachd gRPC 1 MiB", program: attachd(), door: Door::Grpc { message: LARGE_MESSAGE } },
         Contestant { name: "attachd gRPC 64 KiB", program: attachd(), door: Door::Grpc { message: SMALL_MESSAGE } },

@@ -1,4 +1,4 @@
-//! What an upload costs: attachd beside bare programs that mark what is possible ("floors") and beside other servers, under
+//! What uploads and downloads cost: attachd beside bare programs that mark what is possible ("floors") and beside other servers, under
 //! the same load, in turns. Each run has a process and a folder of its own; time, processor time and peak memory are those
 //! of that process alone. README.md says how it is run, and RESULTS.md what came of it.
 
@@ -22,6 +22,7 @@ mod plain;
 mod plant;
 mod plot;
 mod process;
+mod read;
 mod report;
 mod server;
 
@@ -35,6 +36,7 @@ use cell::{Cell, Load, Medium};
 use contestant::{Contestant, Door, Program};
 use engine::Engine;
 pub use error::Result;
+use read::Planted;
 use report::{Row, Run};
 use server::{Place, Server};
 
@@ -45,7 +47,8 @@ const REST: Duration = Duration::from_secs(1);
 #[command(name = "uploads", about = "Measures uploads: attachd, bare floors, other servers, in turns")]
 struct Arguments {
     /// Which cells, by the beginnings of their names: large-1, large-4, many, slow, drip, idle, small, each with /disk or
-    /// /tmpfs [default: these]; size- and connections- show how the cost grows
+    /// /tmpfs, get-1, get-ranges, get-many, get-small, get-slow, list-first, list-middle, list-last [default: these]; size- and
+    /// connections- show how the cost grows
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     cells: Vec<String>,
     /// Which servers beside attachd and the floors: nginx, axum, tonic, miniserve, dufs, or none [default: axum, tonic, and
@@ -73,6 +76,9 @@ struct Arguments {
     /// A MinIO: large-1, large-4 and many are run on S3 as well, beside a copy by OpenDAL
     #[arg(long, value_name = "FILE")]
     minio: Option<PathBuf>,
+    /// How many attachments there are whose pages are listed
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(read::PAGE..))]
+    attachments: u64,
     /// A storage root of attachd's that is used as it stands instead of a fresh one, such as `plant` makes
     #[arg(long, value_name = "DIR")]
     stored: Option<PathBuf>,
@@ -148,7 +154,7 @@ fn measure(arguments: &Arguments, folder: &Path) -> Result {
     let disk = arguments.disk.as_deref().unwrap_or(folder);
     let out = arguments.out.clone().unwrap_or_else(|| folder.join("uploads"));
     let rounds = if arguments.smoke { 1 } else { arguments.rounds };
-    let mut cells = cell::all(arguments.smoke, arguments.minio.is_some());
+    let mut cells = cell::all(arguments.smoke, arguments.minio.is_some(), arguments.attachments);
     if !arguments.cells.is_empty() {
         cells.extend(cell::growth());
         cells.retain(|cell| picked(&arguments.cells, &cell.name()));
@@ -158,13 +164,17 @@ fn measure(arguments: &Arguments, folder: &Path) -> Result {
     if cells.is_empty() || contestants.is_empty() || rounds == 0 {
         return Err("there is nothing to run".into());
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut planted) = (Vec::new(), None);
     for cell in &cells {
         let folder = match cell.medium {
             Medium::Disk | Medium::S3 => disk,
             Medium::Tmpfs => arguments.tmpfs.as_path(),
         };
-        rows.extend(turns(cell, &contestants, rounds, folder, arguments)?);
+        planted = match cell.load {
+            Load::Read(read) => Some(Planted::new(read, folder, planted.take())?),
+            _ => None,
+        };
+        rows.extend(turns(cell, &contestants, rounds, folder, planted.as_ref(), arguments)?);
     }
     fs::create_dir_all(&out)?;
     fs::write(out.join("uploads.csv"), report::csv(&rows))?;
@@ -187,6 +197,7 @@ fn turns(
     contestants: &[Contestant],
     rounds: usize,
     folder: &Path,
+    planted: Option<&Planted>,
     arguments: &Arguments,
 ) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = contestants
@@ -205,8 +216,10 @@ fn turns(
             process::flush(data.path())?;
             let minio = arguments.minio.as_deref().filter(|_| cell.medium == Medium::S3);
             let engine = minio.map(|minio| Engine::start(minio, data.path())).transpose()?;
+            let (root, plain) = planted.map(|planted| (planted.root(), planted.plain())).unzip();
+            let root = root.as_deref().or(arguments.stored.as_deref());
             let mut place =
-                Place { folder: data.path(), root: arguments.stored.as_deref(), engine: engine.as_ref(), ids: 0 };
+                Place { folder: data.path(), root, plain: plain.as_deref(), engine: engine.as_ref(), ids: 0 };
             if place.root.is_some() {
                 place.ids = (round * rows.len() + row + 1) as u64 * load::IDS * load::IDS;
             }

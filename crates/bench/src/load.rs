@@ -4,6 +4,7 @@
 mod grpc;
 mod http1;
 mod paced;
+mod read;
 mod upload;
 
 use crate::cell::{Cell, Load};
@@ -13,7 +14,7 @@ use crate::server::Server;
 use upload::LIMIT;
 pub use upload::{IDS, Outcome};
 
-/// Puts a server under a load. Every upload must be accepted.
+/// Puts a server under a load. Every upload must be accepted, and every read must bring all that it asks for.
 pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Outcome> {
     let mut outcome = match (cell.load, contestant.door) {
         (Load::Bulk { uploads, size }, Door::Copy) => {
@@ -23,13 +24,15 @@ pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Ou
                 time: begun.elapsed(),
                 uploads: uploads as u64,
                 bytes: size * uploads as u64,
-                latencies: Vec::new(),
+                ..Outcome::default()
             }
         }
         (Load::Idle(time), _) => {
             std::thread::sleep(time);
             Outcome { time: server.ready, ..Outcome::default() }
         }
+        (Load::Read(load), Door::Grpc { .. }) => asynchronous(grpc::read(load, server))?,
+        (Load::Read(load), door) => read::drive(load, door, server)?,
         (load, Door::Grpc { message }) => asynchronous(grpc::drive(load, message, server))?,
         (Load::Paced { uploads, pieces, piece, every }, door) => {
             asynchronous(paced::drive(uploads, pieces, piece, every, door, server))?

@@ -28,6 +28,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Result;
 
+mod files;
+
 /// Which.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Plain {
@@ -35,6 +37,8 @@ pub enum Plain {
     Axum,
     /// tonic, and its stream into `tokio::fs`.
     Tonic,
+    /// axum, and files that are read piece by piece on threads that may block, with each piece hashed there.
+    Files,
 }
 
 /// A folder whose files are numbered.
@@ -63,6 +67,7 @@ pub fn serve(plain: Plain, root: &Path) -> Result {
                 let routes = Router::new().route(attachd::pb::UPLOAD_ROUTE, route).with_state(folder);
                 axum::serve(listener, routes).await?;
             }
+            Plain::Files => files::serve(listener, folder.root).await?,
             Plain::Tonic => {
                 let service = AttachmentServiceServer::new(folder);
                 let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));

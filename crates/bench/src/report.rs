@@ -7,9 +7,13 @@ use std::time::Duration;
 use crate::cell::{Cell, Load};
 use crate::contestant::Contestant;
 use crate::load::Outcome;
+use crate::read::Read;
 
 /// What all others are compared with.
 const REFERENCE: &str = "floor-sha";
+
+/// What reads are compared with as well.
+const READ_REFERENCE: &str = "nginx";
 
 /// And on S3 with this.
 const S3_REFERENCE: &str = "OpenDAL copy";
@@ -96,8 +100,9 @@ impl Row {
     /// What a bar of a plot shows: uploads in a second of small ones, memory of slow ones, else MiB in a second.
     pub fn headline(&self) -> f64 {
         match self.cell.split('/').next() {
-            Some("small") => self.median(Run::uploads_per_second),
-            Some("slow" | "drip" | "idle") => self.median(Run::peak_mib),
+            Some("small" | "get-small" | "get-ranges") => self.median(Run::uploads_per_second),
+            Some(name) if name.starts_with("list-") => self.median(Run::uploads_per_second),
+            Some("slow" | "drip" | "idle" | "get-slow") => self.median(Run::peak_mib),
             _ => self.median(Run::mib_per_second),
         }
     }
@@ -106,7 +111,9 @@ impl Row {
     pub fn unit(&self) -> &'static str {
         match self.cell.split('/').next() {
             Some("small") => "uploads/s",
-            Some("slow" | "drip" | "idle") => "MiB at the peak",
+            Some("get-small" | "get-ranges") => "reads/s",
+            Some(name) if name.starts_with("list-") => "pages/s",
+            Some("slow" | "drip" | "idle" | "get-slow") => "MiB at the peak",
             _ => "MiB/s",
         }
     }
@@ -134,6 +141,11 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
     let ratio = |row: &Row, reference: Option<&Row>, value: fn(&Run) -> f64| {
         reference.map_or("–".to_owned(), |reference| format!("{:.2}", row.ratio(reference, value)))
     };
+    let (what, second) = match cell.load {
+        Load::Read(Read::Pages { .. }) => ("page", READ_REFERENCE),
+        Load::Read(_) => ("read", READ_REFERENCE),
+        _ => ("upload", DURABLE_REFERENCE),
+    };
     let mut table = format!("\n### {}: {}\n\n", cell.name(), cell.title);
     match cell.load {
         Load::Idle(_) => {
@@ -149,10 +161,20 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
                 );
             }
         }
-        Load::Bulk { .. } => {
+        Load::Read(Read::Slow { .. }) => {
+            table += "| | peak RSS MiB | an upload beside them, MiB/s |\n|---|---|---|\n";
+            for row in rows {
+                let beside = |run: &Run| run.outcome.beside.map_or(f64::NAN, |bytes| mib(bytes as u64));
+                let beside = row.median(beside);
+                let beside = if beside.is_nan() { "–".to_owned() } else { format!("{beside:.0}") };
+                let peak = row.median(Run::peak_mib);
+                let _ = writeln!(table, "| {} | {peak:.1} | {beside} |", row.contestant.name);
+            }
+        }
+        Load::Bulk { .. } | Load::Read(Read::Bulk { .. }) => {
             let _ = writeln!(
                 table,
-                "| | MiB/s | × {versus} | × floor-fsync | CPU s/GiB | × {versus} | peak RSS MiB | client CPU s/GiB |"
+                "| | MiB/s | × {versus} | × {second} | CPU s/GiB | × {versus} | peak RSS MiB | client CPU s/GiB |"
             );
             table += "|---|---|---|---|---|---|---|---|\n";
             for row in rows {
@@ -162,7 +184,7 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
                     row.contestant.name,
                     row.median(Run::mib_per_second),
                     ratio(row, reference, Run::mib_per_second),
-                    ratio(row, find(DURABLE_REFERENCE), Run::mib_per_second),
+                    ratio(row, find(second), Run::mib_per_second),
                     row.median(Run::cpu_per_gib),
                     ratio(row, reference, Run::cpu_per_gib),
                     row.median(Run::peak_mib),
@@ -184,8 +206,11 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
                 );
             }
         }
-        Load::Small { .. } => {
-            table += "| | uploads/s | × floor-sha | × floor-fsync | p50 ms | p99 ms | CPU µs/upload | peak RSS MiB | client CPU µs/upload |\n";
+        Load::Small { .. } | Load::Read(_) => {
+            let _ = writeln!(
+                table,
+                "| | {what}s/s | × {versus} | × {second} | p50 ms | p99 ms | CPU µs/{what} | peak RSS MiB | client CPU µs/{what} |"
+            );
             table += "|---|---|---|---|---|---|---|---|---|\n";
             for row in rows {
                 let _ = writeln!(
@@ -194,7 +219,7 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
                     row.contestant.name,
                     row.median(Run::uploads_per_second),
                     ratio(row, reference, Run::uploads_per_second),
-                    ratio(row, find(DURABLE_REFERENCE), Run::uploads_per_second),
+                    ratio(row, find(second), Run::uploads_per_second),
                     row.median(|run| run.quantile(0.5)),
                     row.median(|run| run.quantile(0.99)),
                     row.median(Run::cpu_per_upload),

@@ -46,6 +46,8 @@ pub struct Place<'a> {
     pub folder: &'a Path,
     /// Where attachd stores, if not in a fresh folder below that.
     pub root: Option<&'a Path>,
+    /// Where the files are that a plain server gives, if it gives any.
+    pub plain: Option<&'a Path>,
     /// Where attachd stores, if it is to store in S3.
     pub engine: Option<&'a Engine>,
     /// Attachments from this id on are not there yet.
@@ -67,8 +69,8 @@ impl Server {
         fs::create_dir(folder.join("root"))?;
         match &contestant.program {
             Program::Attachd(program) => Server::attachd(program, contestant.door, place, limits),
-            Program::Floor(floor) => own("floor", floor, folder),
-            Program::Plain(plain) => own("plain", plain, folder),
+            Program::Floor(floor) => own("floor", floor, place),
+            Program::Plain(plain) => own("plain", plain, place),
             Program::Copy { at_once } => {
                 let begun = Instant::now();
                 let (child, copying) = Copying::start(place.engine.ok_or("there is no engine to copy to")?, *at_once)?;
@@ -83,7 +85,7 @@ impl Server {
                     ready: begun.elapsed(),
                 })
             }
-            Program::Nginx => nginx(folder),
+            Program::Nginx => nginx(place),
             Program::Miniserve => {
                 let arguments = ["--upload-files", "/", "--interfaces", "127.0.0.1", "--port"];
                 other(Command::new("miniserve").args(arguments), folder, |command, port| {
@@ -120,7 +122,7 @@ impl Server {
         );
         fs::write(&config, text)?;
         let token = Command::new(program)
-            .args(["token", "--client", "*", "--config"])
+            .args(["token", "--client", "*", "--scope", "attachments:write", "--scope", "attachments:read", "--config"])
             .arg(&config)
             .arg("--key")
             .arg(folder.join("private.pem"))
@@ -243,12 +245,13 @@ fn ready(admin: SocketAddr) -> Option<()> {
 }
 
 /// This program in another role. Its first line is its address.
-fn own(role: &str, which: &impl clap::ValueEnum, folder: &Path) -> Result<Server> {
+fn own(role: &str, which: &impl clap::ValueEnum, place: &Place) -> Result<Server> {
+    let folder = place.folder;
     let which = which.to_possible_value().ok_or("a role without a name")?;
     let begun = Instant::now();
     let mut child = Command::new(std::env::current_exe()?)
         .args([role, which.get_name()])
-        .arg(folder.join("root"))
+        .arg(place.plain.map_or_else(|| folder.join("root"), Path::to_owned))
         .stdout(Stdio::piped())
         .spawn()?;
     let mut line = String::new();
@@ -276,7 +279,7 @@ fn other(command: &mut Command, folder: &Path, finish: impl FnOnce(&mut Command,
     finish(command, address.port());
     let log = File::create(folder.join("log"))?;
     let begun = Instant::now();
-    let child = command.stdout(log.try_clone()?).stderr(log).spawn()?;
+    let child = command.stdout(log.try_clone()?).stderr(log).spawn().map_err(|error| missing(command, &error))?;
     let mut server = Server {
         child,
         folder: folder.to_owned(),
@@ -292,20 +295,34 @@ fn other(command: &mut Command, folder: &Path, finish: impl FnOnce(&mut Command,
     Ok(server)
 }
 
-/// nginx as one would set it up for this: bodies go to a file beside the target and are renamed, and nothing is logged.
-fn nginx(folder: &Path) -> Result<Server> {
+/// What to do about a program that cannot be started.
+fn missing(command: &Command, error: &std::io::Error) -> String {
+    let program = command.get_program().display();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("{program} is not installed; install its package, such as nginx-light of Debian for nginx")
+        }
+        _ => format!("{program}: {error}"),
+    }
+}
+
+/// nginx as one would set it up for this: bodies go to a file beside the target and are renamed, files are sent by the kernel,
+/// and nothing is logged.
+fn nginx(place: &Place) -> Result<Server> {
+    let folder = place.folder;
+    let root = place.plain.map_or_else(|| folder.join("root"), Path::to_owned);
     let config = folder.join("nginx.conf");
     let mut command = Command::new("nginx");
     command.arg("-p").arg(folder).arg("-e").arg(folder.join("nginx.log")).arg("-c").arg(&config);
     other(&mut command, folder, |_, port| {
-        let folder = folder.display();
+        let (folder, root) = (folder.display(), root.display());
         let text = format!(
             "daemon off;\nworker_processes auto;\nuser root;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx.log;\n\
              worker_rlimit_nofile 20000;\nevents {{ worker_connections 8192; }}\n\
-             http {{\n access_log off;\n client_max_body_size 0;\n client_body_buffer_size 128k;\n keepalive_requests 10000000;\n\
+             http {{\n access_log off;\n sendfile on;\n client_max_body_size 0;\n client_body_buffer_size 128k;\n keepalive_requests 10000000;\n\
              client_body_temp_path {folder}/root/.temporary;\n proxy_temp_path {folder}/proxy;\n\
              fastcgi_temp_path {folder}/fastcgi;\n uwsgi_temp_path {folder}/uwsgi;\n scgi_temp_path {folder}/scgi;\n\
-             server {{\n  listen 127.0.0.1:{port} backlog=4096;\n  root {folder}/root;\n\
+             server {{\n  listen 127.0.0.1:{port} backlog=4096;\n  root {root};\n\
                location / {{ dav_methods PUT; create_full_put_path on; dav_access user:rw; }}\n }}\n}}\n"
         );
         // What cannot be written, nginx cannot read, and says so.

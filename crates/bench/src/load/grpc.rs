@@ -4,21 +4,23 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use attachd::pb::upload_attachment_request::Message;
-use attachd::pb::{UploadAttachmentRequest, UploadFinish, UploadHeader};
+use attachd::pb::{DownloadAttachmentRequest, UploadAttachmentRequest, UploadFinish, UploadHeader};
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderValue, Request};
-use prost::Message as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::paced::pace;
+use super::read::offset;
 use super::upload::{IDS, Outcome};
 use crate::cell::Load;
 use crate::content::noise;
 use crate::error::Result;
+use crate::plant::CLIENT;
+use crate::read::Read;
 use crate::server::Server;
 
 /// The windows that a client gives to replies, in bytes.
@@ -26,12 +28,12 @@ const WINDOW: u32 = 1 << 20;
 
 /// Puts the RPC under a load, with `message` bytes of content in a message.
 pub async fn drive(load: Load, message: usize, server: &Server) -> Result<Outcome> {
-    let caller = Caller::new(server)?;
+    let caller = Caller::new(server, "UploadAttachment")?;
     let begun = Instant::now();
     let mut clients: JoinSet<Result<Vec<u32>>> = JoinSet::new();
     let (uploads, size) = match load {
         Load::Bulk { uploads, size } => {
-            let full = framed(Message::Chunk(noise(message.min(size as usize))));
+            let full = part(Message::Chunk(noise(message.min(size as usize))));
             for number in 0..uploads {
                 let (caller, full) = (caller.clone(), full.clone());
                 clients.spawn(async move {
@@ -45,7 +47,7 @@ pub async fn drive(load: Load, message: usize, server: &Server) -> Result<Outcom
             (uploads, size)
         }
         Load::Paced { uploads, pieces, piece, every } => {
-            let full = framed(Message::Chunk(noise(piece)));
+            let full = part(Message::Chunk(noise(piece)));
             for number in 0..uploads {
                 let (caller, full, mut pace) = (caller.clone(), full.clone(), pace(begun, every, number, uploads));
                 clients.spawn(async move {
@@ -61,18 +63,18 @@ pub async fn drive(load: Load, message: usize, server: &Server) -> Result<Outcom
             (uploads, u64::from(pieces) * piece as u64)
         }
         Load::Small { connections, size, time } => return small(&caller, connections, size, message, time).await,
-        Load::Idle(_) => (0, 0),
+        Load::Idle(_) | Load::Read(_) => (0, 0),
     };
     while let Some(client) = clients.join_next().await {
         client??;
     }
     let uploads = uploads as u64;
-    Ok(Outcome { time: begun.elapsed(), uploads, bytes: uploads * size, latencies: Vec::new() })
+    Ok(Outcome { time: begun.elapsed(), uploads, bytes: uploads * size, ..Outcome::default() })
 }
 
 /// One upload of `size` bytes after the other over each of `connections`, with `message` of them in a message.
 async fn small(caller: &Caller, connections: usize, size: usize, message: usize, time: Duration) -> Result<Outcome> {
-    let chunk = framed(Message::Chunk(noise(size.min(message))));
+    let chunk = part(Message::Chunk(noise(size.min(message))));
     let rest = [chunk.repeat(size.div_ceil(message)).into(), finish()].concat();
     let mut opened = Vec::new();
     for number in 0..connections {
@@ -106,7 +108,7 @@ async fn small(caller: &Caller, connections: usize, size: usize, message: usize,
         latencies.extend(client??);
     }
     let uploads = latencies.len() as u64;
-    Ok(Outcome { time: begun.elapsed(), uploads, bytes: uploads * size as u64, latencies })
+    Ok(Outcome { time: begun.elapsed(), uploads, bytes: uploads * size as u64, latencies, beside: None })
 }
 
 /// What every call begins with.
@@ -119,8 +121,8 @@ struct Caller {
 }
 
 impl Caller {
-    fn new(server: &Server) -> Result<Caller> {
-        let uri = format!("http://{}/attachments.v2.AttachmentService/UploadAttachment", server.address).parse()?;
+    fn new(server: &Server, method: &str) -> Result<Caller> {
+        let uri = format!("http://{}/attachments.v2.AttachmentService/{method}", server.address).parse()?;
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static("application/grpc"));
         headers.insert("te", HeaderValue::from_static("trailers"));
@@ -169,7 +171,14 @@ impl Connection {
         all.extend_from_slice(&header);
         all.extend_from_slice(rest);
         upload.stream.send_data(all.freeze(), true)?;
-        upload.accepted().await
+        upload.accepted().await.map(drop)
+    }
+
+    /// A call with one message, and how many bytes it is answered with.
+    async fn ask(&mut self, message: &impl prost::Message) -> Result<u64> {
+        let mut call = self.call().await?;
+        call.stream.send_data(framed(message), true)?;
+        call.accepted().await
     }
 }
 
@@ -197,10 +206,11 @@ impl Upload {
 
     async fn finish(mut self) -> Result {
         self.stream.send_data(finish(), true)?;
-        self.accepted().await
+        self.accepted().await.map(drop)
     }
 
-    async fn accepted(self) -> Result {
+    /// Waits for the reply, and returns how many bytes its messages have.
+    async fn accepted(self) -> Result<u64> {
         let response = self.reply.await?;
         let refused = |headers: &HeaderMap| {
             let status = headers.get("grpc-status").is_some_and(|status| status != "0");
@@ -209,29 +219,95 @@ impl Upload {
         if let Some(refusal) = refused(response.headers()) {
             return Err(refusal.into());
         }
-        let mut body = response.into_body();
+        let (mut body, mut bytes) = (response.into_body(), 0);
         while let Some(data) = body.data().await {
             let length = data?.len();
+            bytes += length as u64;
             body.flow_control().release_capacity(length)?;
         }
         let trailers = body.trailers().await?.ok_or("a reply without trailers")?;
-        refused(&trailers).map_or(Ok(()), |refusal| Err(refusal.into()))
+        refused(&trailers).map_or(Ok(bytes), |refusal| Err(refusal.into()))
     }
+}
+
+/// Puts the RPCs of reading under a load.
+pub async fn read(load: Read, server: &Server) -> Result<Outcome> {
+    let caller = Caller::new(server, "DownloadAttachment")?;
+    let begun = Instant::now();
+    let mut clients: JoinSet<Result<(u64, Vec<u32>)>> = JoinSet::new();
+    match load {
+        Read::Bulk { downloads, size } => {
+            for number in 0..downloads {
+                let caller = caller.clone();
+                clients.spawn(async move {
+                    let message = download(load.id(number, 0), None)?;
+                    whole(caller.connect().await?.ask(&message).await?, size).map(|bytes| (bytes, vec![0]))
+                });
+            }
+        }
+        Read::Small { connections, size: length, time } | Read::Ranges { connections, length, time, .. } => {
+            for number in 0..connections {
+                let mut connection = caller.connect().await?;
+                clients.spawn(async move {
+                    let (mut bytes, mut latencies) = (0, Vec::with_capacity(1 << 16));
+                    let mut now = begun;
+                    for turn in 0.. {
+                        if now - begun >= time {
+                            break;
+                        }
+                        let range = match load {
+                            Read::Ranges { size, .. } => Some((offset(number, turn) % (size - length + 1), length)),
+                            _ => None,
+                        };
+                        bytes += whole(connection.ask(&download(load.id(number, turn), range)?).await?, length)?;
+                        let then = Instant::now();
+                        latencies.push(u32::try_from((then - now).as_micros())?);
+                        now = then;
+                    }
+                    Ok((bytes, latencies))
+                });
+            }
+        }
+        Read::Slow { .. } | Read::Pages { .. } => return Err("this is read over REST alone".into()),
+    }
+    let (mut bytes, mut latencies) = (0, Vec::new());
+    while let Some(client) = clients.join_next().await {
+        let (read, took) = client??;
+        bytes += read;
+        latencies.extend(took);
+    }
+    Ok(Outcome { time: begun.elapsed(), uploads: latencies.len() as u64, bytes, latencies, beside: None })
+}
+
+/// The content, if all of it came: the messages have some bytes more.
+fn whole(received: u64, size: u64) -> Result<u64> {
+    if received < size { Err(format!("{received} bytes came and {size} were expected").into()) } else { Ok(size) }
+}
+
+fn download(id: u64, range: Option<(u64, u64)>) -> Result<DownloadAttachmentRequest> {
+    let (client_id, attachment_id) = (i64::try_from(CLIENT)?, i64::try_from(id)?);
+    let (offset, length) = range.map(|(offset, length)| (offset as i64, length as i64)).unzip();
+    let offset = offset.unwrap_or_default();
+    Ok(DownloadAttachmentRequest { client_id, attachment_id, offset, length, ..DownloadAttachmentRequest::default() })
 }
 
 fn header(id: u64) -> Result<Bytes> {
     let attachment_id = i64::try_from(id)?;
     let filename = format!("{id}.bin");
-    Ok(framed(Message::Header(UploadHeader { client_id: 1, attachment_id, filename, ..UploadHeader::default() })))
+    Ok(part(Message::Header(UploadHeader { client_id: 1, attachment_id, filename, ..UploadHeader::default() })))
 }
 
 fn finish() -> Bytes {
-    framed(Message::Finish(UploadFinish::default()))
+    part(Message::Finish(UploadFinish::default()))
+}
+
+/// A message of an upload, framed.
+fn part(message: Message) -> Bytes {
+    framed(&UploadAttachmentRequest { message: Some(message) })
 }
 
 /// A message as gRPC frames it: a byte that says that it is not compressed, its length, the message.
-fn framed(message: Message) -> Bytes {
-    let message = UploadAttachmentRequest { message: Some(message) };
+fn framed(message: &impl prost::Message) -> Bytes {
     let mut bytes = BytesMut::with_capacity(5 + message.encoded_len());
     bytes.put_u8(0);
     bytes.put_u32(message.encoded_len() as u32);

@@ -32,7 +32,7 @@ pub fn bulk(uploads: usize, size: u64, door: Door, server: &Server) -> Result<Ou
         })?;
         clients.into_iter().try_for_each(joined)
     })?;
-    Ok(Outcome { time: begun.elapsed(), uploads: uploads as u64, bytes: size * uploads as u64, latencies: Vec::new() })
+    Ok(Outcome { time: begun.elapsed(), uploads: uploads as u64, bytes: size * uploads as u64, ..Outcome::default() })
 }
 
 /// One upload after the other over each of `connections`.
@@ -71,11 +71,11 @@ pub fn small(connections: usize, size: usize, time: Duration, door: Door, server
         Ok((begun.elapsed(), latencies))
     })?;
     let uploads = latencies.len() as u64;
-    Ok(Outcome { time: elapsed, uploads, bytes: uploads * size as u64, latencies })
+    Ok(Outcome { time: elapsed, uploads, bytes: uploads * size as u64, latencies, beside: None })
 }
 
 /// A thread for each number.
-fn each<'scope, T: Send + 'scope>(
+pub(super) fn each<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     count: usize,
     client: impl Fn(usize) -> Result<T> + Clone + Send + 'scope,
@@ -88,7 +88,7 @@ fn each<'scope, T: Send + 'scope>(
         .collect()
 }
 
-fn joined<T>(client: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+pub(super) fn joined<T>(client: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     client.join().map_err(|_| "a client panicked")?
 }
 
@@ -148,7 +148,7 @@ impl<'a> Connection<'a> {
     }
 }
 
-fn stream(server: &Server) -> Result<TcpStream> {
+pub(super) fn stream(server: &Server) -> Result<TcpStream> {
     let stream = TcpStream::connect(server.address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(LIMIT))?;

@@ -56,7 +56,7 @@ pub async fn drive(
         client??;
     }
     let uploads = uploads as u64;
-    Ok(Outcome { time: begun.elapsed(), uploads, bytes: uploads * size, latencies: Vec::new() })
+    Ok(Outcome { time: begun.elapsed(), uploads, bytes: uploads * size, ..Outcome::default() })
 }
 
 /// The pace of one of `count` clients, which are spread evenly over the time between two pieces.

@@ -12,17 +12,22 @@ pub(super) const LIMIT: Duration = Duration::from_secs(120);
 /// How many attachments a connection may fill before its ids meet those of the next.
 pub const IDS: u64 = 1 << 28;
 
+/// How much of a reply that refuses is quoted, in bytes.
+const QUOTED: usize = 4 << 10;
+
 /// What came of a load.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// How long it took.
     pub time: Duration,
-    /// How many uploads were accepted.
+    /// How many uploads were accepted, or reads answered.
     pub uploads: u64,
-    /// How many bytes of content they had.
+    /// How many bytes they had.
     pub bytes: u64,
     /// How long each took, in microseconds, the shortest first, where they came one after the other.
     pub latencies: Vec<u32>,
+    /// How fast an upload was beside slow readers, in bytes a second.
+    pub beside: Option<f64>,
 }
 
 /// What stands before the content of an upload over HTTP/1, and after it.
@@ -61,7 +66,7 @@ pub(super) fn reply(received: &[u8]) -> Result<Option<Reply>> {
     };
     let head = std::str::from_utf8(&received[..end])?;
     if !head.starts_with("HTTP/1.1 2") {
-        return Err(String::from_utf8_lossy(received).into_owned().into());
+        return Err(String::from_utf8_lossy(&received[..received.len().min(QUOTED)]).into_owned().into());
     }
     let field = |wanted: &str| {
         let mut fields = head.lines().filter_map(|line| line.split_once(':'));
@@ -70,11 +75,13 @@ pub(super) fn reply(received: &[u8]) -> Result<Option<Reply>> {
     let length: usize = field("content-length").unwrap_or("0").parse()?;
     let chunked = field("transfer-encoding").is_some();
     let goes_on = !chunked && !field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    Ok(Some(Reply { length: end + 4 + length, goes_on }))
+    Ok(Some(Reply { head: end + 4, length: end + 4 + length, goes_on }))
 }
 
 /// The measure of a reply.
 pub(super) struct Reply {
+    /// The length of its head, in bytes.
+    pub(super) head: usize,
     /// Its length with its head, in bytes.
     pub(super) length: usize,
     /// Whether more may be sent over its connection.
