@@ -6,20 +6,19 @@ use std::sync::Arc;
 
 use attachd_multipart::{Boundary, Limits, Parser};
 use axum::Router;
-use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{RawPathParams, Request, State};
-use axum::response::Response;
-use axum::routing::{get, post};
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::future::ready;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 use prost_reflect::DescriptorPool;
 
-use crate::attachment::{Digest, Filename, MediaType};
+use crate::attachment::{Digest, Filename, Key, MediaType};
 use crate::envelope;
 use crate::error::{Error, Kind, Result};
-use crate::operation::{DOWNLOAD_ATTACHMENT, Rpc, UPLOAD_ATTACHMENT};
+use crate::operation::{Rpc, UPLOAD_ATTACHMENT};
 use crate::pb::attachment_service_server::{AttachmentServiceServer, SERVICE_NAME};
 use crate::pb::{self, Attachment};
 use crate::request::{self, RequestContext};
@@ -45,8 +44,8 @@ use chunks::Chunks;
 use digests::Digests;
 pub use download::Config as DownloadConfig;
 use headers::{single, unencoded};
-use target::{asked, target};
-use transcode::{Server, Transcoder};
+use target::{asked, key, target};
+use transcode::{Adapter, Adapters, Server, Transcoder};
 
 /// What a multipart body may have beyond the content, in bytes: enough for all that the parser's limits permit. A declared
 /// length past the largest upload and this is refused before the body is read.
@@ -65,20 +64,27 @@ const DESCRIPTION: &str = "/openapi.json";
 /// What of the proto cannot be served over REST.
 pub fn routes(attachments: Attachments, downloads: DownloadConfig, describes: bool) -> Result<Router, String> {
     let descriptors = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|error| error.to_string())?;
-    let downloading = get(download::download).with_state((attachments.clone(), Arc::new(downloads)));
-    let mut adapters =
-        Router::new().route(UPLOAD_ATTACHMENT.template, post(upload)).route(DOWNLOAD_ATTACHMENT.template, downloading);
-    let mut beside = Vec::new();
+    let streams = vec![
+        (Rpc::UploadAttachment.row().path, adapter(attachments.clone(), upload)),
+        (Rpc::DownloadAttachment.row().path, adapter((attachments.clone(), Arc::new(downloads)), download::download)),
+    ];
+    let mut adapters = Adapters { streams, beside: Vec::new() };
     if describes {
         let document = Bytes::from(openapi::document()?.to_string());
-        let described = async move || ([(CONTENT_TYPE, "application/json")], document.clone());
-        adapters = adapters.route(DESCRIPTION, get(described));
-        beside.push((Method::GET, DESCRIPTION));
+        let described = move || ([(CONTENT_TYPE, "application/json")], document.clone()).into_response();
+        adapters.beside.push((Method::GET, DESCRIPTION, Box::new(move |_, _| Box::pin(ready(described())))));
     }
-    let adapters =
-        adapters.fallback(async || envelope::refusal(&Error::new(Kind::NotFound))).with_state(attachments.clone());
     let service = Server::new(AttachmentServiceServer::new(attachments.clone()));
-    Ok(Transcoder::new(&descriptors, SERVICE_NAME, service, attachments, adapters, &beside)?.into_router())
+    Ok(Transcoder::new(&descriptors, SERVICE_NAME, service, attachments, adapters)?.into_router())
+}
+
+/// The adapter of a route that names an attachment.
+fn adapter<S, F>(state: S, serve: fn(S, Result<Key>, Request) -> F) -> Adapter
+where
+    S: Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    Box::new(move |captures, request| Box::pin(serve(state.clone(), key(captures), request)))
 }
 
 /// What a port that speaks TLS serves to whoever does not: the same refusal of everything.
@@ -86,18 +92,14 @@ pub fn speaks_tls() -> Router {
     Router::new().fallback(async || envelope::refusal(&Error::invalid("this port speaks TLS")))
 }
 
-async fn upload(
-    State(attachments): State<Attachments>,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    mut request: Request,
-) -> Response {
+async fn upload(attachments: Attachments, key: Result<Key>, mut request: Request) -> Response {
     let context: RequestContext = match request::take(request.extensions_mut()) {
         Ok(context) => context,
         Err(error) => return envelope::refusal(&error),
     };
     context.asks_for(Rpc::UploadAttachment);
     let audit = context.audit.clone();
-    match serve(&attachments, context, path, request).await {
+    match serve(&attachments, context, key, request).await {
         Ok(attachment) => created(&attachment),
         Err(error) => {
             audit.refused(&error);
@@ -109,12 +111,12 @@ async fn upload(
 async fn serve(
     attachments: &Attachments,
     context: RequestContext,
-    path: Result<RawPathParams, RawPathParamsRejection>,
+    key: Result<Key>,
     request: Request,
 ) -> Result<Attachment> {
     let (parts, body) = request.into_parts();
     // The headers are slices of the buffer that they were read into, which is free for the body once they are gone.
-    let (admitted, form) = read_head(attachments, context, path, parts).await?;
+    let (admitted, form) = read_head(attachments, context, key, parts).await?;
     let admitted = admitted.at_most(http_body::Body::size_hint(&body).upper());
     let declared = Declared { size: None, sha256: form.digests.file() };
     let mut reading = Reading::new(body, form);
@@ -134,12 +136,12 @@ async fn serve(
 async fn read_head(
     attachments: &Attachments,
     context: RequestContext,
-    path: Result<RawPathParams, RawPathParamsRejection>,
+    key: Result<Key>,
     parts: Parts,
 ) -> Result<(Admitted, Form)> {
     let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
     // Read before the token is looked at, so that the audit trail says what a stranger was after; told after.
-    let target = target(path, parts.uri.query().unwrap_or_default());
+    let target = key.and_then(|key| target(key, parts.uri.query().unwrap_or_default()));
     if let Ok(target) = &target {
         context.audit.asked(asked(target));
     }

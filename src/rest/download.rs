@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Body;
-use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{RawPathParams, Request, State};
+use axum::extract::Request;
 use axum::response::Response;
 use http::header::{
     ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
@@ -55,8 +54,8 @@ const ALWAYS: [(HeaderName, HeaderValue); 5] = [
 
 /// Answers `GET` and `HEAD`.
 pub(super) async fn download(
-    State((attachments, config)): State<(Attachments, Arc<Config>)>,
-    path: Result<RawPathParams, RawPathParamsRejection>,
+    (attachments, config): (Attachments, Arc<Config>),
+    key: Result<Key>,
     mut request: Request,
 ) -> Response {
     let context: RequestContext = match request::take(request.extensions_mut()) {
@@ -66,7 +65,7 @@ pub(super) async fn download(
     context.asks_for(Rpc::DownloadAttachment);
     let audit = context.audit.clone();
     let (parts, _) = request.into_parts();
-    serve(&attachments, &config, context, path, parts).await.unwrap_or_else(|error| {
+    serve(&attachments, &config, context, key, parts).await.unwrap_or_else(|error| {
         audit.refused(&error);
         envelope::refusal(&error)
     })
@@ -76,12 +75,12 @@ async fn serve(
     attachments: &Attachments,
     config: &Config,
     context: RequestContext,
-    path: Result<RawPathParams, RawPathParamsRejection>,
+    key: Result<Key>,
     parts: Parts,
 ) -> Result<Response> {
     let authorization = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
     // Read before the token is checked, so that the audit log has it. The caller learns of errors in it after that.
-    let target = target(path, parts.uri.query().unwrap_or_default());
+    let target = key.and_then(|key| target(key, parts.uri.query().unwrap_or_default()));
     if let Ok(target) = &target {
         context.audit.asked(asked(target));
     }

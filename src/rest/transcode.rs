@@ -9,11 +9,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, ALLOW, AUTHORIZATION};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
 use prost_reflect::{DescriptorPool, MethodDescriptor};
-use tower::ServiceExt;
 
 use crate::envelope;
 use crate::error::{Error, Kind, Result};
@@ -35,12 +35,25 @@ pub use call::Server;
 pub use binding::{Binding, Field};
 pub use reply::{Details, Shape};
 pub use rule::{BodyRule, Rule};
+pub use template::Capture;
 
 use rule::Annotation;
-use template::{Capture, Template};
+use template::Template;
 
 /// What a transcoded body may be.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Serves the requests of a route in a way of its own. It is given what the path captured.
+pub type Adapter = Box<dyn Fn(&[Capture<'_>], Request) -> BoxFuture<'static, Response> + Send + Sync>;
+
+/// What adapters serve.
+#[derive(Default)]
+pub struct Adapters {
+    /// The methods with a stream, by their paths over gRPC.
+    pub streams: Vec<(&'static str, Adapter)>,
+    /// What is beside the service, by method and path.
+    pub beside: Vec<(Method, &'static str, Adapter)>,
+}
 
 /// A method that is called over REST.
 #[derive(Debug)]
@@ -55,12 +68,16 @@ struct Operation {
 }
 
 /// A route of the port.
-#[derive(Debug)]
 struct Route {
     verb: Method,
     template: Template,
-    /// What is served here. None if the route has an adapter of its own.
-    operation: Option<Operation>,
+    served: Served,
+}
+
+/// What a route serves.
+enum Served {
+    Operation(Box<Operation>),
+    Adapter(Adapter),
 }
 
 /// The routes of a service, and of what stands beside it.
@@ -68,12 +85,10 @@ pub struct Transcoder {
     routes: Vec<Route>,
     server: Server,
     attachments: Attachments,
-    adapters: Router,
 }
 
 impl Transcoder {
-    /// The annotated methods of the service of this name, which `server` serves. Methods with a stream are left to `adapters`,
-    /// which has routes of its own for them, and for each of `beside`.
+    /// The annotated methods of the service of this name, which `server` serves. Those with a stream are served by `adapters`.
     ///
     /// # Errors
     /// What of the descriptors is not supported.
@@ -82,15 +97,16 @@ impl Transcoder {
         service: &str,
         server: Server,
         attachments: Attachments,
-        adapters: Router,
-        beside: &[(Method, &str)],
+        adapters: Adapters,
     ) -> Result<Transcoder, String> {
+        let Adapters { mut streams, beside } = adapters;
         let mut routes = Vec::new();
-        for (verb, path) in beside {
-            routes.push(Route { verb: verb.clone(), template: Template::parse(path)?, operation: None });
+        for (verb, path, adapter) in beside {
+            routes.push(Route { verb, template: Template::parse(path)?, served: Served::Adapter(adapter) });
         }
         for (method, rule) in rules(pool, service)? {
-            routes.push(Route::new(&method, rule).map_err(|why| format!("{}: {why}", method.full_name()))?);
+            let route = Route::new(&method, rule, &mut streams);
+            routes.push(route.map_err(|why| format!("{}: {why}", method.full_name()))?);
         }
         routes.sort_by_key(|route| route.template.rank());
         for (at, route) in routes.iter().enumerate() {
@@ -102,7 +118,7 @@ impl Transcoder {
                 ));
             }
         }
-        Ok(Transcoder { routes, server, attachments, adapters })
+        Ok(Transcoder { routes, server, attachments })
     }
 
     /// All of it as a router.
@@ -159,12 +175,15 @@ pub fn rules(pool: &DescriptorPool, service: &str) -> Result<Vec<(MethodDescript
 }
 
 impl Route {
-    fn new(method: &MethodDescriptor, rule: Rule) -> Result<Route, String> {
-        let operation = match method.is_client_streaming() || method.is_server_streaming() {
-            true => None,
-            false => Some(Operation::new(method, &rule)?),
+    fn new(method: &MethodDescriptor, rule: Rule, streams: &mut Vec<(&'static str, Adapter)>) -> Result<Route, String> {
+        let served = if method.is_client_streaming() || method.is_server_streaming() {
+            let path = path(method);
+            let at = streams.iter().position(|(of, _)| *of == path);
+            Served::Adapter(streams.swap_remove(at.ok_or("a stream needs an adapter, and one route")?).1)
+        } else {
+            Served::Operation(Box::new(Operation::new(method, &rule)?))
         };
-        Ok(Route { verb: rule.verb, template: rule.template, operation })
+        Ok(Route { verb: rule.verb, template: rule.template, served })
     }
 
     fn takes(&self, verb: &Method) -> bool {
@@ -174,7 +193,7 @@ impl Route {
 
 impl Operation {
     fn new(method: &MethodDescriptor, rule: &Rule) -> Result<Operation, String> {
-        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        let path = path(method);
         Ok(Operation {
             rpc: Rpc::ALL.into_iter().find(|rpc| rpc.row().path == path),
             method: method.clone(),
@@ -185,9 +204,16 @@ impl Operation {
     }
 }
 
+/// The path of a method over gRPC.
+fn path(method: &MethodDescriptor) -> String {
+    format!("/{}/{}", method.parent_service().full_name(), method.name())
+}
+
 async fn dispatch(State(transcoder): State<Arc<Transcoder>>, mut request: Request) -> Response {
-    let path = request.uri().path().to_owned();
-    let parts: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
+    // Shares its bytes with the request, which is moved.
+    let uri = request.uri().clone();
+    let path = uri.path();
+    let parts: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
     let fitting = || transcoder.routes.iter().filter(|route| route.template.fits(&parts));
     let Some(route) = fitting().find(|route| route.takes(request.method())) else {
         let methods = fitting().map(|route| route.verb.clone()).collect::<Vec<_>>();
@@ -196,11 +222,10 @@ async fn dispatch(State(transcoder): State<Arc<Transcoder>>, mut request: Reques
             &methods,
         );
     };
-    let Some(operation) = &route.operation else {
-        return match transcoder.adapters.clone().oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
+    let captures = route.template.captures(&parts);
+    let operation = match &route.served {
+        Served::Operation(operation) => operation,
+        Served::Adapter(adapter) => return adapter(&captures, request).await,
     };
     let context: RequestContext = match request::take(request.extensions_mut()) {
         Ok(context) => context,
@@ -210,7 +235,6 @@ async fn dispatch(State(transcoder): State<Arc<Transcoder>>, mut request: Reques
         context.asks_for(rpc);
     }
     let audit = context.audit.clone();
-    let captures = route.template.captures(&parts);
     // In a box, since every request of an adapter would have room for it, too.
     match Box::pin(transcoder.serve(operation, &captures, context, request)).await {
         Ok(response) => response,

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
+use axum::response::IntoResponse;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http_body_util::BodyExt;
 use prost_reflect::{DynamicMessage, MethodDescriptor, ReflectMessage, Value as Field};
@@ -101,10 +102,17 @@ impl Port {
             now: SystemTime::now(),
         };
         let token = Minter::from_issuer(&config.auth.issuers[0], None).unwrap().mint(&claims).unwrap();
-        let adapters = Router::new().fallback(async |request: Request| format!("adapter of {}", request.uri()));
+        let adapter = || -> Adapter {
+            Box::new(|captures, request| {
+                let captured: Vec<_> = captures.iter().map(|capture| (capture.field, capture.decoded())).collect();
+                let text = format!("adapter of {} with {captured:?}", request.uri());
+                Box::pin(async move { text.into_response() })
+            })
+        };
+        let streams = vec![("/library.v1.LibraryService/WatchBooks", adapter())];
+        let adapters = Adapters { streams, beside: vec![(Method::GET, "/openapi.json", adapter())] };
         let server = Server::new(service_fn(answer));
-        let transcoder =
-            Transcoder::new(pool, service, server, attachments(&config), adapters, &[(Method::GET, "/openapi.json")])?;
+        let transcoder = Transcoder::new(pool, service, server, attachments(&config), adapters)?;
         let routes = edge::around(transcoder.into_router(), config.edge(), Arc::default(), Metrics::default());
         Ok(Port { routes, token })
     }

@@ -29,7 +29,7 @@ async fn every_annotated_method_is_reached_by_its_paths_and_no_other_is() {
         assert_eq!(port.get(path).await.status, 404, "{path}");
     }
     for path in ["/v1/watch", "/openapi.json"] {
-        assert_eq!(port.get(path).await.body, format!("adapter of {path}"));
+        assert_eq!(port.get(path).await.body, format!("adapter of {path} with []"));
     }
 }
 
@@ -136,6 +136,7 @@ async fn nobody_is_served_without_a_token_and_a_token_comes_before_any_other_che
 
 #[test]
 fn a_service_that_cannot_be_served_is_refused_at_the_start_with_the_reason() {
+    const STREAM: &str = "a stream";
     let message = "message M { string a = 1; repeated string b = 2; M c = 3; map<string, string> d = 4; }";
     for (rule, why) in [
         ("get: \"/{x}\"", "M has no field x, which the path binds"),
@@ -154,11 +155,13 @@ fn a_service_that_cannot_be_served_is_refused_at_the_start_with_the_reason() {
             "two methods are called by GET of the same paths",
         ),
         ("get: \"/openapi.json\"", "two methods are called by GET of the same paths"),
+        (STREAM, "a stream needs an adapter, and one route"),
     ] {
         let folder = tempfile::tempdir().unwrap();
+        let (rule, stream) = if rule == STREAM { ("get: \"/x\"", "stream") } else { (rule, "") };
         let proto = format!(
             "syntax = \"proto3\";\npackage bad;\nimport \"google/api/annotations.proto\";\n{message}\n\
-             service S {{ rpc R(M) returns (M) {{ option (google.api.http) = {{ {rule} }}; }} }}\n"
+             service S {{ rpc R(M) returns ({stream} M) {{ option (google.api.http) = {{ {rule} }}; }} }}\n"
         );
         std::fs::write(folder.path().join("bad.proto"), proto).unwrap();
         let refused = Port::of(&compiled(folder.path(), "bad.proto"), "bad.S").err().unwrap();
