@@ -1,6 +1,7 @@
 //! The operations that read: look up, list, download. Both doors come through here with the same words, so this module knows
 //! neither HTTP nor gRPC.
 
+mod ahead;
 mod download;
 mod list;
 mod look_up;

@@ -16,14 +16,23 @@ use crate::error::{Error, Kind, Result};
 pub const LEAST: u64 = 1 << 20;
 
 /// The smallest piece, in bytes.
-const SMALLEST: usize = 16 << 10;
+const SMALLEST: usize = 8 << 10;
 
-/// The largest piece, in bytes. Two of them are less than hyper buffers for one connection of HTTP/1.1, so a caller that reads
-/// nothing is noticed.
-pub const LARGEST: usize = 128 << 10;
+/// The largest piece, in bytes.
+pub const LARGEST: usize = 256 << 10;
+
+/// The largest piece of a download that begins, in bytes.
+const FIRST: usize = 32 << 10;
+
+/// A piece has at most this part of what its download has read, or [`FIRST`]. A slow reader looks fast until the buffers of its
+/// connection are full, which is after some MiB, and its pieces are still small then.
+const GROWS: u64 = 32;
+
+/// The share of a download below which it holds one piece at a time, in bytes.
+const CROWDED: usize = 16 << 10;
 
 /// Into how many pieces the pool is divided for each download.
-const SHARES: usize = 16;
+const SHARES: usize = 8;
 
 /// The memory of all downloads of one process.
 #[derive(Debug)]
@@ -67,10 +76,20 @@ impl Downloads {
 }
 
 impl Reading {
-    /// How many bytes to read next.
-    pub fn piece(&self) -> usize {
-        let fair = self.0.pool.total_bytes() / (SHARES * self.0.active().max(1));
-        fair.clamp(SMALLEST, LARGEST)
+    /// How many bytes to read next, after so many. It is a power of two, so that freed memory fits the next piece.
+    pub fn piece(&self, read: u64, is_slow: bool) -> usize {
+        let grown = usize::try_from(read / GROWS).unwrap_or(LARGEST).max(FIRST);
+        let most = if is_slow { SMALLEST } else { self.share().min(grown) };
+        1 << most.clamp(SMALLEST, LARGEST).ilog2()
+    }
+
+    /// Whether so many downloads are active that each is to hold one piece at a time.
+    pub fn is_crowded(&self) -> bool {
+        self.share() < CROWDED
+    }
+
+    fn share(&self) -> usize {
+        self.0.pool.total_bytes() / (SHARES * self.0.active().max(1))
     }
 
     /// Takes memory for a piece, waiting for it in the order of arrival.
@@ -95,17 +114,29 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_are_smaller_the_more_downloads_there_are() {
+        const LATER: u64 = 1 << 30;
         let downloads = Arc::new(Downloads::new(ByteSize::mib(4), Duration::from_millis(1)));
-        let mut readings = vec![downloads.begin()];
-        assert_eq!(readings[0].piece(), LARGEST);
-        readings.push(downloads.begin());
-        assert_eq!(readings[0].piece(), LARGEST);
-        readings.extend([downloads.begin(), downloads.begin()]);
-        assert_eq!(readings[0].piece(), 64 << 10);
-        readings.extend((0..96).map(|_| downloads.begin()));
-        assert_eq!((downloads.active(), readings[0].piece()), (100, SMALLEST));
-        readings.truncate(1);
-        assert_eq!((downloads.active(), readings[0].piece()), (1, LARGEST));
+        let mut readings: Vec<Reading> = Vec::new();
+        let mut with = |active: usize| {
+            readings.truncate(active);
+            readings.resize_with(active, || downloads.begin());
+            let reading = readings.last().unwrap();
+            assert_eq!(reading.piece(LATER, true), SMALLEST);
+            (reading.piece(LATER, false), reading.is_crowded())
+        };
+        assert_eq!([1, 2].map(&mut with), [(LARGEST, false); 2]);
+        assert_eq!([3, 4, 5].map(&mut with), [(128 << 10, false), (128 << 10, false), (64 << 10, false)]);
+        assert_eq!([16, 32, 33].map(&mut with), [(32 << 10, false), (16 << 10, false), (SMALLEST, true)]);
+        assert_eq!([1000, 1].map(&mut with), [(SMALLEST, true), (LARGEST, false)]);
+    }
+
+    #[tokio::test]
+    async fn pieces_grow_with_what_a_download_has_read() {
+        let downloads = Arc::new(Downloads::new(ByteSize::mib(32), Duration::from_millis(1)));
+        let reading = downloads.begin();
+        let after = |read: u64| reading.piece(read, false);
+        assert_eq!([0, (2 << 20) - 1, 2 << 20].map(after), [FIRST, FIRST, 64 << 10]);
+        assert_eq!([(8 << 20) - 1, 8 << 20, u64::MAX].map(after), [128 << 10, LARGEST, LARGEST]);
     }
 
     #[tokio::test]

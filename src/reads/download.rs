@@ -1,8 +1,10 @@
 //! A download: a range of the content on its way to a caller, verified as it is read. It holds memory for what the caller has
-//! not taken yet, two pieces at most, so that a slow caller holds little. A caller that is too slow is cut off.
+//! not taken yet, two pieces at most, so that a slow caller holds little. A large piece is handed on in parts, and the next piece
+//! is read while the last part is sent. A caller that is too slow is cut off.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -10,18 +12,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::Pieces;
 use super::look_up::{Config, Reads, may_see};
 use crate::attachment::{Content, Record, Target};
-use crate::budget::{Reading, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::pace::Pace;
 use crate::request::{Call, RequestContext};
 use crate::rights::{self, Stands};
-use crate::store::{Address, ContentReader, Presented, Vanished};
+use crate::store::{Address, Presented, Vanished};
 
-/// How many pieces a caller may have that it has not taken yet.
-const PIECES: usize = 2;
+/// How many parts a caller may have that it has not taken yet.
+const PARTS: u32 = 2;
+
+/// How long a slow caller makes a download wait for a part at least.
+const SLOW: Duration = Duration::from_millis(100);
+
+/// The largest part, in bytes. Two of them are no more than hyper buffers for one connection of HTTP/1.1, so a caller that reads
+/// nothing is noticed.
+const PART: usize = 128 << 10;
 
 /// How often a download begins anew since the content was replaced before its first byte was read.
 const TRIES: usize = 8;
@@ -62,21 +71,19 @@ pub struct Download {
     request: RequestContext,
     config: Config,
     ended: CancellationToken,
-    reader: ContentReader,
-    memory: Reading,
+    pieces: Pieces,
     length: u64,
-    /// The first piece, which was read before anything was promised to the caller.
-    first: Option<(Bytes, Reservation)>,
+    /// What is left of a piece. The first one was read before anything was promised to the caller.
+    piece: Bytes,
 }
 
-/// A piece that the caller has not taken yet.
-struct Piece {
+/// A part that the caller has not taken yet.
+struct Part {
     bytes: Bytes,
-    _memory: Reservation,
     _permit: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for Part {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -113,18 +120,13 @@ impl Reads {
                 call.request.audit.done();
                 return Ok((record, reply, Sent::Nothing));
             };
-            let mut download = Download {
-                request: call.request.clone(),
-                config: self.config,
-                ended: self.ended.clone(),
-                length: range.end - range.start,
-                reader: self.store.read_content(readable, range)?,
-                memory: self.memory.begin(),
-                first: None,
-            };
-            match download.read().await {
+            let (request, ended, length) = (call.request.clone(), self.ended.clone(), range.end - range.start);
+            let reader = self.store.read_content(readable, range)?;
+            let mut pieces = Pieces::new(reader, self.memory.begin(), ended.clone());
+            match pieces.next().await {
                 Ok(first) => {
-                    download.first = first;
+                    let (config, piece) = (self.config, first.unwrap_or_default());
+                    let download = Download { request, config, ended, pieces, length, piece };
                     return Ok((record, reply, Sent::Here(Box::new(download))));
                 }
                 // It was replaced or deleted after its record was read.
@@ -146,11 +148,16 @@ impl Download {
         self.length
     }
 
+    /// Whether all of it was handed on.
+    fn is_done(&self) -> bool {
+        self.piece.is_empty() && self.pieces.is_done()
+    }
+
     /// The bytes, piece by piece. The request ends when the stream does.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes>> + Send {
         let sending = Sending {
             download: self,
-            pieces: Arc::new(Semaphore::new(PIECES)),
+            parts: Arc::new(Semaphore::new(PARTS as usize)),
             pace: Pace::default(),
             handed: None,
             is_over: false,
@@ -160,7 +167,7 @@ impl Download {
                 return None;
             }
             let next = sending.next().await;
-            let is_done = sending.download.reader.is_done();
+            let is_done = sending.download.is_done();
             let audit = &sending.download.request.audit;
             match &next {
                 // Nobody may ask for what comes after the last byte.
@@ -172,31 +179,15 @@ impl Download {
             next.transpose().map(|next| (next, sending))
         })
     }
-
-    /// Reads the next piece, with memory for it.
-    async fn read(&mut self) -> Result<Option<(Bytes, Reservation)>> {
-        let piece = self.memory.piece();
-        let memory = tokio::select! {
-            biased;
-            () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
-            memory = self.memory.take(piece) => memory?,
-        };
-        let bytes = tokio::select! {
-            biased;
-            () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
-            bytes = self.reader.next(piece) => bytes?,
-        };
-        Ok(bytes.map(|bytes| (bytes, memory)))
-    }
 }
 
 /// A download that is being sent.
 struct Sending {
     download: Download,
-    /// One permit for each piece that the caller may have.
-    pieces: Arc<Semaphore>,
+    /// One permit for each part that the caller may have.
+    parts: Arc<Semaphore>,
     pace: Pace,
-    /// When the last piece was handed on, and how many bytes it had.
+    /// When the last part was handed on, and how many bytes it had.
     handed: Option<(Instant, u64)>,
     is_over: bool,
 }
@@ -204,29 +195,40 @@ struct Sending {
 impl Sending {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         let permit = self.taken().await?;
-        let next = match self.download.first.take() {
-            Some(first) => Some(first),
-            None => self.download.read().await?,
-        };
-        let Some((bytes, mut memory)) = next else { return Ok(None) };
-        memory.shrink(bytes.len());
-        self.download.request.trail.sent(bytes.len());
+        let download = &mut self.download;
+        if download.piece.is_empty() {
+            match download.pieces.next().await? {
+                Some(piece) => download.piece = piece,
+                None => return Ok(None),
+            }
+        }
+        let is_whole = download.piece.len() <= PART;
+        let bytes = download.piece.split_to(download.piece.len().min(PART));
+        // Not beside a piece that is one part: the caller may have two of them.
+        if !is_whole && download.piece.is_empty() && !download.is_done() {
+            download.pieces.begin().await;
+        }
+        download.request.trail.sent(bytes.len());
         self.handed = Some((Instant::now(), bytes.len() as u64));
-        Ok(Some(Bytes::from_owner(Piece { bytes, _memory: memory, _permit: permit })))
+        Ok(Some(Bytes::from_owner(Part { bytes, _permit: permit })))
     }
 
-    /// Waits until the caller has taken all but one of its pieces. Only this time counts against it.
+    /// Waits until the caller has taken all but one of its parts, or all of them if it is slow or many downloads are active. Only
+    /// this time counts against it.
     async fn taken(&mut self) -> Result<OwnedSemaphorePermit> {
         let Config { idle_timeout, min_rate, min_rate_window } = self.download.config;
+        let parts = if self.download.pieces.is_one_at_a_time() { PARTS } else { 1 };
+        let asked = Instant::now();
         let too_slow = |why| Err(Error::new(Kind::ClientTooSlow).detail(why));
         let permit = tokio::select! {
             biased;
             () = self.download.ended.cancelled() => return Err(Error::new(Kind::Draining)),
-            permit = timeout(idle_timeout, Arc::clone(&self.pieces).acquire_owned()) => permit,
+            permit = timeout(idle_timeout, Arc::clone(&self.parts).acquire_many_owned(parts)) => permit,
         };
         let Ok(permit) = permit else {
             return too_slow(format!("nothing was read for {} s", idle_timeout.as_secs_f32()));
         };
+        self.download.pieces.is_slow = asked.elapsed() >= SLOW;
         if let Some((handed, bytes)) = self.handed
             && !self.pace.keeps_up(handed.elapsed(), bytes, min_rate, min_rate_window)
         {
