@@ -96,7 +96,14 @@ async fn pass(State((config, cors, metrics)): State<Given>, mut request: Request
     let exit = {
         let headers = request.headers();
         let caller = TraceHeaders(&|name| headers.get(name).and_then(|value| value.to_str().ok()));
-        Exit::new(Protocol::Rest, id, telemetry::method(request.method()), request.uri().path(), &metrics, &caller)
+        Exit::new(
+            Protocol::Rest,
+            id,
+            telemetry::method(request.method().as_str()),
+            request.uri().path(),
+            &metrics,
+            &caller,
+        )
     };
     let version = request.version();
     let origin = cors.allowed(request.headers());

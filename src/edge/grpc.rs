@@ -152,7 +152,7 @@ fn begin(metrics: &Metrics, called: Called, request: &Request) -> Exit {
     let id = RequestId::accept_or_make(headers.get(REQUEST_ID).map(HeaderValue::as_bytes));
     let caller = TraceHeaders(&|name| headers.get(name).and_then(|value| value.to_str().ok()));
     let method = match called {
-        Called::Unknown => telemetry::method(request.method()),
+        Called::Unknown => telemetry::method(request.method().as_str()),
         _ => path.rsplit('/').next().unwrap_or_default().to_owned(),
     };
     let exit = Exit::new(Protocol::Grpc, id, method, path, metrics, &caller);

@@ -31,8 +31,8 @@ const METHOD_BYTES: usize = 16;
 const PATH_BYTES: usize = 256;
 
 /// The HTTP method as the log and the traces have it: its beginning, if it is longer than any that there is.
-pub fn method(method: &http::Method) -> String {
-    shortened(method.as_str(), METHOD_BYTES)
+pub fn method(method: &str) -> String {
+    shortened(method, METHOD_BYTES)
 }
 
 /// The beginning of a text that a caller chose. `…` stands for what is left out.
