@@ -32,13 +32,15 @@ static METHODS: LazyLock<String> = LazyLock::new(|| {
 
 /// The request headers that the routes read, beyond those that a page may send unasked.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, Content-Type, Content-Digest, Content-MD5, Digest, If-Match, If-None-Match, If-Unmodified-Since, \
-     Repr-Digest, Traceparent, Tracestate, X-Request-Id",
+    "Authorization, Content-Type, Content-Digest, Content-MD5, Digest, If-Match, If-Modified-Since, If-None-Match, If-Range, \
+     If-Unmodified-Since, Range, Repr-Digest, Traceparent, Tracestate, Want-Content-Digest, X-Request-Id",
 );
 
 /// The headers of replies that a page may read, beyond those that it may read anyway.
-const REPLY_HEADERS: HeaderValue =
-    HeaderValue::from_static("Allow, ETag, Link, Location, Repr-Digest, Retry-After, WWW-Authenticate, X-Request-Id");
+const REPLY_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Accept, Accept-Ranges, Allow, Content-Digest, Content-Disposition, Content-Range, ETag, Link, Location, Repr-Digest, \
+     Retry-After, WWW-Authenticate, X-Request-Id",
+);
 
 /// Which pages may call the REST port from a browser.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

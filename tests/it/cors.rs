@@ -43,7 +43,18 @@ fn a_preflight_of_a_configured_origin_is_answered_before_the_token() {
         assert_eq!(reply.header("access-control-allow-origin"), origin);
         assert_eq!(reply.header("access-control-allow-methods"), "DELETE, GET, POST, PUT");
         let headers = reply.header("access-control-allow-headers").to_lowercase();
-        for header in ["authorization", "content-type", "if-none-match", "if-match", "repr-digest", "x-request-id"] {
+        for header in [
+            "authorization",
+            "content-type",
+            "if-none-match",
+            "if-match",
+            "if-modified-since",
+            "if-range",
+            "range",
+            "repr-digest",
+            "want-content-digest",
+            "x-request-id",
+        ] {
             assert!(headers.split(", ").any(|allowed| allowed == header), "{header}: {headers}");
         }
         assert!(!headers.contains("x-anything") && !headers.contains('*'), "{headers}");
@@ -114,12 +125,34 @@ fn a_page_of_a_configured_origin_may_read_every_reply_and_no_other_page_may() {
         (405, upload().method("PATCH")),
         (412, upload().with("If-None-Match", "*")),
         (413, Ask::upload(1, 2, &Form::file(&noise(10 << 20, 70)))),
+        (200, Ask::download(1, 2).with("Want-Content-Digest", "sha-256=1")),
+        (206, Ask::download(1, 2).with("Range", "bytes=0-0")),
+        (304, Ask::download(1, 2).with("If-None-Match", "*")),
+        (416, Ask::download(1, 2).with("Range", "bytes=1000-")),
         (500, broken),
     ];
     for (status, ask) in asks {
         let reply = server.connect().ask(&ask.clone().with("Origin", APP));
         assert_eq!((reply.status, reply.header("access-control-allow-origin")), (status, APP), "{reply:?}");
         let exposed = reply.header("access-control-expose-headers").to_lowercase();
+        // A page may read some headers of every reply (Fetch, CORS-safelisted response-header name), and some are for the browser
+        // or the connection alone. All others are exposed.
+        let safe = [
+            "cache-control",
+            "connection",
+            "content-length",
+            "content-security-policy",
+            "content-type",
+            "cross-origin-resource-policy",
+            "date",
+            "last-modified",
+            "vary",
+            "x-content-type-options",
+        ];
+        let is_ours = |name: &&String| !safe.contains(&name.as_str()) && !name.starts_with("access-control-");
+        for header in reply.headers.keys().filter(is_ours) {
+            assert!(exposed.split(", ").any(|shown| shown == header), "{header}: {exposed}");
+        }
         for header in
             ["location", "link", "etag", "repr-digest", "x-request-id", "retry-after", "www-authenticate", "allow"]
         {
