@@ -317,7 +317,12 @@ impl Server {
             grpc_tls,
             Speaks::Http2,
             &config.grpc.trusted_proxies,
-            edge::grpc::around(grpc::routes(attachments.clone(), &serving), attachments, edge, metrics.clone()),
+            edge::grpc::around(
+                grpc::routes(attachments.clone(), &serving, config.grpc.reflection),
+                attachments,
+                edge,
+                metrics.clone(),
+            ),
             None,
         );
         let grpc = tokio::spawn(accept::serve(grpc, stages));

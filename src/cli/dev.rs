@@ -67,7 +67,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let telemetry = telemetry::start(&log, &traces).map_err(Failure::running)?;
     let config = Config {
         rest: Rest::plain(rest),
-        grpc: Grpc::plain(grpc),
+        grpc: Grpc { reflection: true, ..Grpc::plain(grpc) },
         admin: Listen { listen: admin },
         storage,
         attachments: Attachments { on_unknown: OnUnknown::Create, ..Attachments::default() },

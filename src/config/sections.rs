@@ -93,12 +93,15 @@ pub struct Grpc {
     /// The proxies whose `X-Forwarded-For` is believed, in the audit trail and nowhere else: networks or addresses. The last
     /// address in it that is none of theirs is where a request comes from. Default none: it is the address of the connection.
     pub trusted_proxies: Vec<Network>,
+    /// Whether clients without a token may ask for the proto (gRPC server reflection). An answer is up to 200 times as large as its
+    /// question. `attachd dev` turns it on. Default false.
+    pub reflection: bool,
 }
 
 impl Grpc {
     /// A port that speaks plain text.
     pub fn plain(listen: SocketAddr) -> Grpc {
-        Grpc { listen, tls: None, trusted_proxies: Vec::new() }
+        Grpc { listen, tls: None, trusted_proxies: Vec::new(), reflection: false }
     }
 }
 

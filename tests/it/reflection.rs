@@ -1,6 +1,6 @@
 //! What a client learns of the gRPC port by asking it: its services, and every message that they send or that a refusal carries.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream;
 use prost::Message;
@@ -8,7 +8,7 @@ use prost_types::FileDescriptorProto;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::harness::{GrpcRefusal, Server};
+use crate::harness::{GrpcRefusal, Server, Setup};
 
 /// What refusals carry, and what these are made of.
 const DETAILS: [&str; 5] = [
@@ -28,6 +28,12 @@ enum Ask {
 
 /// What was answered: names of services, or a file.
 type Answer = Result<(Vec<String>, Vec<Vec<u8>>), GrpcRefusal>;
+
+/// A server that answers questions about itself.
+fn server() -> Server {
+    let variables = BTreeMap::from([("ATTACHD_GRPC__REFLECTION", "true".to_owned())]);
+    Setup { variables, ..Setup::default() }.start()
+}
 
 async fn channel(server: &Server) -> Channel {
     Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap().connect().await.expect("the port is open")
@@ -81,7 +87,7 @@ async fn with_imports(channel: &Channel, is_v1: bool, symbol: &str) -> BTreeSet<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_services_can_be_discovered_with_all_that_they_and_their_refusals_send() {
-    let server = Server::start();
+    let server = server();
     let channel = channel(&server).await;
     let services = ["attachments.v2.AttachmentService", "grpc.health.v1.Health"];
     for (is_v1, listed) in [(true, v1(&channel, Ask::Services).await), (false, v1alpha(&channel, Ask::Services).await)]
@@ -104,7 +110,7 @@ async fn the_services_can_be_discovered_with_all_that_they_and_their_refusals_se
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_symbol_or_file_that_is_not_known_is_refused_with_a_reason_and_an_id() {
-    let server = Server::start();
+    let server = server();
     let channel = channel(&server).await;
     for name in ["attachments.v1.AttachmentService", "google.rpc.Nothing", ""] {
         for refusal in [
@@ -117,4 +123,14 @@ async fn a_symbol_or_file_that_is_not_known_is_refused_with_a_reason_and_an_id()
             assert_eq!(server.outcome(&refusal.request_id.expect("an id")), "NOT_FOUND");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_told_of_the_proto_unless_the_operator_wants_it() {
+    let server = Server::start();
+    let mut client =
+        tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient::new(channel(&server).await);
+    let refusal = client.server_reflection_info(stream::empty()).await.expect_err("it is off");
+    let refusal = GrpcRefusal::from(refusal);
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Unimplemented, "METHOD_NOT_ALLOWED"));
 }
