@@ -4,6 +4,7 @@
 mod accept;
 mod grpc;
 mod health;
+mod idle;
 mod limits;
 mod reads;
 mod refused;
@@ -267,6 +268,7 @@ impl Server {
             handshakes: config.limits.max_handshakes,
             handshake: config.limits.handshake_timeout,
             idle: config.limits.idle_timeout,
+            write: config.limits.write_timeout,
             window: config.http2_window(),
             drain: config.edge(),
         };

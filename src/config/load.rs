@@ -97,6 +97,7 @@ impl Config {
         }
         for (key, time) in [
             ("limits.idle_timeout", limits.idle_timeout),
+            ("limits.write_timeout", limits.write_timeout),
             ("limits.max_upload_time", limits.max_upload_time),
             ("limits.min_rate_window", limits.min_rate_window),
             ("limits.handshake_timeout", limits.handshake_timeout),

@@ -207,7 +207,8 @@ pub struct Limits {
     pub http2_window: ByteSize,
     /// How many uploads may wait for memory, 1 or more. Past it new ones get 503 / UNAVAILABLE. Default 1024.
     pub max_waiting_uploads: usize,
-    /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. In the content
+    /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. A connection over HTTP/2
+    /// without a request for as long is closed. In the content
     /// a time in which the process itself stood still for more than 2 s does not count. A download whose client reads nothing for
     /// as long is cut off. Default 30 s.
     #[serde(with = "units::time")]
@@ -231,6 +232,10 @@ pub struct Limits {
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub handshake_timeout: Duration,
+    /// How long a client may take nothing of what is sent to it. Past it the connection is closed. Default 30 s.
+    #[serde(with = "units::time")]
+    #[schemars(with = "units::Time")]
+    pub write_timeout: Duration,
     /// How long one upload may take. Past it 408 / DEADLINE_EXCEEDED. Default 6 h.
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
@@ -262,6 +267,7 @@ impl Default for Limits {
             http2_window: ByteSize::b(0),
             max_waiting_uploads: 1024,
             idle_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             max_upload_time: Duration::from_secs(6 * 60 * 60),
             min_rate: ByteSize::b(256),
             min_rate_window: Duration::from_secs(30),

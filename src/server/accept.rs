@@ -19,8 +19,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use super::idle::{Requests, UnderWay};
 use super::limits::{
     ACCEPT_PAUSE, HTTP1_BUFFER, HTTP1_HEADERS, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS,
+    PARTING,
 };
 use super::reads::Reads;
 use super::refused;
@@ -31,7 +33,7 @@ use crate::auth::{Certificates, Peer};
 use crate::edge::{self, Cut};
 use crate::origin::{FORWARDED_FOR, Network, Origin};
 use crate::request::Arrival;
-use crate::telemetry::{self, HeadFault, Metrics, Port, Rejection};
+use crate::telemetry::{self, Eviction, HeadFault, Metrics, Port, Rejection};
 use crate::tls::{self, Tls};
 
 /// The first bytes of every HTTP/2 connection (RFC 9113 §3.4).
@@ -63,6 +65,8 @@ pub(super) struct ConnectionLimits {
     pub(super) handshake: Duration,
     /// How long a client may say nothing.
     pub(super) idle: Duration,
+    /// How long a client may take nothing of a reply.
+    pub(super) write: Duration,
     /// The window of an HTTP/2 stream, in bytes.
     pub(super) window: u32,
     /// How much is read of what a client sends after the last reply, and for how long.
@@ -316,19 +320,18 @@ impl Connections {
         stages: Stages,
     ) {
         let turn = Turn::default();
+        let requests = (version == Version::HTTP_2).then(Requests::default);
+        let stream = stream.written_within(self.limits.write, self.port, &self.metrics);
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
             let said = request.headers().get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
             let origin = Origin::of(address, said, &self.trusted_proxies);
             let arrival = Arrival { origin, peer: peer.clone(), unreadable: None };
             let speaking = (version < Version::HTTP_2).then(|| turn.begin());
-            answer(routes, arrival, &stages, request, (&turn, speaking))
+            let under_way = requests.as_ref().map(Requests::begin);
+            answer(routes, arrival, &stages, request, (&turn, speaking, under_way))
         });
-        if version == Version::HTTP_2 {
-            // In a box, since the task would have room for the connections of all versions.
-            let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(stream), service));
-            let ended =
-                to_its_end(connection.as_mut(), |connection| connection.graceful_shutdown(), stages.clone()).await;
-            if let Err(error) = ended {
+        if let Some(requests) = &requests {
+            if let Err(error) = self.speak_http2(stream, service, requests, stages.clone()).await {
                 self.ended_badly(address, &error, refused::http2(&error));
             }
             return;
@@ -351,7 +354,7 @@ impl Connections {
                     // A head that cannot be read names no proxy either.
                     let origin = Origin::of(address, std::iter::empty(), &[]);
                     let arrival = Arrival { origin, peer: peer.clone(), unreadable: Some(refused::reply(fault)) };
-                    answer(routes, arrival, &stages, request, (&turn, Some(turn.begin())))
+                    answer(routes, arrival, &stages, request, (&turn, Some(turn.begin()), None))
                 });
                 turn.cut();
                 // In a box, which few connections need.
@@ -362,6 +365,32 @@ impl Connections {
         let most = if turn.was_cut() { drain_bytes } else { 0 };
         // A client that is gone by now wants nothing more.
         let _ = timeout(drain_time, Box::pin(stream.part(most))).await;
+    }
+
+    /// Speaks HTTP/2 until the end, or until the client has asked for nothing for too long.
+    async fn speak_http2<S>(&self, stream: Stream, service: S, requests: &Requests, stages: Stages) -> hyper::Result<()>
+    where
+        S: HttpService<Incoming, ResBody = Reply, Error = Infallible>,
+        S::Future: Send + 'static,
+    {
+        // In a box, since the task would have room for the connections of all versions.
+        let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            biased;
+            ended = to_its_end(connection.as_mut(), |connection| connection.graceful_shutdown(), stages) => Some(ended),
+            () = requests.idle(self.limits.idle) => None,
+        };
+        if let Some(ended) = ended {
+            return ended;
+        }
+        self.metrics.evicted(self.port, Eviction::Idle);
+        connection.as_mut().graceful_shutdown();
+        // A request that crosses the word of the end is served.
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = requests.idle(PARTING) => Ok(()),
+        }
     }
 
     /// Speaks HTTP/1 until the end, and returns the connection and whether the head of another request was begun on it.
@@ -412,7 +441,7 @@ fn answer(
     arrival: Arrival,
     stages: &Stages,
     request: Request<Incoming>,
-    (turn, speaking): (&Turn, Option<Speaking>),
+    (turn, speaking, under_way): (&Turn, Option<Speaking>, Option<UnderWay>),
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     let http1 = (request.version() < Version::HTTP_2).then(|| (stages.clone(), turn.clone()));
     let reply = routes.serve(arrival, request.map(Body::new));
@@ -426,6 +455,6 @@ fn answer(
                 reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
         }
-        Ok(reply.map(|body| Reply { body, _speaking: speaking }))
+        Ok(reply.map(|body| Reply { body, _speaking: speaking, _under_way: under_way }))
     }
 }

@@ -3,14 +3,17 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, Take};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::reads::{Reader, Reads};
 use super::turn::Turn;
+use crate::telemetry::{Eviction, Metrics, Port};
 
 /// A connection to a port.
 #[derive(Debug)]
@@ -21,6 +24,31 @@ pub(super) struct Stream {
     reader: Option<Reader>,
     /// With it, bytes are sent only while the service is speaking, and the end of the connection is left to [`Stream::part`].
     turn: Option<Turn>,
+    /// With it, a write that makes no progress for too long fails.
+    patience: Option<Box<Patience>>,
+}
+
+/// How long a client may take nothing.
+#[derive(Debug)]
+struct Patience {
+    time: Duration,
+    /// While it takes nothing.
+    ends: Option<Pin<Box<Sleep>>>,
+    port: Port,
+    metrics: Metrics,
+}
+
+impl Patience {
+    fn bound<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if done.is_ready() {
+            self.ends = None;
+            return done;
+        }
+        let ends = self.ends.get_or_insert_with(|| Box::pin(sleep(self.time)));
+        ready!(ends.as_mut().poll(context));
+        self.metrics.evicted(self.port, Eviction::Stalled);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of the reply")))
+    }
 }
 
 /// How much is read at once of what is thrown away, in bytes.
@@ -46,12 +74,32 @@ impl From<TlsStream<TcpStream>> for Stream {
 
 impl Stream {
     fn new(transport: Transport) -> Stream {
-        Stream { ahead: Vec::new(), handed_on: 0, transport: transport.take(u64::MAX), reader: None, turn: None }
+        Stream {
+            ahead: Vec::new(),
+            handed_on: 0,
+            transport: transport.take(u64::MAX),
+            reader: None,
+            turn: None,
+            patience: None,
+        }
     }
 
     /// Reads no more at once than it may beside others.
     pub(super) fn beside(self, others: &Reads) -> Stream {
         Stream { reader: Some(others.reader()), ..self }
+    }
+
+    /// Fails once the client has taken nothing for so long of what is sent to it.
+    pub(super) fn written_within(self, time: Duration, port: Port, metrics: &Metrics) -> Stream {
+        let patience = Patience { time, ends: None, port, metrics: metrics.clone() };
+        Stream { patience: Some(Box::new(patience)), ..self }
+    }
+
+    fn bound<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match &mut self.patience {
+            Some(patience) => patience.bound(context, done),
+            None => done,
+        }
     }
 
     /// Sends nothing but what the service says.
@@ -142,7 +190,8 @@ impl AsyncWrite for Stream {
         if !self.may_send() {
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(self.transport.get_mut()).poll_write(context, bytes)
+        let written = Pin::new(self.transport.get_mut()).poll_write(context, bytes);
+        self.bound(context, written)
     }
 
     fn poll_write_vectored(
@@ -153,7 +202,8 @@ impl AsyncWrite for Stream {
         if !self.may_send() {
             return Poll::Ready(Ok(bytes.iter().map(|piece| piece.len()).sum()));
         }
-        Pin::new(self.transport.get_mut()).poll_write_vectored(context, bytes)
+        let written = Pin::new(self.transport.get_mut()).poll_write_vectored(context, bytes);
+        self.bound(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -162,6 +212,7 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(self.transport.get_mut()).poll_flush(context);
+        let flushed = self.bound(context, flushed);
         if let (Poll::Ready(Ok(())), Some(turn)) = (&flushed, &self.turn) {
             turn.sent();
         }
@@ -172,7 +223,8 @@ impl AsyncWrite for Stream {
         if self.turn.is_some() {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(self.transport.get_mut()).poll_shutdown(context)
+        let ended = Pin::new(self.transport.get_mut()).poll_shutdown(context);
+        self.bound(context, ended)
     }
 }
 

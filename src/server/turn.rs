@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::idle::UnderWay;
+
 /// No reply is under way.
 const NOBODY: u8 = 0;
 /// A request has reached the service, and its reply is not complete.
@@ -80,6 +82,8 @@ pub(super) struct Reply {
     pub(super) body: Body,
     /// None over HTTP/2, where the library takes turns by itself.
     pub(super) _speaking: Option<Speaking>,
+    /// None over HTTP/1, where a request at a time is under way.
+    pub(super) _under_way: Option<UnderWay>,
 }
 
 impl HttpBody for Reply {

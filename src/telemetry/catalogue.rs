@@ -201,6 +201,19 @@ pub const CATALOGUE: &[Entry] = &[
         "Connections that were closed before they had asked for anything.",
     ),
     entry(
+        "attachd_connections_evicted_total",
+        Counter,
+        &[
+            PORT,
+            (
+                "state",
+                "idle (no request over HTTP/2 for `limits.idle_timeout`), stalled (the client took nothing for \
+                 `limits.write_timeout`)",
+            ),
+        ],
+        "Connections that were ended since their client did nothing.",
+    ),
+    entry(
         "attachd_heads_refused_total",
         Counter,
         &[

@@ -93,6 +93,7 @@ impl Exposition {
         register(&mut registry, "attachd_connections_accepted_total", all.accepted.clone());
         register(&mut registry, "attachd_connections_open", all.open.clone());
         register(&mut registry, "attachd_connections_refused_total", all.refused.clone());
+        register(&mut registry, "attachd_connections_evicted_total", all.evicted.clone());
         register(&mut registry, "attachd_heads_refused_total", all.heads_refused.clone());
         register(&mut registry, "attachd_trace_spans_total", all.spans.clone());
         register(&mut registry, "attachd_log_dropped_lines_total", all.log_dropped.clone());

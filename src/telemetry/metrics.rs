@@ -48,6 +48,7 @@ pub(super) struct Families {
     pub accepted: Counters<1>,
     pub open: Gauges<1>,
     pub refused: Counters<2>,
+    pub evicted: Counters<2>,
     pub heads_refused: Counters<2>,
     pub spans: Counters<1>,
     pub log_dropped: Counters<1>,
@@ -72,6 +73,7 @@ impl Default for Families {
             accepted: Family::default(),
             open: Family::default(),
             refused: Family::default(),
+            evicted: Family::default(),
             heads_refused: Family::default(),
             spans: Family::default(),
             log_dropped: Family::default(),
@@ -112,6 +114,9 @@ impl Default for Families {
             drop(families.open.get_or_create(&[("port", port.as_str())]));
             for reason in Rejection::ALL {
                 drop(families.refused.get_or_create(&[("port", port.as_str()), ("reason", reason.as_str())]));
+            }
+            for state in Eviction::ALL {
+                drop(families.evicted.get_or_create(&[("port", port.as_str()), ("state", state.as_str())]));
             }
             for cause in HeadFault::ALL {
                 drop(families.heads_refused.get_or_create(&[("port", port.as_str()), ("cause", cause.as_str())]));
@@ -284,6 +289,11 @@ impl Metrics {
         self.0.refused.get_or_create(&[("port", port.as_str()), ("reason", reason.as_str())]).inc();
     }
 
+    /// A connection was ended since its client did nothing.
+    pub fn evicted(&self, port: Port, state: Eviction) {
+        self.0.evicted.get_or_create(&[("port", port.as_str()), ("state", state.as_str())]).inc();
+    }
+
     /// The head of a request could not be read, and its connection was closed.
     pub fn head_refused(&self, port: Port, cause: HeadFault) {
         self.0.heads_refused.get_or_create(&[("port", port.as_str()), ("cause", cause.as_str())]).inc();
@@ -440,6 +450,16 @@ label! {
         Slow = "slow",
         /// The client broke the rules of HTTP/2.
         Http2 = "http2",
+    }
+}
+
+label! {
+    /// What a client did, or did not do, whose connection was ended.
+    Eviction {
+        /// It had no request over HTTP/2.
+        Idle = "idle",
+        /// It took nothing of what was sent to it.
+        Stalled = "stalled",
     }
 }
 

@@ -35,6 +35,7 @@ mod heads;
 mod health;
 mod house;
 mod http2;
+mod idle;
 mod inspect;
 mod keys;
 mod layout;

@@ -122,6 +122,12 @@ impl RawConnection {
         }
     }
 
+    /// Waits until the server has ended the connection. Pings are answered meanwhile.
+    pub async fn ended(self) {
+        let RawConnection { driver, requests: _requests, .. } = self;
+        driver.await.expect("the driver does not panic");
+    }
+
     /// Closes the socket without a word.
     pub fn vanish(self) {
         self.driver.abort();

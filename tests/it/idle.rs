@@ -1,0 +1,95 @@
+//! Connections whose clients do nothing: they are ended, and those that do something are not.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use attachd::pb::upload_attachment_request::Message;
+use http::Request;
+use tokio::time::timeout;
+
+use crate::harness::{Ask, RawConnection, Server, Setup, chunk, eventually, finish, framed, header, run, token};
+
+/// Longer than any time that a test waits for.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A server with short times.
+fn server(limits: &str) -> Server {
+    Setup { limits: format!("{limits}\n"), ..Setup::default() }.start()
+}
+
+fn evicted(server: &Server, port: &str, state: &str) -> f64 {
+    server.numbers()[&format!("attachd_connections_evicted_total{{port=\"{port}\",state=\"{state}\"}}")]
+}
+
+fn open(server: &Server, port: &str) -> f64 {
+    server.numbers()[&format!("attachd_connections_open{{port=\"{port}\"}}")]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_of_http2_that_asks_for_nothing_is_ended_though_it_answers_pings() {
+    let server = server("idle_timeout = \"1s\"");
+    for (port, address) in [("rest", server.rest), ("grpc", server.grpc)] {
+        // Its library answers every ping, and sends some.
+        let silent = RawConnection::open(address).await;
+        timeout(LONG, silent.ended()).await.expect("it is ended");
+        let mut asks = RawConnection::open(address).await;
+        asks.ask(Request::post("http://attachd/nowhere").body(Vec::new()).unwrap()).await;
+        timeout(LONG, asks.ended()).await.expect("it is ended after its request");
+        assert_eq!(evicted(&server, port, "idle"), 2.0, "{port}");
+        eventually("nothing is open", || open(&server, port) == 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_of_http2_with_a_request_goes_on_however_little_comes() {
+    let server = server("idle_timeout = \"1s\"\nmin_rate = 0");
+    let mut connection = RawConnection::open(server.grpc).await;
+    let mut upload = connection.upload(&token(&[1]), &[]).await;
+    upload.send(framed(Message::Header(header(1, 1))));
+    for _ in 0..6 {
+        // Four times as long as a connection without a request would have, in all.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        upload.send(framed(chunk(b"x".to_vec())));
+    }
+    upload.send(framed(finish()));
+    upload.end();
+    assert_eq!(upload.reply().await.expect("it is stored").size, Some(6));
+    assert_eq!(evicted(&server, "grpc", "idle"), 0.0);
+}
+
+/// Sends requests and reads no reply, until the server takes no more or has closed the connection.
+fn asks_and_does_not_read(address: SocketAddr, requests: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    while stream.write_all(requests).is_ok() {}
+    stream
+}
+
+#[test]
+fn a_client_that_reads_no_reply_is_cut_off_on_every_port() {
+    let server = server("write_timeout = \"1s\"");
+    let described = Ask::json("GET", 1, "/openapi.json", "").bytes();
+    let metrics = b"GET /metrics HTTP/1.1\r\nHost: attachd\r\n\r\n".to_vec();
+    for (port, address, request) in [("rest", server.rest, described), ("admin", server.admin, metrics)] {
+        let held = asks_and_does_not_read(address, &request);
+        eventually("it is cut off", || evicted(&server, port, "stalled") == 1.0);
+        drop(held);
+    }
+    eventually("nothing is open", || open(&server, "rest") == 0.0);
+    // One that reads slowly goes on.
+    assert_eq!(server.connect().ask(&Ask::json("GET", 1, "/openapi.json", "")).status, 200);
+}
+
+#[test]
+fn the_time_for_a_reply_is_more_than_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    for (time, fits) in [("0s", false), ("1ms", true)] {
+        let limits = format!("write_timeout = \"{time}\"\n");
+        let config = Setup { limits, ..Setup::default() }.write(folder.path());
+        let ended = run(&["check", "--config", config.to_str().unwrap()]);
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(if fits { 0 } else { 2 }), "{time}: {said}");
+        assert!(fits || said.contains("limits.write_timeout: must be more than zero"), "{said}");
+    }
+}
