@@ -214,7 +214,10 @@ async fn dispatch(State(transcoder): State<Arc<Transcoder>>, mut request: Reques
     let uri = request.uri().clone();
     let path = uri.path();
     let parts: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
-    let fitting = || transcoder.routes.iter().filter(|route| route.template.fits(&parts));
+    let all_fitting = || transcoder.routes.iter().filter(|route| route.template.fits(&parts));
+    // A path with a verb that there is belongs to that verb, whatever the method. Such routes come first.
+    let has_verb = path.contains(':') && all_fitting().next().is_some_and(|route| route.template.has_verb());
+    let fitting = || all_fitting().filter(|route| route.template.has_verb() || !has_verb);
     let Some(route) = fitting().find(|route| route.takes(request.method())) else {
         let methods = fitting().map(|route| route.verb.clone()).collect::<Vec<_>>();
         return refusal(

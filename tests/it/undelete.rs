@@ -108,8 +108,12 @@ async fn what_was_only_registered_is_registered_again_once_it_is_undeleted() {
     assert_eq!(status, 404, "{body}");
     let (status, body) = undelete_over_rest(&server, 2, r#"{"project": 7}"#);
     assert_eq!(status, 400, "{body}");
-    // Only POST has a verb: for the others it is part of the id.
-    let reply = server.connect().ask(&Ask::json("GET", 1, "/api/v2/clients/1/attachments/2:undelete", ""));
+    for method in ["GET", "PUT", "DELETE", "PATCH"] {
+        let reply = server.connect().ask(&Ask::json(method, 1, "/api/v2/clients/1/attachments/2:undelete", ""));
+        assert_eq!((reply.status, reply.header("allow")), (405, "POST"), "{method}: {reply:?}");
+    }
+    // Another verb is part of the id.
+    let reply = server.connect().ask(&Ask::json("GET", 1, "/api/v2/clients/1/attachments/2:delete", ""));
     assert_eq!(reply.status, 400, "{reply:?}");
 }
 

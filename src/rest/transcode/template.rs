@@ -117,6 +117,11 @@ impl Template {
         (&self.segments, &self.verb) == (&other.segments, &other.verb)
     }
 
+    /// Whether it ends with a verb.
+    pub fn has_verb(&self) -> bool {
+        self.verb.is_some()
+    }
+
     /// Whether a path fits, which is given as the texts between its slashes.
     pub fn fits(&self, parts: &[&str]) -> bool {
         let Some((last, _)) = parts.split_last().map(|(last, before)| (*last, before)) else {

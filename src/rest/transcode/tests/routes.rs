@@ -38,18 +38,16 @@ async fn a_method_that_a_path_has_not_is_told_those_that_it_has() {
     let port = Port::open();
     for (verb, path, allowed) in [
         ("PUT", "/v1/shelves/1/books/2", "DELETE, GET, HEAD, LOCK, PATCH"),
-        ("GET", "/v1/shelves/1/books/2:publish", "DELETE, GET, HEAD, LOCK, PATCH"),
+        ("GET", "/v1/shelves/1/books/2:publish", "POST"),
+        ("PUT", "/v1/shelves/1/books/2:nothing", "DELETE, GET, HEAD, LOCK, PATCH"),
         ("DELETE", "/v1/shelves/1/books", "GET, HEAD, POST"),
         ("POST", "/v1/everything/1", "GET, HEAD, PUT"),
         ("POST", "/v1/watch", "GET, HEAD"),
-        ("HEAD", "/v1/shelves/1:publish/books", "GET, HEAD, POST"),
+        ("PUT", "/v1/shelves/1:publish/books", "GET, HEAD, POST"),
         ("OPTIONS", "/openapi.json", "GET, HEAD"),
         ("TRACE", "/v1/books/2", "GET, HEAD"),
     ] {
         let reply = port.ask(verb, path, "").await;
-        if reply.status == 200 {
-            continue;
-        }
         assert_eq!((reply.status, reply.header("allow")), (405, allowed), "{verb} {path}");
     }
     let reply = port.ask("PUT", "/v1/shelves/1/books/2", "").await;
