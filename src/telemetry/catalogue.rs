@@ -233,7 +233,8 @@ pub const CATALOGUE: &[Entry] = &[
         Counter,
         &[(
             "kind",
-            "audit, request, other: the queue was full, since the reader of standard error did not keep up; refusal: a request was \
+            "audit, request, other: the queue was full, since the reader of standard error did not keep up, or standard error \
+             could not be written; refusal: a request was \
              refused, and `log.refusals_per_second` was exceeded",
         )],
         "Log lines that were not written.",

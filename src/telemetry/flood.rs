@@ -72,7 +72,7 @@ impl Limits {
     fn permits_at(&self, now: u64, limit: Option<&Limit>) -> bool {
         let permitted = self.interval == 0 || limit.is_none_or(|limit| limit.permits(now, self.interval));
         if !permitted {
-            self.metrics.log_dropped(LogLine::Refusal);
+            self.metrics.log_dropped(LogLine::Refusal, 1);
         }
         permitted
     }

@@ -245,9 +245,9 @@ impl Metrics {
         self.0.spans.get_or_create(&[("outcome", outcome)]).inc_by(count as u64);
     }
 
-    /// A line of the log was left out.
-    pub(super) fn log_dropped(&self, kind: LogLine) {
-        self.0.log_dropped.get_or_create(&[("kind", kind.as_str())]).inc();
+    /// So many lines of the log were left out.
+    pub(super) fn log_dropped(&self, kind: LogLine, count: u64) {
+        self.0.log_dropped.get_or_create(&[("kind", kind.as_str())]).inc_by(count);
     }
 
     /// A storage operation begins.

@@ -102,6 +102,8 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     lines: Vec<u8>,
+    /// How many lines of each kind.
+    counts: [u64; LogLine::ALL.len()],
     rooms: Vec<Room>,
     /// How many bytes wait or are being written.
     held: usize,
@@ -116,13 +118,19 @@ impl Queue {
         let mut waiting = self.waiting();
         if room.is_none() && waiting.held + line.len() > self.size {
             drop(waiting);
-            self.metrics.log_dropped(kind);
+            self.metrics.log_dropped(kind, 1);
             return;
         }
+        // The thread waits only for the first line.
+        let is_first = waiting.lines.is_empty();
         waiting.lines.extend_from_slice(line);
+        waiting.counts[kind as usize] += 1;
         waiting.held += line.len();
         waiting.rooms.extend(room);
-        self.filled.notify_one();
+        drop(waiting);
+        if is_first {
+            self.filled.notify_one();
+        }
     }
 
     /// Writes what is put, for ever.
@@ -130,7 +138,7 @@ impl Queue {
         let mut told = Instant::now();
         let mut lines = Vec::new();
         loop {
-            let rooms = {
+            let (rooms, counts) = {
                 let mut waiting = self.waiting();
                 if waiting.lines.is_empty() {
                     let empty = |waiting: &mut Waiting| waiting.lines.is_empty();
@@ -139,11 +147,16 @@ impl Queue {
                 }
                 lines.clear();
                 std::mem::swap(&mut waiting.lines, &mut lines);
-                std::mem::take(&mut waiting.rooms)
+                (std::mem::take(&mut waiting.rooms), std::mem::take(&mut waiting.counts))
             };
             if !lines.is_empty() {
-                // Nothing can be said of what cannot be written, since it would be said there too.
-                let _ = write_all(to, &lines);
+                // Nothing can be said of what cannot be written, since it would be said there too. It is counted.
+                if write_all(to, &lines).is_err() {
+                    LogLine::ALL
+                        .into_iter()
+                        .zip(counts)
+                        .for_each(|(kind, count)| self.metrics.log_dropped(kind, count));
+                }
                 drop(rooms);
                 self.is_stuck.store(false, Ordering::Relaxed);
                 self.waiting().held -= lines.len();
