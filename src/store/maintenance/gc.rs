@@ -316,7 +316,7 @@ mod tests {
                     assert_eq!(findings.iter().filter(is_over).count(), expected - again, "{findings:?}");
                 }
                 let after = lengths().await;
-                assert_eq!(after[2], before[2], "what stands stays");
+                assert_eq!(after[2], before[2], "a stored attachment does not change");
                 assert_eq!(after[3].is_none(), is_file);
                 if over == 0 {
                     assert_eq!(after[..2], before[..2]);

@@ -61,7 +61,8 @@ impl Store {
                     Ok(over.and_then(|stands| stands.given_up(expiry.now)))
                 };
                 let updated = self.update(key, decide, Settled::unheard()).await?;
-                Ok(!updated.replaced.is_empty() || updated.record.is_some_and(|record| !self.can_forget(&record)))
+                // Otherwise the attachment was made anew. Another sweep may have been faster, too.
+                Ok(updated.record.is_some_and(|record| record.is_deleted() && record.kept_content().is_none()))
             }
         }
     }
@@ -71,6 +72,8 @@ impl Store {
 mod tests {
     use super::*;
     use crate::attachment::{Id, Target};
+    use crate::store::{Access, Config, Sizing};
+    use crate::telemetry::Metrics;
 
     #[test]
     fn a_deletion_is_over_after_the_grace_and_after_the_time_to_undo_it() {
@@ -90,5 +93,25 @@ mod tests {
             assert_eq!(is_over, [false, false, true], "{window:?} {grace:?}");
         }
         assert!(!Expiry { now: OffsetDateTime::now_utc() + 1000 * SECOND, grace: SECOND }.is_over(&registered));
+    }
+
+    #[tokio::test]
+    async fn an_attachment_that_was_made_anew_is_not_given_up() {
+        let id = |number| Id::new("x", number).unwrap();
+        let target = Target { key: Key { client: id(1), attachment: id(2) }, project: None, portfolio: None };
+        let folder = tempfile::tempdir().unwrap();
+        let root = [("root".to_owned(), folder.path().to_str().unwrap().to_owned())].into();
+        for (service, options) in [("memory", std::collections::BTreeMap::new()), ("fs", root)] {
+            let sizing = Sizing { largest: 1 << 20, memory: 0 };
+            let store =
+                Store::open(&Config::new(service, options), Access::Write, sizing, &Metrics::default()).unwrap();
+            let made = Record::registered(target, "someone");
+            let (makes, key) = (made.clone(), target.key);
+            store.update(key, move |_| Ok(Some(makes.clone())), Settled::unheard()).await.unwrap();
+            let later = OffsetDateTime::now_utc() + Duration::from_secs(1000);
+            let expiry = Expiry { now: later, grace: Duration::ZERO };
+            assert!(!store.forget(key, expiry).await.unwrap(), "{service}");
+            assert_eq!(store.record(key).await.unwrap().record(), Some(&made), "{service}");
+        }
     }
 }
