@@ -83,7 +83,7 @@ impl Config {
             );
         }
         if self.download.redirect {
-            let why = "`true` sends clients to the storage: attachd neither verifies nor counts what they read there, and whoever \
+            let why = "`true` sends clients to the storage: attachd neither verifies nor counts what they read there, and anyone who \
                        has an address of `download.redirect_expiry` can read its content without a token";
             warn("download.redirect", why.to_owned());
         }

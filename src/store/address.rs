@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// The parameter that a signed address has, each service with a beginning of its own.
 const SIGNATURE: &str = "-Signature=";
 
-/// An address of content. Whoever has it can read the content without a token, so nothing shows it but [`Address::reveal`].
+/// An address of content. Anyone who has it can read the content without a token, so nothing shows it but [`Address::reveal`].
 pub struct Address(String);
 
 /// How the storage is to send content, and for how long.

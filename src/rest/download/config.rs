@@ -23,7 +23,7 @@ pub struct Config {
     pub inline_types: Vec<InlineType>,
     /// Whether a `GET` of content in an object of its own is answered 307 with a signed address, at which the storage sends the
     /// content by itself. For the services `s3` and `gcs`. attachd then neither verifies nor counts the bytes, the content comes
-    /// without the headers that keep browsers from guessing its type or running it, and whoever has the address can read the
+    /// without the headers that keep browsers from guessing its type or running it, and anyone who has the address can read the
     /// content until it expires. Clients must reach the storage at its configured endpoint. Default `false`.
     pub redirect: bool,
     /// How long such an address is valid, from `1s` to `1h`. A fraction of a second is dropped. Default 5 min.

@@ -105,7 +105,7 @@ fn version() -> Value {
 fn elsewhere() -> Value {
     let mut headers = version();
     headers["Location"] = header(
-        "The address of the content at the storage. Whoever has it can read the content.",
+        "The address of the content at the storage. Anyone who has it can read the content.",
         json!({ "type": "string" }),
     );
     json!({ "description": "The storage sends the content", "headers": headers })

@@ -71,7 +71,7 @@ pub struct Server {
     service: &'static str,
     garbage: bool,
     log: Arc<Mutex<Vec<String>>>,
-    /// Whoever holds it keeps the log from being read.
+    /// The log is not read while this is locked.
     reads_log: Arc<Mutex<()>>,
     /// The address of the REST port.
     pub rest: SocketAddr,
