@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Barrier;
 
-use serde_json::json;
-
-use crate::harness::{Connection, Form, Reply, Server, claims, mint, noise, token};
+use crate::harness::{Connection, Form, Reply, Server, deleter, noise, token};
 
 /// The steps, in the order in which an upload passes them.
 pub const STEPS: [&str; 9] = [
@@ -42,13 +40,6 @@ pub fn upload(rest: SocketAddr, attachment: i64, bytes: &[u8]) -> bool {
     let _ = connection.send(head.as_bytes());
     let _ = connection.send(&body);
     connection.reply().is_some_and(|reply| reply.status == 201)
-}
-
-/// A token that may also delete.
-fn deleter() -> String {
-    let mut claims = claims(&[1]);
-    claims["scope"] = json!("attachments:write attachments:read attachments:manage attachments:delete");
-    mint(&claims)
 }
 
 /// Sends a request without a body, and returns its reply if it comes whole.

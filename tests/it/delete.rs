@@ -9,7 +9,8 @@ use tokio::sync::Barrier;
 use tonic::Code;
 
 use crate::harness::{
-    Ask, Form, Server, Setup, chunk, claims, download, eventually, finish, header, hex, mint, noise, sha256, token,
+    Ask, Form, Server, Setup, chunk, deleter, download, eventually, finish, header, hex, noise, sha256, token,
+    token_with,
 };
 
 fn delete(attachment: i64) -> DeleteAttachmentRequest {
@@ -18,18 +19,6 @@ fn delete(attachment: i64) -> DeleteAttachmentRequest {
 
 fn upload(server: &Server, attachment: i64, bytes: &[u8]) -> u16 {
     server.connect().ask(&Ask::upload(1, attachment, &Form::file(bytes))).status
-}
-
-fn with(name: &str, value: serde_json::Value) -> String {
-    let mut claims = claims(&[1]);
-    claims["scope"] = json!("attachments:write attachments:read attachments:manage attachments:delete");
-    claims[name] = value;
-    mint(&claims)
-}
-
-/// A token that may delete.
-fn deleter() -> String {
-    with("sub", json!("deleter"))
 }
 
 async fn assert_gone(server: &Server, attachment: i64) {
@@ -87,10 +76,10 @@ async fn who_may_delete_is_decided_and_nothing_is_changed_for_others() {
     for (name, token, attachment, project, code, reason) in [
         ("no token", String::new(), 2, None, Code::Unauthenticated, "TOKEN_MISSING"),
         ("no scope to delete", token(&[1]), 99, None, Code::PermissionDenied, "FORBIDDEN"),
-        ("another project", with("project_ids", json!([8])), 2, None, Code::NotFound, "NOT_FOUND"),
+        ("another project", token_with("project_ids", json!([8])), 2, None, Code::NotFound, "NOT_FOUND"),
         (
             "another project that is named",
-            with("project_ids", json!([8])),
+            token_with("project_ids", json!([8])),
             2,
             Some(7),
             Code::PermissionDenied,
@@ -110,7 +99,8 @@ async fn who_may_delete_is_decided_and_nothing_is_changed_for_others() {
     server.grpc_delete(&deleter(), delete(2)).await.expect("it is deleted");
     eventually("the audit trail has it", || server.events("audit").iter().any(done));
     // A tombstone is as hidden as the attachment was.
-    let refusal = server.grpc_delete(&with("project_ids", json!([8])), delete(2)).await.expect_err("it is not its own");
+    let refusal =
+        server.grpc_delete(&token_with("project_ids", json!([8])), delete(2)).await.expect_err("it is not its own");
     assert_eq!(refusal.code, Code::NotFound);
 }
 

@@ -4,11 +4,9 @@ use attachd::pb::{
     DeleteAttachmentRequest, DownloadAttachmentRequest, GetAttachmentRequest, ListAttachmentsRequest,
     RegisterAttachmentRequest, UndeleteAttachmentRequest,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::{Ask, Form, GrpcRefusal, Server, Setup, claims, hex, mint, sha256};
-
-const ALL: &str = "attachments:write attachments:read attachments:manage attachments:delete";
+use crate::harness::{ALL_SCOPES, Ask, Form, GrpcRefusal, Server, Setup, hex, sha256, token_with};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
@@ -113,23 +111,17 @@ impl Operation {
     }
 }
 
-fn with(name: &str, value: Value) -> String {
-    let mut claims = claims(&[1]);
-    claims["scope"] = json!(ALL);
-    claims[name] = value;
-    mint(&claims)
-}
-
 /// A server with attachment 2 of project 7 and attachment 3 of none, both stored. For its deletion to be undone, 2 is deleted.
 fn server(operation: Operation) -> Server {
     let server = Setup { attachments: "undelete_window = \"1h\"", ..Setup::default() }.start();
     let registered = Ask::json("PUT", 1, "/api/v2/clients/1/attachments/2", r#"{"project_id": 7}"#);
-    assert_eq!(server.connect().ask(&registered.by(&with("sub", json!("owner")))).status, 200);
+    assert_eq!(server.connect().ask(&registered.by(&token_with("sub", json!("owner")))).status, 200);
     for attachment in [2, 3] {
         assert_eq!(server.connect().ask(&Ask::upload(1, attachment, &Form::file(b"stored"))).status, 201);
     }
     if operation == Operation::Undelete {
-        let delete = Ask::json("DELETE", 1, "/api/v2/clients/1/attachments/2", "").by(&with("sub", json!("owner")));
+        let delete =
+            Ask::json("DELETE", 1, "/api/v2/clients/1/attachments/2", "").by(&token_with("sub", json!("owner")));
         assert_eq!(server.connect().ask(&delete).status, 200);
     }
     server
@@ -141,59 +133,64 @@ async fn an_operation_ends_alike_over_both_protocols_whatever_is_wrong() {
     let other = format!("\"{}\"", hex(&sha256(b"other")));
     let same = format!("\"{}\"", hex(&sha256(b"stored")));
     for operation in Operation::ALL {
-        let less = ALL.split(' ').filter(|scope| *scope != operation.scope()).collect::<Vec<_>>().join(" ");
+        let less = ALL_SCOPES.split(' ').filter(|scope| *scope != operation.scope()).collect::<Vec<_>>().join(" ");
         let lists = operation == Operation::List;
         let registers = operation == Operation::Register;
         let conditional = matches!(operation, Operation::Download | Operation::Delete);
-        let elsewhere = with("project_ids", json!([8]));
+        let elsewhere = token_with("project_ids", json!([8]));
         let missing = if lists || registers { "OK" } else { "NOT_FOUND" };
         let mut table = vec![
             ("no token", String::new(), plain.clone(), "TOKEN_MISSING"),
             ("a token that is none", "x.y.z".to_owned(), plain.clone(), "TOKEN_INVALID"),
-            ("an expired token", with("exp", json!(1_000_000_000)), plain.clone(), "TOKEN_EXPIRED"),
-            ("all scopes but the one", with("scope", json!(less)), plain.clone(), "FORBIDDEN"),
-            ("another client", with("sub", json!("x")), Request { client: 2, ..plain.clone() }, "FORBIDDEN"),
+            ("an expired token", token_with("exp", json!(1_000_000_000)), plain.clone(), "TOKEN_EXPIRED"),
+            ("all scopes but the one", token_with("scope", json!(less)), plain.clone(), "FORBIDDEN"),
+            ("another client", token_with("sub", json!("x")), Request { client: 2, ..plain.clone() }, "FORBIDDEN"),
             (
                 "a client that is none",
-                with("sub", json!("x")),
+                token_with("sub", json!("x")),
                 Request { client: 0, ..plain.clone() },
                 "INVALID_REQUEST",
             ),
             (
                 "a project that is none",
-                with("sub", json!("x")),
+                token_with("sub", json!("x")),
                 Request { project: Some(-1), ..plain.clone() },
                 "INVALID_REQUEST",
             ),
             ("a project that it lacks", elsewhere.clone(), Request { project: Some(7), ..plain.clone() }, "FORBIDDEN"),
-            ("no such attachment", with("sub", json!("x")), Request { attachment: 999, ..plain.clone() }, missing),
+            (
+                "no such attachment",
+                token_with("sub", json!("x")),
+                Request { attachment: 999, ..plain.clone() },
+                missing,
+            ),
         ];
         if !lists {
             let bad = Request { attachment: 0, ..plain.clone() };
-            table.push(("an attachment that is none", with("sub", json!("x")), bad, "INVALID_REQUEST"));
+            table.push(("an attachment that is none", token_with("sub", json!("x")), bad, "INVALID_REQUEST"));
         }
         if !lists && !registers {
             let wrong = Request { project: Some(8), ..plain.clone() };
-            table.push(("another project than its own", with("sub", json!("x")), wrong, "NOT_FOUND"));
+            table.push(("another project than its own", token_with("sub", json!("x")), wrong, "NOT_FOUND"));
             table.push(("an attachment that is hidden", elsewhere, plain.clone(), "NOT_FOUND"));
         }
         if registers {
             let moved = Request { project: Some(8), ..plain.clone() };
-            table.push(("another project than before", with("sub", json!("x")), moved, "CONFLICT"));
+            table.push(("another project than before", token_with("sub", json!("x")), moved, "CONFLICT"));
         }
         if conditional {
             let request = Request { if_match: Some(other.clone()), ..plain.clone() };
-            table.push(("another version", with("sub", json!("x")), request, "PRECONDITION_FAILED"));
+            table.push(("another version", token_with("sub", json!("x")), request, "PRECONDITION_FAILED"));
             let request = Request { if_match: Some("unquoted".to_owned()), ..plain.clone() };
-            table.push(("a tag that is none", with("sub", json!("x")), request, "INVALID_REQUEST"));
+            table.push(("a tag that is none", token_with("sub", json!("x")), request, "INVALID_REQUEST"));
         }
         let condition = Some(same.clone()).filter(|_| conditional);
         let good = Request { project: Some(7), if_match: condition, ..plain.clone() };
         if operation == Operation::Undelete {
             let stands = Request { attachment: 3, ..plain.clone() };
-            table.push(("an attachment that is not deleted", with("sub", json!("x")), stands, "CONFLICT"));
+            table.push(("an attachment that is not deleted", token_with("sub", json!("x")), stands, "CONFLICT"));
         }
-        table.push(("all as it should be", with("sub", json!("x")), good, "OK"));
+        table.push(("all as it should be", token_with("sub", json!("x")), good, "OK"));
         for (name, token, request, reason) in table {
             // Each protocol finds the same.
             let server = server(operation);

@@ -7,21 +7,10 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::harness::storage::{Ended, HOUR, Storage, record_path, upload_id};
-use crate::harness::{Ask, Form, Server, Setup, claims, download, eventually, mint, noise, run};
+use crate::harness::{Ask, Form, Server, Setup, deleter, download, eventually, noise, run, token_with};
 
 /// The largest content that is put with its record, in bytes.
 const INLINE: usize = 16 << 10;
-
-fn with(name: &str, value: Value) -> String {
-    let mut claims = claims(&[1]);
-    claims["scope"] = json!("attachments:write attachments:read attachments:manage attachments:delete");
-    claims[name] = value;
-    mint(&claims)
-}
-
-fn deleter() -> String {
-    with("sub", json!("deleter"))
-}
 
 fn undelete(attachment: i64) -> UndeleteAttachmentRequest {
     UndeleteAttachmentRequest { client_id: 1, attachment_id: attachment, ..UndeleteAttachmentRequest::default() }
@@ -96,9 +85,9 @@ async fn what_was_only_registered_is_registered_again_once_it_is_undeleted() {
     assert_eq!(server.connect().ask(&Ask::upload(1, 2, &Form::file(b"x"))).status, 404);
     let other = UndeleteAttachmentRequest { project_id: Some(8), ..undelete(2) };
     assert_eq!(server.grpc_undelete(&deleter(), other).await.expect_err("of another project").code, Code::NotFound);
-    let hidden = server.grpc_undelete(&with("project_ids", json!([8])), undelete(2)).await;
+    let hidden = server.grpc_undelete(&token_with("project_ids", json!([8])), undelete(2)).await;
     assert_eq!(hidden.expect_err("it is hidden").code, Code::NotFound);
-    let less = with("scope", json!("attachments:write attachments:read attachments:manage"));
+    let less = token_with("scope", json!("attachments:write attachments:read attachments:manage"));
     let refusal = server.grpc_undelete(&less, undelete(2)).await.expect_err("it needs the scope");
     assert_eq!(refusal.code, Code::PermissionDenied);
     let (status, body) = undelete_over_rest(&server, 2, r#"{"project_id": 7}"#);

@@ -6,11 +6,10 @@ use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use attachd::pb::{DownloadAttachmentRequest, ListAttachmentsRequest};
-use serde_json::json;
 
 use crate::conformance::{DOORS, Door, PART, runtime, upload};
 use crate::engines::Engine;
-use crate::harness::{Ask, Reply, Server, Setup, claims, download, eventually, mint, noise, token};
+use crate::harness::{Ask, Reply, Server, Setup, deleter, download, eventually, noise, token};
 use crate::way;
 
 /// The largest content that is put with its record, in bytes.
@@ -21,13 +20,6 @@ const TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long an answer may take whatever the storage does: a few operations that each take all of their time.
 const IN_TIME: Duration = Duration::from_secs(40);
-
-/// A token that may also delete.
-fn deleter() -> String {
-    let mut claims = claims(&[1]);
-    claims["scope"] = json!("attachments:write attachments:read attachments:manage attachments:delete");
-    mint(&claims)
-}
 
 /// Sends a request and waits for as long as a storage may take.
 fn ask(server: &Server, ask: &Ask) -> Reply {

@@ -20,7 +20,7 @@ pub use provider::{Answer, Provider, SigningKey};
 pub use raw::{RawConnection, RawReply, RawStream, framed, message_frame};
 pub use server::{Server, Setup, run};
 pub use storage::{content_folder, hold_all_locks, read_record, record_path};
-pub use token::{AUDIENCE, ISSUER, SECRET, claims, mint, mint_with, token};
+pub use token::{ALL_SCOPES, AUDIENCE, ISSUER, SECRET, claims, deleter, mint, mint_with, token, token_with};
 
 /// The largest upload of a server that a test started without saying otherwise, in bytes.
 pub const MAX_UPLOAD: usize = 8 << 20;

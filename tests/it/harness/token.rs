@@ -5,6 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
+/// Every scope.
+pub const ALL_SCOPES: &str = "attachments:write attachments:read attachments:manage attachments:delete";
+
 /// The `iss` that test servers trust.
 pub const ISSUER: &str = "https://id.example";
 /// The `aud` that test servers answer to.
@@ -25,6 +28,19 @@ pub fn claims(clients: &[i64]) -> Value {
 /// A token for `clients` with all scopes.
 pub fn token(clients: &[i64]) -> String {
     mint(&claims(clients))
+}
+
+/// A token for client 1 with every scope, and one claim of another value.
+pub fn token_with(name: &str, value: Value) -> String {
+    let mut claims = claims(&[1]);
+    claims["scope"] = ALL_SCOPES.into();
+    claims[name] = value;
+    mint(&claims)
+}
+
+/// A token for client 1 that may also delete.
+pub fn deleter() -> String {
+    token_with("sub", "deleter".into())
 }
 
 /// A token of any claims, signed as test servers expect it.
