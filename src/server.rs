@@ -2,6 +2,7 @@
 //! and decides nothing.
 
 mod accept;
+mod governor;
 mod grpc;
 mod health;
 mod idle;

@@ -374,7 +374,7 @@ impl Connections {
         S::Future: Send + 'static,
     {
         // In a box, since the task would have room for the connections of all versions.
-        let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(stream), service));
+        let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(stream.governed()), service));
         let ended = tokio::select! {
             biased;
             ended = to_its_end(connection.as_mut(), |connection| connection.graceful_shutdown(), stages) => Some(ended),

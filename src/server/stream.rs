@@ -4,13 +4,14 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, Take};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
+use super::governor::Governor;
 use super::reads::{Reader, Reads};
 use super::turn::Turn;
 use crate::telemetry::{Eviction, Metrics, Port};
@@ -26,6 +27,8 @@ pub(super) struct Stream {
     turn: Option<Turn>,
     /// With it, a write that makes no progress for too long fails.
     patience: Option<Box<Patience>>,
+    /// With it, a client that sends mostly framing is hung up on.
+    governor: Option<Box<Governor>>,
 }
 
 /// How long a client may take nothing.
@@ -81,6 +84,7 @@ impl Stream {
             reader: None,
             turn: None,
             patience: None,
+            governor: None,
         }
     }
 
@@ -95,11 +99,34 @@ impl Stream {
         Stream { patience: Some(Box::new(patience)), ..self }
     }
 
+    /// Takes note of what was sent.
+    fn written(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(bytes)), Some(governor)) = (&written, &mut self.governor) {
+            governor.sent(*bytes);
+        }
+        self.bound(context, written)
+    }
+
     fn bound<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match &mut self.patience {
             Some(patience) => patience.bound(context, done),
             None => done,
         }
+    }
+
+    /// Fails once the client has sent too many frames of HTTP/2 for what they carry.
+    pub(super) fn governed(self) -> Stream {
+        Stream { governor: Some(Box::new(Governor::new(Instant::now()))), ..self }
+    }
+
+    /// Looks at what was read.
+    fn judge(&mut self, read: &[u8]) -> io::Result<()> {
+        let (Some(governor), Some(patience)) = (&mut self.governor, &self.patience) else { return Ok(()) };
+        if governor.permits(read, Instant::now()) {
+            return Ok(());
+        }
+        patience.metrics.evicted(patience.port, Eviction::Flooding);
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "the client sends too many frames for what they carry"))
     }
 
     /// Sends nothing but what the service says.
@@ -161,12 +188,13 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = room.filled().len();
         let Stream { ahead, handed_on, transport, reader, .. } = &mut *self;
         let again = room.remaining().min(ahead.len() - *handed_on);
         room.put_slice(&ahead[*handed_on..*handed_on + again]);
         *handed_on += again;
         if again > 0 && room.remaining() == 0 {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(self.judge(&room.filled()[before..]));
         }
         let had = room.filled().len();
         let read = match reader {
@@ -181,7 +209,9 @@ impl AsyncRead for Stream {
             }
         };
         // What was read ahead goes with what follows it: who gets the few bytes alone makes a larger buffer for the rest.
-        if again > 0 && read.is_pending() { Poll::Ready(Ok(())) } else { read }
+        let read = if again > 0 && read.is_pending() { Poll::Ready(Ok(())) } else { read };
+        ready!(read)?;
+        Poll::Ready(self.judge(&room.filled()[before..]))
     }
 }
 
@@ -191,7 +221,7 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(self.transport.get_mut()).poll_write(context, bytes);
-        self.bound(context, written)
+        self.written(context, written)
     }
 
     fn poll_write_vectored(
@@ -203,7 +233,7 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Ok(bytes.iter().map(|piece| piece.len()).sum()));
         }
         let written = Pin::new(self.transport.get_mut()).poll_write_vectored(context, bytes);
-        self.bound(context, written)
+        self.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -208,7 +208,7 @@ pub const CATALOGUE: &[Entry] = &[
             (
                 "state",
                 "idle (no request over HTTP/2 for `limits.idle_timeout`), stalled (the client took nothing for \
-                 `limits.write_timeout`)",
+                 `limits.write_timeout`), flooding (too many HTTP/2 frames for what they carried)",
             ),
         ],
         "Connections that were ended since their client did nothing.",

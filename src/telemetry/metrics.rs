@@ -460,6 +460,8 @@ label! {
         Idle = "idle",
         /// It took nothing of what was sent to it.
         Stalled = "stalled",
+        /// It sent too many frames of HTTP/2 for what they carried.
+        Flooding = "flooding",
     }
 }
 

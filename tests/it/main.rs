@@ -24,6 +24,7 @@ mod download;
 mod early;
 mod ending;
 mod examples;
+mod flood;
 mod framing;
 mod gc;
 mod grpc;
