@@ -12,7 +12,10 @@ use crate::kills::{self, STEPS};
 /// How many kills, where `ATTACHD_TEST_KILLS` says nothing.
 const KILLS: usize = 50;
 
-/// What may stand under each id: nothing, or a digest.
+/// What may stand under each id: nothing, or a digest, from the oldest to the newest.
+///
+/// What was sent but not acknowledged stays possible after the process that sent it has ended: an engine may have received
+/// the whole request and carry it out later.
 #[derive(Default)]
 struct Ledger(BTreeMap<i64, Vec<Option<String>>>);
 
@@ -27,9 +30,11 @@ impl Ledger {
 
     fn check(&mut self, place: &Place, attachment: i64) {
         let stands = place.look().stored(&place.root, attachment);
-        let may = &self.0[&attachment];
-        assert!(may.contains(&stands), "attachment {attachment} is none of the {} that it may be", may.len());
-        self.0.insert(attachment, vec![stands]);
+        let may = self.0.get_mut(&attachment).unwrap();
+        let at = may.iter().position(|one| *one == stands);
+        let at = at.unwrap_or_else(|| panic!("attachment {attachment} is {stands:?}, which is none of {may:?}"));
+        // What is older does not come back.
+        may.drain(..at);
     }
 }
 
