@@ -45,6 +45,8 @@ pub enum Load {
     },
     /// Reads what was stored before.
     Read(Read),
+    /// A client with few connections beside one with many.
+    Share(Share),
     /// One upload after the other over each of so many connections.
     Small {
         /// Over how many connections.
@@ -54,6 +56,19 @@ pub enum Load {
         /// For how long.
         time: Duration,
     },
+}
+
+/// One upload after the other over each connection of two clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// How many connections the one has.
+    pub crowd: usize,
+    /// How many the other has, which is measured with and without the crowd.
+    pub few: usize,
+    /// Of how many bytes each upload is.
+    pub size: usize,
+    /// For how long each.
+    pub time: Duration,
 }
 
 /// A load and where it is stored.
@@ -108,7 +123,10 @@ impl Cell {
             },
             _ if matches!(contestant.program, Program::Plain(Plain::Files)) => false,
             (Load::Idle(_), door) => !matches!(door, Door::Grpc { .. }),
-            (Load::Paced { .. } | Load::Small { .. }, Door::Grpc { message }) => message == LARGE_MESSAGE,
+            (Load::Share(_), _) if !matches!(contestant.program, Program::Attachd(_)) => false,
+            (Load::Paced { .. } | Load::Small { .. } | Load::Share(_), Door::Grpc { message }) => {
+                message == LARGE_MESSAGE
+            }
             _ => true,
         }
     }
@@ -142,6 +160,14 @@ pub fn all(smoke: bool, s3: bool, attachments: u64) -> Vec<Cell> {
         }
         let time = Duration::from_millis(if smoke { 100 } else { 2000 });
         add("small", "4 KiB × 32 connections", Load::Small { connections: 32, size: 4 << 10, time }, None);
+    }
+    for (name, size, seconds) in [("4KiB", 4 << 10, 3), ("256KiB", 256 << 10, 5), ("16MiB", 16 << 20, 10)] {
+        let time = if smoke { Duration::from_millis(200) } else { Duration::from_secs(seconds) };
+        let share =
+            Share { crowd: if smoke { 20 } else { 500 }, few: 5, size: if smoke { 4 << 10 } else { size }, time };
+        let (name, title) =
+            (format!("share-{name}"), format!("{name} over 5 connections, beside 500 of another client"));
+        cells.push(Cell { name, title, medium: Medium::Tmpfs, load: Load::Share(share), budget: None });
     }
     for (name, title, load) in read::all(smoke, attachments) {
         let (name, load) = (name.to_owned(), Load::Read(load));

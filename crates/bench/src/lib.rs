@@ -47,7 +47,8 @@ const REST: Duration = Duration::from_secs(1);
 #[command(name = "uploads", about = "Measures uploads: attachd, bare floors, other servers, in turns")]
 struct Arguments {
     /// Which cells, by the beginnings of their names: large-1, large-4, many, slow, drip, idle, small, each with /disk or
-    /// /tmpfs, get-1, get-ranges, get-many, get-small, get-slow, list-first, list-middle, list-last [default: these]; size- and
+    /// /tmpfs, get-1, get-ranges, get-many, get-small, get-slow, list-first, list-middle, list-last,
+    /// share-4KiB, share-256KiB, share-16MiB [default: these]; size- and
     /// connections- show how the cost grows
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     cells: Vec<String>,
@@ -260,7 +261,8 @@ fn one(cell: &Cell, contestant: &Contestant, place: &Place) -> Result<Run> {
         resident: server.resident()?,
         peak: server.peak()?,
     };
-    if place.root.is_some() || place.engine.is_some() {
+    // Uploads of a crowd are cut off at the end, and what they had written is being removed.
+    if place.root.is_some() || place.engine.is_some() || matches!(cell.load, Load::Share(_)) {
         return Ok(run);
     }
     let stored = process::stored(&server.root())?;

@@ -5,6 +5,7 @@ mod grpc;
 mod http1;
 mod paced;
 mod read;
+mod share;
 mod upload;
 
 use crate::cell::{Cell, Load};
@@ -37,6 +38,7 @@ pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Ou
         (Load::Paced { uploads, pieces, piece, every }, door) => {
             asynchronous(paced::drive(uploads, pieces, piece, every, door, server))?
         }
+        (Load::Share(share), door) => share::drive(share, door, server)?,
         (Load::Bulk { uploads, size }, door) => http1::bulk(uploads, size, door, server)?,
         (Load::Small { connections, size, time }, door) => http1::small(connections, size, time, door, server)?,
     };

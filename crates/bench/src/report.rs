@@ -100,6 +100,7 @@ impl Row {
     /// What a bar of a plot shows: uploads in a second of small ones, memory of slow ones, else MiB in a second.
     pub fn headline(&self) -> f64 {
         match self.cell.split('/').next() {
+            Some(name) if name.starts_with("share-") => self.median(Run::uploads_per_second),
             Some("small" | "get-small" | "get-ranges") => self.median(Run::uploads_per_second),
             Some(name) if name.starts_with("list-") => self.median(Run::uploads_per_second),
             Some("slow" | "drip" | "idle" | "get-slow") => self.median(Run::peak_mib),
@@ -110,7 +111,7 @@ impl Row {
     /// Its unit.
     pub fn unit(&self) -> &'static str {
         match self.cell.split('/').next() {
-            Some("small") => "uploads/s",
+            Some(name) if name == "small" || name.starts_with("share-") => "uploads/s",
             Some("get-small" | "get-ranges") => "reads/s",
             Some(name) if name.starts_with("list-") => "pages/s",
             Some("slow" | "drip" | "idle" | "get-slow") => "MiB at the peak",
@@ -189,6 +190,38 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
                     ratio(row, reference, Run::cpu_per_gib),
                     row.median(Run::peak_mib),
                     row.median(Run::client_cpu_per_gib),
+                );
+            }
+        }
+        Load::Share(_) => {
+            table += "| | uploads/s | alone | × alone | p99 ms | alone | × alone | of the crowd, uploads/s | refused | peak RSS MiB |\n";
+            table += "|---|---|---|---|---|---|---|---|---|---|\n";
+            for row in rows {
+                let alone = |run: &Run, value: fn(&Run) -> f64| {
+                    let (outcome, ..) = run.outcome.beside_crowd.as_ref()?;
+                    Some(value(&Run { outcome: (**outcome).clone(), ..run.clone() }))
+                };
+                let crowd = |run: &Run| {
+                    run.outcome.beside_crowd.as_ref().map(|(_, accepted, refused)| (*accepted as f64, *refused as f64))
+                };
+                let p99: fn(&Run) -> f64 = |run| run.quantile(0.99);
+                let without = |value| move |run: &Run| alone(run, value).unwrap_or(f64::NAN);
+                let of = |value: fn(&Run) -> f64| move |run: &Run| value(run) / alone(run, value).unwrap_or(f64::NAN);
+                let _ = writeln!(
+                    table,
+                    "| {} | {:.1} | {:.1} | {:.2} | {:.1} | {:.1} | {:.1} | {:.1} | {:.0} | {:.1} |",
+                    row.contestant.name,
+                    row.median(Run::uploads_per_second),
+                    row.median(without(Run::uploads_per_second)),
+                    row.median(of(Run::uploads_per_second)),
+                    row.median(p99),
+                    row.median(without(p99)),
+                    row.median(of(p99)),
+                    row.median(
+                        |run| crowd(run).map_or(f64::NAN, |(accepted, _)| accepted / run.outcome.time.as_secs_f64())
+                    ),
+                    row.median(|run| crowd(run).map_or(f64::NAN, |(_, refused)| refused)),
+                    row.median(Run::peak_mib),
                 );
             }
         }

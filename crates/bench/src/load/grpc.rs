@@ -1,6 +1,8 @@
 //! gRPC, with messages that were encoded beforehand: one thread with as many connections as there are clients.
 
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use attachd::pb::upload_attachment_request::Message;
@@ -15,8 +17,9 @@ use tokio::time::Instant;
 
 use super::paced::pace;
 use super::read::offset;
-use super::upload::{IDS, Outcome};
-use crate::cell::Load;
+use super::share::{BEFORE, CROWD, Counts, FEW, REFUSED};
+use super::upload::{IDS, Outcome, Target};
+use crate::cell::{Load, Share};
 use crate::content::noise;
 use crate::error::Result;
 use crate::plant::CLIENT;
@@ -63,6 +66,7 @@ pub async fn drive(load: Load, message: usize, server: &Server) -> Result<Outcom
             (uploads, u64::from(pieces) * piece as u64)
         }
         Load::Small { connections, size, time } => return small(&caller, connections, size, message, time).await,
+        Load::Share(load) => return share(&caller, load, message).await,
         Load::Idle(_) | Load::Read(_) => (0, 0),
     };
     while let Some(client) = clients.join_next().await {
@@ -107,8 +111,70 @@ async fn small(caller: &Caller, connections: usize, size: usize, message: usize,
     while let Some(client) = clients.join_next().await {
         latencies.extend(client??);
     }
-    let uploads = latencies.len() as u64;
-    Ok(Outcome { time: begun.elapsed(), uploads, bytes: uploads * size as u64, latencies, beside: None })
+    Ok(Outcome::of_small(begun.elapsed(), size, latencies))
+}
+
+/// What a client with few connections keeps beside one with many, as over HTTP/1.
+async fn share(caller: &Caller, load: Share, message: usize) -> Result<Outcome> {
+    let content: Arc<[Bytes]> =
+        noise(load.size).chunks(message).map(|chunk| part(Message::Chunk(chunk.to_vec().into()))).collect();
+    let alone = few(caller, load, &content, 0).await?;
+    let counts = Arc::new(Counts::default());
+    // On a thread of its own, or the few would wait for the crowd before they reach the server.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    for number in 0..load.crowd {
+        let (caller, content, counts) = (caller.clone(), Arc::clone(&content), Arc::clone(&counts));
+        runtime.spawn(async move {
+            let mut id = caller.ids + number as u64 * IDS;
+            while !counts.over.load(Ordering::Relaxed) {
+                let Ok(mut connection) = caller.connect().await else { continue };
+                loop {
+                    id += 1;
+                    match connection.pieces(Target { client: CROWD, id }, &content).await {
+                        Ok(()) => counts.accepted.fetch_add(1, Ordering::Relaxed),
+                        Err(_) => break,
+                    };
+                }
+                counts.refused.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(REFUSED).await;
+            }
+        });
+    }
+    tokio::time::sleep(BEFORE).await;
+    let before = counts.accepted.load(Ordering::Relaxed);
+    let beside = few(caller, load, &content, load.few).await;
+    let accepted = counts.accepted.load(Ordering::Relaxed) - before;
+    runtime.shutdown_background();
+    let mut beside = beside?;
+    beside.beside_crowd = Some((Box::new(alone), accepted, counts.refused.load(Ordering::Relaxed)));
+    Ok(beside)
+}
+
+/// One upload after the other over each of the few connections, for the time of the load.
+async fn few(caller: &Caller, load: Share, content: &Arc<[Bytes]>, number: usize) -> Result<Outcome> {
+    let begun = Instant::now();
+    let mut clients: JoinSet<Result<Vec<u32>>> = JoinSet::new();
+    for own in 0..load.few {
+        let (caller, content) = (caller.clone(), Arc::clone(content));
+        clients.spawn(async move {
+            let mut connection = caller.connect().await?;
+            let (mut now, mut latencies) = (begun, Vec::new());
+            let mut id = caller.ids + (number + own) as u64 * IDS;
+            while now - begun < load.time {
+                id += 1;
+                connection.pieces(Target { client: FEW, id }, &content).await?;
+                let then = Instant::now();
+                latencies.push(u32::try_from((then - now).as_micros())?);
+                now = then;
+            }
+            Ok(latencies)
+        });
+    }
+    let mut latencies = Vec::new();
+    while let Some(client) = clients.join_next().await {
+        latencies.extend(client??);
+    }
+    Ok(Outcome::of_small(begun.elapsed(), load.size, latencies))
 }
 
 /// What every call begins with.
@@ -159,14 +225,24 @@ impl Connection {
 
     async fn begin(&mut self, id: u64) -> Result<Upload> {
         let mut upload = self.call().await?;
-        upload.send(header(id)?).await?;
+        upload.send(header(Target::own(id))?).await?;
         Ok(upload)
+    }
+
+    /// A whole upload of messages that go as the windows of the server allow.
+    async fn pieces(&mut self, target: Target, content: &[Bytes]) -> Result {
+        let mut upload = self.call().await?;
+        upload.send(header(target)?).await?;
+        for message in content {
+            upload.send(message.clone()).await?;
+        }
+        upload.finish().await
     }
 
     /// A whole upload, whose messages after the header are `rest`.
     async fn whole(&mut self, id: u64, rest: &[u8]) -> Result {
         let mut upload = self.call().await?;
-        let header = header(id)?;
+        let header = header(Target::own(id))?;
         let mut all = BytesMut::with_capacity(header.len() + rest.len());
         all.extend_from_slice(&header);
         all.extend_from_slice(rest);
@@ -276,7 +352,7 @@ pub async fn read(load: Read, server: &Server) -> Result<Outcome> {
         bytes += read;
         latencies.extend(took);
     }
-    Ok(Outcome { time: begun.elapsed(), uploads: latencies.len() as u64, bytes, latencies, beside: None })
+    Ok(Outcome { time: begun.elapsed(), uploads: latencies.len() as u64, bytes, latencies, ..Outcome::default() })
 }
 
 /// The content, if all of it came: the messages have some bytes more.
@@ -291,10 +367,10 @@ fn download(id: u64, range: Option<(u64, u64)>) -> Result<DownloadAttachmentRequ
     Ok(DownloadAttachmentRequest { client_id, attachment_id, offset, length, ..DownloadAttachmentRequest::default() })
 }
 
-fn header(id: u64) -> Result<Bytes> {
-    let attachment_id = i64::try_from(id)?;
+fn header(Target { client, id }: Target) -> Result<Bytes> {
+    let (client_id, attachment_id) = (i64::try_from(client)?, i64::try_from(id)?);
     let filename = format!("{id}.bin");
-    Ok(part(Message::Header(UploadHeader { client_id: 1, attachment_id, filename, ..UploadHeader::default() })))
+    Ok(part(Message::Header(UploadHeader { client_id, attachment_id, filename, ..UploadHeader::default() })))
 }
 
 fn finish() -> Bytes {

@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use super::upload::{IDS, LIMIT, Outcome, envelope, reply};
+use super::upload::{IDS, LIMIT, Outcome, Target, envelope, reply};
 use crate::content::noise;
 use crate::contestant::Door;
 use crate::error::Result;
@@ -28,7 +29,7 @@ pub fn bulk(uploads: usize, size: u64, door: Door, server: &Server) -> Result<Ou
     thread::scope(|scope| {
         let block = &block;
         let clients = each(scope, uploads, move |number| {
-            Connection::open(server)?.send(door, server.ids + number as u64 + 1, size, block)
+            Connection::open(server)?.send(door, Target::own(server.ids + number as u64 + 1), size, block)
         })?;
         clients.into_iter().try_for_each(joined)
     })?;
@@ -45,8 +46,9 @@ pub fn small(connections: usize, size: usize, time: Duration, door: Door, server
             let mut latencies = Vec::with_capacity(1 << 16);
             let first = server.ids + number as u64 * IDS;
             // The first upload opens what stays open, and is not measured.
-            let opened = Connection::open(server)
-                .and_then(|mut connection| connection.send(door, first + 1, size as u64, content).map(|()| connection));
+            let opened = Connection::open(server).and_then(|mut connection| {
+                connection.send(door, Target::own(first + 1), size as u64, content).map(|()| connection)
+            });
             start.wait();
             let mut connection = opened?;
             let begun = Instant::now();
@@ -55,7 +57,7 @@ pub fn small(connections: usize, size: usize, time: Duration, door: Door, server
                 if now - begun >= time {
                     break;
                 }
-                connection.send(door, id, size as u64, content)?;
+                connection.send(door, Target::own(id), size as u64, content)?;
                 let then = Instant::now();
                 latencies.push(u32::try_from((then - now).as_micros())?);
                 now = then;
@@ -70,8 +72,7 @@ pub fn small(connections: usize, size: usize, time: Duration, door: Door, server
         }
         Ok((begun.elapsed(), latencies))
     })?;
-    let uploads = latencies.len() as u64;
-    Ok(Outcome { time: elapsed, uploads, bytes: uploads * size as u64, latencies, beside: None })
+    Ok(Outcome::of_small(elapsed, size, latencies))
 }
 
 /// A thread for each number.
@@ -93,7 +94,7 @@ pub(super) fn joined<T>(client: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
 }
 
 /// A connection that stays open as long as the server wants.
-struct Connection<'a> {
+pub(super) struct Connection<'a> {
     server: &'a Server,
     stream: TcpStream,
     request: Vec<u8>,
@@ -101,13 +102,25 @@ struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    fn open(server: &'a Server) -> Result<Connection<'a>> {
+    pub(super) fn open(server: &'a Server) -> Result<Connection<'a>> {
         Ok(Connection { server, stream: stream(server)?, request: Vec::new(), received: vec![0; 8 << 10] })
     }
 
     /// One upload of `size` bytes, which are `block` again and again.
-    fn send(&mut self, door: Door, id: u64, size: u64, block: &[u8]) -> Result {
-        let (head, tail) = envelope(door, self.server, id, size);
+    pub(super) fn send(&mut self, door: Door, target: Target, size: u64, block: &[u8]) -> Result {
+        self.send_until(door, target, size, block, &AtomicBool::new(false))
+    }
+
+    /// The same, unless it is over before all is sent.
+    pub(super) fn send_until(
+        &mut self,
+        door: Door,
+        target: Target,
+        size: u64,
+        block: &[u8],
+        over: &AtomicBool,
+    ) -> Result {
+        let (head, tail) = envelope(door, self.server, target, size);
         self.request.clear();
         self.request.extend_from_slice(head.as_bytes());
         if size <= ONE_PACKET {
@@ -118,6 +131,9 @@ impl<'a> Connection<'a> {
             self.stream.write_all(&self.request)?;
             let mut left = size;
             while left > 0 {
+                if over.load(Ordering::Relaxed) {
+                    return Err("it is over".into());
+                }
                 let piece = left.min(block.len() as u64);
                 self.stream.write_all(&block[..piece as usize])?;
                 left -= piece;

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::upload::{Outcome, envelope, reply};
+use super::upload::{Outcome, Target, envelope, reply};
 use crate::content::noise;
 use crate::contestant::Door;
 use crate::error::Result;
@@ -29,7 +29,7 @@ pub async fn drive(
     for number in 0..uploads {
         let content = content.clone();
         let address = server.address;
-        let (head, tail) = envelope(door, server, server.ids + number as u64 + 1, size);
+        let (head, tail) = envelope(door, server, Target::own(server.ids + number as u64 + 1), size);
         clients.spawn(async move {
             let mut pace = pace(begun, every, number, uploads);
             pace.tick().await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::contestant::Door;
 use crate::error::Result;
+use crate::plant::CLIENT;
 use crate::server::Server;
 
 /// How long one load may take.
@@ -28,10 +29,43 @@ pub struct Outcome {
     pub latencies: Vec<u32>,
     /// How fast an upload was beside slow readers, in bytes a second.
     pub beside: Option<f64>,
+    /// What the same load came to without a crowd, how many uploads of the crowd were accepted meanwhile, and how many were
+    /// refused.
+    pub beside_crowd: Option<(Box<Outcome>, u64, u64)>,
+}
+
+impl Outcome {
+    /// Of uploads of so many bytes, one after the other.
+    pub(super) fn of_small(time: Duration, size: usize, mut latencies: Vec<u32>) -> Outcome {
+        latencies.sort_unstable();
+        let uploads = latencies.len() as u64;
+        Outcome { time, uploads, bytes: uploads * size as u64, latencies, ..Outcome::default() }
+    }
+}
+
+/// What is uploaded to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    /// Whose attachment.
+    pub(super) client: u64,
+    /// Which.
+    pub(super) id: u64,
+}
+
+impl Target {
+    /// An attachment of the client that has all of them in most loads.
+    pub(super) fn own(id: u64) -> Target {
+        Target { client: CLIENT, id }
+    }
 }
 
 /// What stands before the content of an upload over HTTP/1, and after it.
-pub(super) fn envelope(door: Door, server: &Server, id: u64, size: u64) -> (String, &'static str) {
+pub(super) fn envelope(
+    door: Door,
+    server: &Server,
+    Target { client, id }: Target,
+    size: u64,
+) -> (String, &'static str) {
     const CLOSE: &str = "\r\n--xxxxxxxxxxxxxxxxxxxxxxxx--\r\n";
     let address = server.address;
     let form = |route: String, authorization: String, part: &str| {
@@ -48,7 +82,7 @@ pub(super) fn envelope(door: Door, server: &Server, id: u64, size: u64) -> (Stri
     };
     match door {
         Door::Form | Door::Grpc { .. } => form(
-            format!("/api/v2/clients/1/attachments/{id}"),
+            format!("/api/v2/clients/{client}/attachments/{id}"),
             format!("Authorization: Bearer {}\r\n", server.token),
             "file",
         ),
