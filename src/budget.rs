@@ -7,15 +7,17 @@
 //! more, so all cannot wait for each other.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use tokio::time::timeout;
 
+use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
 use claim::Kept;
 use pool::{Pool, QUARTERS, UNIT, units};
+use waiting::Waiting;
 
 pub use claim::Claim;
 pub use pool::Reservation;
@@ -24,6 +26,7 @@ pub use reading::{Downloads, Reading};
 mod claim;
 mod pool;
 pub mod reading;
+mod waiting;
 
 /// The smallest budget that is accepted, in bytes: one gRPC message and one storage write must fit.
 pub const LEAST: u64 = 8 << 20;
@@ -66,7 +69,7 @@ pub struct Config {
 pub struct Budget {
     passing: Pool,
     kept: Kept,
-    waiting: AtomicUsize,
+    waiting: Waiting,
     max_waiting: usize,
     max_wait: Duration,
     waits: AtomicU64,
@@ -86,7 +89,7 @@ impl Budget {
         Budget {
             passing: Pool::new((units - kept).min(useful)),
             kept: Kept::new(kept, most),
-            waiting: AtomicUsize::new(0),
+            waiting: Waiting::default(),
             max_waiting: config.max_waiting_uploads,
             max_wait: config.max_wait,
             waits: AtomicU64::new(0),
@@ -105,20 +108,20 @@ impl Budget {
         self.passing.is_scarce()
     }
 
-    /// Takes `bytes`, waiting for them in the order of arrival.
+    /// Takes `bytes` for a client, waiting for its turn.
     ///
     /// # Errors
     /// [`Kind::Overloaded`] where nobody who waits got any for [`Config::max_wait`].
-    pub async fn take(&self, bytes: usize) -> Result<Reservation> {
+    pub async fn take(&self, client: Id, bytes: usize) -> Result<Reservation> {
         match self.try_take(bytes) {
             Some(taken) => Ok(taken),
-            None => self.wait_while_others_get_some(bytes).await,
+            None => self.wait_while_others_get_some(client, bytes).await,
         }
     }
 
     /// Waits for as long as memory is given back to others at least: then the turn comes.
-    async fn wait_while_others_get_some(&self, bytes: usize) -> Result<Reservation> {
-        let mut taken = pin!(self.wait_for(&self.passing, bytes));
+    async fn wait_while_others_get_some(&self, client: Id, bytes: usize) -> Result<Reservation> {
+        let mut taken = pin!(self.wait_for(&self.passing, client, bytes));
         loop {
             let granted = self.granted.load(Ordering::Relaxed);
             match timeout(self.max_wait, &mut taken).await {
@@ -132,24 +135,24 @@ impl Budget {
         }
     }
 
-    async fn wait_for(&self, pool: &Pool, bytes: usize) -> Result<Reservation> {
+    async fn wait_for(&self, pool: &Pool, client: Id, bytes: usize) -> Result<Reservation> {
         self.waits.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting::enter(&self.waiting);
-        pool.take(bytes).await
+        let _place = self.waiting.enter(client);
+        pool.take(client, bytes).await
     }
 
-    /// A claim to the most that one upload may keep.
-    pub fn claim(&self) -> Claim {
-        Claim::up_to(self.kept.most_bytes())
+    /// A claim of a client to the most that one upload may keep.
+    pub fn claim(&self, client: Id) -> Claim {
+        Claim::up_to(client, self.kept.most_bytes())
     }
 
-    /// Takes all that an upload will ever keep, waiting for it in the order of arrival.
+    /// Takes all that an upload of a client will ever keep, waiting for its turn.
     ///
     /// # Errors
     /// None that is expected.
-    pub async fn keep(&self, bytes: usize) -> Result<Claim> {
-        let claim = Claim::up_to(bytes);
-        claim.add(self.take_of(&self.kept.all, bytes).await?, None);
+    pub async fn keep(&self, client: Id, bytes: usize) -> Result<Claim> {
+        let claim = Claim::up_to(client, bytes);
+        claim.add(self.take_of(&self.kept.all, client, bytes).await?, None);
         Ok(claim)
     }
 
@@ -176,28 +179,29 @@ impl Budget {
         }
         let (first, held) = (bytes.min(claim.most()), claim.bytes());
         if held == 0 && self.kept.open.has(first) {
-            let open = self.take_of(&self.kept.open, first).await?;
-            let memory = self.take_of(&self.kept.all, first).await?;
+            let open = self.take_of(&self.kept.open, claim.client(), first).await?;
+            let memory = self.take_of(&self.kept.all, claim.client(), first).await?;
             claim.add(memory, Some(open));
         } else {
-            claim.add(self.take_of(&self.kept.all, claim.most() - held).await?, None);
+            claim.add(self.take_of(&self.kept.all, claim.client(), claim.most() - held).await?, None);
         }
         Ok(())
     }
 
-    async fn take_of(&self, pool: &Pool, bytes: usize) -> Result<Reservation> {
+    async fn take_of(&self, pool: &Pool, client: Id, bytes: usize) -> Result<Reservation> {
         match pool.try_take(bytes) {
             Some(taken) => Ok(taken),
-            None => self.wait_for(pool, bytes).await,
+            None => self.wait_for(pool, client, bytes).await,
         }
     }
 
-    /// Refuses a newcomer where as many wait already as may.
+    /// Refuses a newcomer if as many uploads wait as may, unless its client has less than its share of them. Then more wait,
+    /// but never twice as many.
     ///
     /// # Errors
     /// [`Kind::Overloaded`].
-    pub fn check_queue(&self) -> Result<()> {
-        if self.waiting.load(Ordering::Relaxed) >= self.max_waiting {
+    pub fn check_queue(&self, client: Id) -> Result<()> {
+        if self.waiting.is_full_for(client, self.max_waiting) {
             return self.refuse();
         }
         Ok(())
@@ -215,7 +219,7 @@ impl Budget {
 
     /// How many wait now.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.count()
     }
 
     /// How often someone had to wait.
@@ -234,27 +238,15 @@ impl Budget {
     }
 }
 
-/// One place in the queue, given up on drop, so that a request that goes away while it waits is not counted for ever.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn enter(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Waiting(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    fn client(number: i64) -> Id {
+        Id::try_from(number).unwrap()
+    }
 
     fn config(bytes: u64, max_waiting_uploads: usize) -> Config {
         let max_wait = Duration::from_secs(60);
@@ -268,17 +260,17 @@ mod tests {
     #[tokio::test]
     async fn what_is_kept_leaves_a_quarter_for_what_passes_through() {
         let budget = Budget::new(Config { kept: 1, ..config(8192, 1) });
-        let kept = budget.keep(6 << 10).await.unwrap();
+        let kept = budget.keep(client(1), 6 << 10).await.unwrap();
         assert_eq!(budget.used_bytes(), 6 << 10);
-        let passing = budget.take(2 << 10).await.unwrap();
+        let passing = budget.take(client(1), 2 << 10).await.unwrap();
         assert_eq!(budget.used_bytes(), 8 << 10);
         assert!(budget.try_take(1).is_none());
-        let more = timeout(Duration::from_millis(1), budget.keep(1)).await;
+        let more = timeout(Duration::from_millis(1), budget.keep(client(1), 1)).await;
         assert!(more.is_err(), "it waits although there is none");
         drop((kept, passing));
         assert_eq!(budget.used_bytes(), 0);
-        assert!(budget.keep(1).await.is_ok());
-        assert!(budget.keep(0).await.is_ok());
+        assert!(budget.keep(client(1), 1).await.is_ok());
+        assert!(budget.keep(client(1), 0).await.is_ok());
     }
 
     #[tokio::test]
@@ -306,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_needed_of_a_reservation_is_given_back_at_once() {
         let budget = budget(8192, 1);
-        let mut taken = budget.take(8192).await.unwrap();
+        let mut taken = budget.take(client(1), 8192).await.unwrap();
         taken.shrink(4097);
         assert_eq!((taken.bytes(), budget.used_bytes()), (5120, 5120));
         taken.shrink(6000);
@@ -334,7 +326,7 @@ mod tests {
         assert_eq!(budget.used_bytes(), 8192);
         assert!(budget.try_take(1).is_none());
         drop(rest);
-        assert!(budget.take(1).await.is_ok());
+        assert!(budget.take(client(1), 1).await.is_ok());
         drop(most);
         assert_eq!(budget.used_bytes(), 0);
     }
@@ -343,43 +335,79 @@ mod tests {
     async fn newcomers_are_refused_when_as_many_wait_as_may() {
         let budget = Arc::new(budget(1024, 2));
         let all = budget.try_take(1024).unwrap();
-        let wait = |budget: Arc<Budget>| tokio::spawn(async move { budget.take(1024).await.map(drop) });
+        let wait = |budget: Arc<Budget>| tokio::spawn(async move { budget.take(client(1), 1024).await.map(drop) });
         let mut waiting = vec![wait(Arc::clone(&budget))];
-        while budget.waiting.load(Ordering::Relaxed) < 1 {
+        while budget.waiting() < 1 {
             tokio::task::yield_now().await;
         }
-        assert!(budget.check_queue().is_ok());
+        assert!(budget.check_queue(client(1)).is_ok());
         waiting.push(wait(Arc::clone(&budget)));
-        while budget.waiting.load(Ordering::Relaxed) < 2 {
+        while budget.waiting() < 2 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(budget.check_queue().unwrap_err().kind(), Kind::Overloaded);
+        assert_eq!(budget.check_queue(client(1)).unwrap_err().kind(), Kind::Overloaded);
         drop(all);
         for task in waiting {
             task.await.unwrap().unwrap();
         }
-        assert!(budget.check_queue().is_ok());
+        assert!(budget.check_queue(client(1)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_takes_newcomers_of_clients_that_have_less_than_their_share_of_it() {
+        let budget = Arc::new(budget(1024, 4));
+        let all = budget.try_take(1024).unwrap();
+        let mut waiting = Vec::new();
+        let mut wait = |who| {
+            let theirs = Arc::clone(&budget);
+            waiting.push(tokio::spawn(async move { theirs.take(client(who), 1024).await.map(drop) }));
+        };
+        let settled = async |count| {
+            while budget.waiting() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        for _ in 0..3 {
+            wait(1);
+        }
+        settled(3).await;
+        assert!(budget.check_queue(client(1)).is_ok());
+        wait(1);
+        settled(4).await;
+        assert!(budget.check_queue(client(1)).is_err());
+        for waits in [1, 2] {
+            assert!(budget.check_queue(client(2)).is_ok());
+            wait(2);
+            settled(4 + waits).await;
+        }
+        assert!(budget.check_queue(client(2)).is_err());
+        assert!(budget.check_queue(client(3)).is_ok());
+        drop(all);
+        for task in waiting {
+            task.await.unwrap().unwrap();
+        }
+        assert_eq!(budget.waiting(), 0);
     }
 
     #[tokio::test]
     async fn who_waits_is_refused_where_nobody_gets_memory_for_too_long_unless_it_is_to_be_kept() {
         let budget = Budget::new(Config { kept: 1, max_wait: Duration::from_millis(1), ..config(8192, 1) });
-        let all = (budget.keep(6 << 10).await.unwrap(), budget.take(2 << 10).await.unwrap());
-        assert_eq!(budget.take(1).await.unwrap_err().kind(), Kind::Overloaded);
+        let all = (budget.keep(client(1), 6 << 10).await.unwrap(), budget.take(client(1), 2 << 10).await.unwrap());
+        assert_eq!(budget.take(client(1), 1).await.unwrap_err().kind(), Kind::Overloaded);
         assert_eq!((budget.refused(), budget.waiting()), (1, 0));
-        assert!(timeout(Duration::from_millis(50), budget.keep(1)).await.is_err());
+        assert!(timeout(Duration::from_millis(50), budget.keep(client(1), 1)).await.is_err());
         drop(all);
-        assert!(budget.take(1).await.is_ok());
+        assert!(budget.take(client(1), 1).await.is_ok());
     }
 
     #[tokio::test]
     async fn who_waits_goes_on_waiting_while_others_get_memory() {
         let budget = Arc::new(Budget::new(Config { max_wait: Duration::from_secs(1), ..config(1024, 9) }));
-        let mut held = budget.take(1024).await.unwrap();
+        let mut held = budget.take(client(1), 1024).await.unwrap();
         let mut waiting = Vec::new();
         for number in 1..=5 {
             let theirs = Arc::clone(&budget);
-            waiting.push(tokio::spawn(async move { theirs.take(1024).await }));
+            waiting.push(tokio::spawn(async move { theirs.take(client(1), 1024).await }));
             while budget.waiting() < number {
                 tokio::task::yield_now().await;
             }
@@ -396,6 +424,6 @@ mod tests {
     #[tokio::test]
     async fn a_request_for_more_than_there_is_takes_all_and_does_not_wait_for_ever() {
         let budget = budget(4096, 1);
-        assert!(budget.take(1 << 40).await.is_ok());
+        assert!(budget.take(client(1), 1 << 40).await.is_ok());
     }
 }

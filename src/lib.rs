@@ -31,6 +31,7 @@ mod operation;
 mod store;
 
 mod error;
+mod fair;
 mod pace;
 mod spelling;
 mod telemetry;

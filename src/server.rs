@@ -30,6 +30,7 @@ use crate::auth::{Certificates, Verifier};
 use crate::budget::Budget;
 use crate::config::{self, Config};
 use crate::error::{Error, Kind};
+use crate::fair::Turns;
 use crate::origin::Network;
 use crate::reads::Reads;
 use crate::rpc::Attachments;
@@ -41,6 +42,9 @@ use accept::{BoundPort, Speaks};
 use health::Serving;
 use limits::{ADMIN_PARTING, BACKLOG, PARTING};
 use stage::{Stage, Stages};
+
+/// How many requests are worked on at once for each core if there are several clients.
+const TURNS_PER_CORE: usize = 2;
 
 /// How long to wait before a storage that did not answer is asked again.
 const ASKED_AGAIN: Duration = Duration::from_secs(5);
@@ -228,8 +232,10 @@ impl Server {
         prove_signing(&store, &config).await?;
         let store = Arc::new(store.with_read_grace(config.attachments.read_grace));
         let budget = Arc::new(Budget::new(config.budget()));
-        let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), config.upload()));
-        let reads = Arc::new(Reads::new(Arc::clone(&store), Arc::new(config.downloads()), config.reads()));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Turns::new(cores * TURNS_PER_CORE);
+        let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), turns.clone(), config.upload()));
+        let reads = Arc::new(Reads::new(Arc::clone(&store), Arc::new(config.downloads()), turns, config.reads()));
         let attachments =
             Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), Arc::clone(&reads), metrics.clone());
         let (draining, started, storage_lost) = (Arc::default(), Arc::default(), Arc::default());

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, State, Target};
 use crate::budget::Budget;
 use crate::error::{Error, Kind, Result};
+use crate::fair::Turns;
 use crate::operation::Rpc;
 use crate::request::Call;
 use crate::rights::{self, Stands};
@@ -102,6 +103,7 @@ impl Admitted {
 pub struct Uploads {
     store: Arc<Store>,
     budget: Arc<Budget>,
+    turns: Turns,
     config: Config,
     tasks: TaskTracker,
     ended: CancellationToken,
@@ -109,10 +111,10 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// Uploads into `store` with the memory of `budget`.
-    pub fn new(store: Arc<Store>, budget: Arc<Budget>, config: Config) -> Self {
+    /// Uploads into `store` with the memory of `budget`, which are worked on in `turns`.
+    pub fn new(store: Arc<Store>, budget: Arc<Budget>, turns: Turns, config: Config) -> Self {
         let (tasks, ended, presence) = (TaskTracker::new(), CancellationToken::new(), Presence::default());
-        Uploads { store, budget, config, tasks, ended, presence }
+        Uploads { store, budget, turns, config, tasks, ended, presence }
     }
 
     /// Sees to it that callers are not held to a time in which this process stood still, for as long as it is driven.
@@ -149,8 +151,10 @@ impl Uploads {
     /// [`Kind::Overloaded`], and what storage raises.
     pub async fn admit(&self, call: Call, target: Target, conditions: Conditions) -> Result<Admitted> {
         rights::decide(&call.caller, Rpc::UploadAttachment.row().scope, target, Stands::Unread)?;
-        self.budget.check_queue()?;
+        self.budget.check_queue(target.key.client)?;
+        let turn = self.turns.take(target.key.client, 0).await;
         let standing = Box::new(self.store.record(target.key).await?);
+        drop(turn);
         self.config.accepts(&call, target, &conditions, standing.record())?;
         Ok(Admitted { call, target, conditions, at_most: None, standing })
     }

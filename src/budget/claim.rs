@@ -9,6 +9,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::pool::{Pool, QUARTERS, Reservation, UNIT};
+use crate::attachment::Id;
 
 /// The memory that uploads keep.
 #[derive(Debug)]
@@ -21,8 +22,10 @@ pub(super) struct Kept {
 }
 
 /// What one upload keeps. It holds nothing at first; dropping it gives back what it holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Claim {
+    /// For whom.
+    client: Id,
     /// The most that it may come to, in bytes.
     most: usize,
     held: Mutex<Held>,
@@ -59,8 +62,13 @@ impl Kept {
 
 impl Claim {
     /// A claim that holds nothing and may come to so many bytes.
-    pub(super) fn up_to(most: usize) -> Claim {
-        Claim { most, ..Claim::default() }
+    pub(super) fn up_to(client: Id, most: usize) -> Claim {
+        Claim { client, most, held: Mutex::default() }
+    }
+
+    /// For whom it is.
+    pub(super) fn client(&self) -> Id {
+        self.client
     }
 
     /// The most that it may come to, in bytes.
@@ -109,6 +117,10 @@ mod tests {
     /// The unit, in bytes: a test is small in its numbers.
     const KIB: usize = 1024;
 
+    fn client() -> Id {
+        Id::try_from(1).unwrap()
+    }
+
     /// A budget with `kept` KiB for what uploads keep, and `most` for each.
     fn budget(kept: u64, most: u64) -> Arc<Budget> {
         let (memory_budget, max_wait) = (ByteSize::kib(kept / 3 * 4), Duration::from_secs(1));
@@ -128,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn an_upload_that_grows_takes_what_it_needs_and_no_more_than_the_most() {
         let budget = budget(96, 16);
-        let claim = budget.claim();
+        let claim = budget.claim(client());
         assert_eq!(budget.used_bytes(), 0);
         for (asked, held) in
             [(1, 1), (KIB, 1), (KIB + 1, 2), (KIB, 2), (15 * KIB, 15), (16 * KIB + 1, 16), (1 << 30, 16)]
@@ -143,12 +155,12 @@ mod tests {
     #[tokio::test]
     async fn those_that_may_need_more_hold_a_quarter_and_who_goes_beyond_it_has_all_that_it_may_ever_need() {
         let budget = budget(96, 16);
-        let open: Vec<Claim> = (0..24).map(|_| budget.claim()).collect();
+        let open: Vec<Claim> = (0..24).map(|_| budget.claim(client())).collect();
         for claim in &open {
             assert!(budget.try_grow(claim, KIB));
         }
         assert!(!budget.try_grow(&open[0], 2 * KIB));
-        let newcomer = budget.claim();
+        let newcomer = budget.claim(client());
         assert!(waits(budget.grow(&newcomer, 1)).await, "a quarter is full");
         budget.grow(&open[0], 2 * KIB).await.unwrap();
         assert_eq!(open[0].bytes(), 16 * KIB);
@@ -159,7 +171,9 @@ mod tests {
             budget.grow(claim, 9 * KIB).await.unwrap();
             assert_eq!(claim.bytes(), 16 * KIB);
         }
-        assert!(budget.try_grow(&budget.claim(), 3 * KIB) && !budget.try_grow(&budget.claim(), 4 * KIB));
+        assert!(
+            budget.try_grow(&budget.claim(client()), 3 * KIB) && !budget.try_grow(&budget.claim(client()), 4 * KIB)
+        );
         assert!(waits(budget.grow(&open[4], 9 * KIB)).await, "less is free than it may need");
         drop(open);
         drop(newcomer);
@@ -169,14 +183,14 @@ mod tests {
     #[tokio::test]
     async fn what_is_known_is_taken_whole_and_waits_in_the_order_of_arrival() {
         let budget = budget(24, 16);
-        let first = budget.keep(16 * KIB).await.unwrap();
+        let first = budget.keep(client(), 16 * KIB).await.unwrap();
         assert_eq!(first.bytes(), 16 * KIB);
         let theirs = Arc::clone(&budget);
-        let second = tokio::spawn(async move { theirs.keep(16 * KIB).await });
+        let second = tokio::spawn(async move { theirs.keep(client(), 16 * KIB).await });
         while budget.waiting() == 0 {
             tokio::task::yield_now().await;
         }
-        assert!(waits(budget.keep(KIB)).await, "it would overtake");
+        assert!(waits(budget.keep(client(), KIB)).await, "it would overtake");
         first.settle(4 * KIB);
         assert_eq!(first.bytes(), 4 * KIB);
         let second = second.await.unwrap().unwrap();
@@ -186,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn who_has_settled_is_not_among_those_that_may_need_more() {
         let budget = budget(24, 16);
-        let (settled, other) = (budget.claim(), budget.claim());
+        let (settled, other) = (budget.claim(client()), budget.claim(client()));
         budget.grow(&settled, 6 * KIB).await.unwrap();
         assert!(!budget.try_grow(&other, KIB));
         settled.settle(6 * KIB);
@@ -198,7 +212,7 @@ mod tests {
     #[tokio::test]
     async fn where_there_is_room_for_one_each_takes_all_at_once() {
         let budget = budget(24, 24);
-        let (one, other) = (budget.claim(), budget.claim());
+        let (one, other) = (budget.claim(client()), budget.claim(client()));
         budget.grow(&one, 1).await.unwrap();
         assert_eq!(one.bytes(), 24 * KIB);
         assert!(waits(budget.grow(&other, 1)).await);
@@ -215,15 +229,15 @@ mod tests {
                 tokio::spawn(async move {
                     let size = (number * 7919 % 31 + 1) * KIB;
                     if number % 5 == 0 {
-                        let kept = budget.keep(size.min(usize::try_from(most).unwrap() * KIB)).await.unwrap();
+                        let kept = budget.keep(client(), size.min(usize::try_from(most).unwrap() * KIB)).await.unwrap();
                         tokio::task::yield_now().await;
                         return drop(kept);
                     }
-                    let claim = budget.claim();
+                    let claim = budget.claim(client());
                     for grown in (0..size).step_by(KIB * (number % 3 + 1)) {
                         budget.grow(&claim, grown + 1).await.unwrap();
                         // What passes through is taken after it, and given back before the next.
-                        drop(budget.take(KIB).await.unwrap());
+                        drop(budget.take(client(), KIB).await.unwrap());
                         tokio::task::yield_now().await;
                     }
                     claim.settle(size);
@@ -242,21 +256,21 @@ mod tests {
     #[tokio::test]
     async fn who_goes_away_while_it_waits_takes_nothing_along() {
         let budget = budget(24, 16);
-        let (all, claim) = (budget.keep(24 * KIB).await.unwrap(), budget.claim());
+        let (all, claim) = (budget.keep(client(), 24 * KIB).await.unwrap(), budget.claim(client()));
         assert!(waits(budget.grow(&claim, KIB)).await);
         assert_eq!(claim.bytes(), 0);
         drop(all);
         assert_eq!((budget.used_bytes(), budget.waiting()), (0, 0));
-        let others: Vec<Claim> = (0..6).map(|_| budget.claim()).collect();
+        let others: Vec<Claim> = (0..6).map(|_| budget.claim(client())).collect();
         assert!(others.iter().all(|other| budget.try_grow(other, KIB)), "a quarter is free again");
     }
 
     #[tokio::test]
     async fn it_is_waited_for_as_long_as_it_takes() {
         let budget = budget(24, 16);
-        let all = budget.keep(24 * KIB).await.unwrap();
+        let all = budget.keep(client(), 24 * KIB).await.unwrap();
         let theirs = Arc::clone(&budget);
-        let waits = tokio::spawn(async move { theirs.grow(&theirs.claim(), 1).await });
+        let waits = tokio::spawn(async move { theirs.grow(&theirs.claim(client()), 1).await });
         tokio::time::sleep(Duration::from_millis(1200)).await;
         assert!(!waits.is_finished());
         assert_eq!(budget.refused(), 0);

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use bytesize::ByteSize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
+use crate::attachment::Id;
 use crate::error::{Error, Result};
+use crate::fair::{Permit, Semaphore};
+use bytesize::ByteSize;
 
-/// The unit in which memory is handed out, in bytes: the semaphore counts in 32 bits, and a budget may pass 4 GiB.
+/// The unit in which memory is handed out, in bytes.
 pub(super) const UNIT: usize = 1024;
 
 /// How many quarters there are.
@@ -16,7 +16,7 @@ pub(super) const QUARTERS: usize = 4;
 /// How many units so much memory has.
 pub(super) fn units(memory: ByteSize) -> usize {
     let bytes = usize::try_from(memory.as_u64()).unwrap_or(usize::MAX);
-    (bytes / UNIT).min(Semaphore::MAX_PERMITS)
+    bytes / UNIT
 }
 
 /// Memory that is for one use.
@@ -28,12 +28,11 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(units: usize) -> Pool {
-        Pool { free: Arc::new(Semaphore::new(units)), units }
+        Pool { free: Semaphore::new(units), units }
     }
 
     pub(super) fn try_take(&self, bytes: usize) -> Option<Reservation> {
-        let permit = Arc::clone(&self.free).try_acquire_many_owned(self.units_of(bytes));
-        permit.ok().map(|permit| Reservation(Some(permit)))
+        self.free.try_acquire(self.units_of(bytes)).map(|permit| Reservation(Some(permit)))
     }
 
     /// Whether there could ever be so many bytes.
@@ -47,18 +46,18 @@ impl Pool {
     }
 
     pub(super) fn used_bytes(&self) -> usize {
-        (self.units - self.free.available_permits().min(self.units)) * UNIT
+        (self.units - self.free.free()) * UNIT
     }
 
-    /// Takes `bytes`, waiting for them in the order of arrival.
-    pub(super) async fn take(&self, bytes: usize) -> Result<Reservation> {
-        let permit = Arc::clone(&self.free).acquire_many_owned(self.units_of(bytes)).await;
+    /// Takes `bytes` for a client, waiting for its turn.
+    pub(super) async fn take(&self, client: Id, bytes: usize) -> Result<Reservation> {
+        let permit = self.free.acquire(client, bytes, self.units_of(bytes)).await;
         permit.map(|permit| Reservation(Some(permit))).map_err(Error::internal)
     }
 
     /// Whether less than half of it is free.
     pub(super) fn is_scarce(&self) -> bool {
-        self.free.available_permits() < self.units / 2
+        self.free.free() < self.units / 2
     }
 
     /// Bytes that there are.
@@ -67,14 +66,14 @@ impl Pool {
     }
 
     /// A request for more than there is would wait for ever, so it is cut to the whole pool.
-    fn units_of(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.div_ceil(UNIT).min(self.units)).unwrap_or(u32::MAX)
+    fn units_of(&self, bytes: usize) -> usize {
+        bytes.div_ceil(UNIT).min(self.units)
     }
 }
 
 /// Memory that was taken from the budget, by default none; dropping it gives it back.
 #[derive(Debug, Default)]
-pub struct Reservation(Option<OwnedSemaphorePermit>);
+pub struct Reservation(Option<Permit>);
 
 impl Reservation {
     /// Joins another reservation to this one.
@@ -88,14 +87,13 @@ impl Reservation {
 
     /// How many bytes it is of, rounded up to whole units.
     pub fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |permit| permit.num_permits() * UNIT)
+        self.0.as_ref().map_or(0, |permit| permit.permits() * UNIT)
     }
 
     /// Gives back all but `bytes`, rounded up.
     pub fn shrink(&mut self, bytes: usize) {
-        let more = self.bytes().saturating_sub(bytes) / UNIT;
         if let Some(permit) = &mut self.0 {
-            drop(permit.split(more));
+            permit.shrink(bytes.div_ceil(UNIT));
         }
     }
 }

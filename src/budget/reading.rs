@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use tokio::time::timeout;
 
 use super::pool::{Pool, Reservation, units};
+use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
 
 /// The smallest pool that is accepted, in bytes.
@@ -45,7 +46,10 @@ pub struct Downloads {
 
 /// One download, for as long as it reads.
 #[derive(Debug)]
-pub struct Reading(Arc<Downloads>);
+pub struct Reading {
+    downloads: Arc<Downloads>,
+    client: Id,
+}
 
 impl Downloads {
     /// Memory of so many bytes. A download that gets none for `max_wait` is refused.
@@ -53,10 +57,10 @@ impl Downloads {
         Downloads { pool: Pool::new(units(bytes)), active: AtomicUsize::new(0), max_wait }
     }
 
-    /// Begins a download.
-    pub fn begin(self: &Arc<Self>) -> Reading {
+    /// Begins a download of what a client has.
+    pub fn begin(self: &Arc<Self>, client: Id) -> Reading {
         self.active.fetch_add(1, Ordering::Relaxed);
-        Reading(Arc::clone(self))
+        Reading { downloads: Arc::clone(self), client }
     }
 
     /// How many there are now.
@@ -76,6 +80,11 @@ impl Downloads {
 }
 
 impl Reading {
+    /// Of whose content it is.
+    pub fn client(&self) -> Id {
+        self.client
+    }
+
     /// How many bytes to read next, after so many. It is a power of two, so that freed memory fits the next piece.
     pub fn piece(&self, read: u64, is_slow: bool) -> usize {
         let grown = usize::try_from(read / GROWS).unwrap_or(LARGEST).max(FIRST);
@@ -89,22 +98,22 @@ impl Reading {
     }
 
     fn share(&self) -> usize {
-        self.0.pool.total_bytes() / (SHARES * self.0.active().max(1))
+        self.downloads.pool.total_bytes() / (SHARES * self.downloads.active().max(1))
     }
 
-    /// Takes memory for a piece, waiting for it in the order of arrival.
+    /// Takes memory for a piece, waiting for the client's turn.
     ///
     /// # Errors
     /// [`Kind::Overloaded`] if there is none for too long.
     pub async fn take(&self, bytes: usize) -> Result<Reservation> {
-        let taken = timeout(self.0.max_wait, self.0.pool.take(bytes)).await;
+        let taken = timeout(self.downloads.max_wait, self.downloads.pool.take(self.client, bytes)).await;
         taken.unwrap_or_else(|_| Err(Error::new(Kind::Overloaded)))
     }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.downloads.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -119,7 +128,7 @@ mod tests {
         let mut readings: Vec<Reading> = Vec::new();
         let mut with = |active: usize| {
             readings.truncate(active);
-            readings.resize_with(active, || downloads.begin());
+            readings.resize_with(active, || downloads.begin(Id::try_from(1).unwrap()));
             let reading = readings.last().unwrap();
             assert_eq!(reading.piece(LATER, true), SMALLEST);
             (reading.piece(LATER, false), reading.is_crowded())
@@ -133,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn pieces_grow_with_what_a_download_has_read() {
         let downloads = Arc::new(Downloads::new(ByteSize::mib(32), Duration::from_millis(1)));
-        let reading = downloads.begin();
+        let reading = downloads.begin(Id::try_from(1).unwrap());
         let after = |read: u64| reading.piece(read, false);
         assert_eq!([0, (2 << 20) - 1, 2 << 20].map(after), [FIRST, FIRST, 64 << 10]);
         assert_eq!([(8 << 20) - 1, 8 << 20, u64::MAX].map(after), [128 << 10, LARGEST, LARGEST]);
@@ -142,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn a_download_waits_for_memory_and_is_refused_when_there_is_none_for_too_long() {
         let downloads = Arc::new(Downloads::new(ByteSize::mib(1), Duration::from_millis(1)));
-        let reading = downloads.begin();
+        let reading = downloads.begin(Id::try_from(1).unwrap());
         let all = reading.take(1 << 20).await.unwrap();
         assert_eq!(downloads.used_bytes(), downloads.total_bytes());
         assert_eq!(reading.take(1).await.unwrap_err().kind(), Kind::Overloaded);

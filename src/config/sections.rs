@@ -205,7 +205,8 @@ pub struct Limits {
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub http2_window: ByteSize,
-    /// How many uploads may wait for memory, 1 or more. Past it new ones get 503 / UNAVAILABLE. Default 1024.
+    /// How many uploads may wait for memory, 1 or more. Past it, a client with its share of them or more gets 503 / UNAVAILABLE
+    /// for new ones. A client with fewer may still have some wait, so up to twice as many can wait in all. Default 1024.
     pub max_waiting_uploads: usize,
     /// How long a client may send nothing, in the headers or in the content. Past it 408 / DEADLINE_EXCEEDED. A connection over HTTP/2
     /// without a request for as long is closed. In the content

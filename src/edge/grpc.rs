@@ -349,6 +349,7 @@ mod tests {
     use super::*;
     use crate::auth::Verifier;
     use crate::budget::Budget;
+    use crate::fair::Turns;
     use crate::reads::Reads;
     use crate::store::{Access, Store};
     use crate::upload::Uploads;
@@ -365,8 +366,8 @@ mod tests {
         let metrics = Metrics::default();
         let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap();
         let store = Arc::new(store);
-        let reads = Reads::new(Arc::clone(&store), Arc::new(config.downloads()), config.reads());
-        let uploads = Uploads::new(store, Arc::new(Budget::new(config.budget())), config.upload());
+        let reads = Reads::new(Arc::clone(&store), Arc::new(config.downloads()), Turns::new(1), config.reads());
+        let uploads = Uploads::new(store, Arc::new(Budget::new(config.budget())), Turns::new(1), config.upload());
         let verifier = Verifier::load(&config.auth).unwrap();
         let attachments = Attachments::new(Arc::new(verifier), Arc::new(uploads), Arc::new(reads), metrics.clone());
         around(routes, attachments, config.edge(), metrics)

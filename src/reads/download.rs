@@ -107,7 +107,9 @@ impl Reads {
         let mut tries = 0;
         loop {
             tries += 1;
+            let turn = self.turns.take(target.key.client, 0).await;
             let readable = self.store.readable(target.key).await?;
+            drop(turn);
             let record = may_see(call, scope, target, readable.as_ref().map(|readable| readable.record()))?.clone();
             let none = || Error::new(Kind::NotFound).detail("the attachment has no content");
             let Plan { range, redirect, reply } = plan(record.content().ok_or_else(none)?)?;
@@ -122,7 +124,8 @@ impl Reads {
             };
             let (request, ended, length) = (call.request.clone(), self.ended.clone(), range.end - range.start);
             let reader = self.store.read_content(readable, range)?;
-            let mut pieces = Pieces::new(reader, self.memory.begin(), ended.clone());
+            let mut pieces =
+                Pieces::new(reader, self.memory.begin(target.key.client), self.turns.clone(), ended.clone());
             match pieces.next().await {
                 Ok(first) => {
                     let (config, piece) = (self.config, first.unwrap_or_default());

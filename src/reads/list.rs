@@ -16,6 +16,9 @@ use crate::store::Standing;
 /// How many records are read at once.
 const AT_ONCE: usize = 32;
 
+/// What a record counts for among what clients have asked for, in bytes.
+const RECORD: usize = 16 << 10;
+
 /// How many attachments are looked at for one page. A page may be shorter for that, or empty, and still not be the last.
 const LOOKED_AT: usize = 1000;
 
@@ -53,7 +56,10 @@ impl Reads {
                 break;
             }
             let read = |id| async move { (id, self.store.record(Key { client: query.client, attachment: id }).await) };
-            for (id, standing) in future::join_all(batch.into_iter().map(read)).await {
+            let turn = self.turns.take(query.client, batch.len() * RECORD).await;
+            let standings = future::join_all(batch.into_iter().map(read)).await;
+            drop(turn);
+            for (id, standing) in standings {
                 looked_at += 1;
                 after = Some(id);
                 page.add(call, query, id, standing)?;

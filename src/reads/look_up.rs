@@ -9,6 +9,7 @@ use crate::attachment::{Record, Target};
 use crate::auth::Scope;
 use crate::budget::Downloads;
 use crate::error::{Error, Kind, Result};
+use crate::fair::Turns;
 use crate::operation::Rpc;
 use crate::request::Call;
 use crate::rights::{self, Stands};
@@ -30,14 +31,15 @@ pub struct Config {
 pub struct Reads {
     pub(super) store: Arc<Store>,
     pub(super) memory: Arc<Downloads>,
+    pub(super) turns: Turns,
     pub(super) config: Config,
     pub(super) ended: CancellationToken,
 }
 
 impl Reads {
-    /// Reads from `store`, with the memory of `memory`.
-    pub fn new(store: Arc<Store>, memory: Arc<Downloads>, config: Config) -> Reads {
-        Reads { store, memory, config, ended: CancellationToken::new() }
+    /// Reads from `store`, with the memory of `memory`. It is worked on in `turns`.
+    pub fn new(store: Arc<Store>, memory: Arc<Downloads>, turns: Turns, config: Config) -> Reads {
+        Reads { store, memory, turns, config, ended: CancellationToken::new() }
     }
 
     /// Cuts off the downloads that are under way, and serves no more.
@@ -62,7 +64,9 @@ impl Reads {
     pub async fn get(&self, call: &Call, target: Target) -> Result<Record> {
         let scope = Rpc::GetAttachment.row().scope;
         rights::decide(&call.caller, scope, target, Stands::Unread)?;
+        let turn = self.turns.take(target.key.client, 0).await;
         let standing = self.store.record(target.key).await?;
+        drop(turn);
         let record = may_see(call, scope, target, standing.record())?.clone();
         call.request.audit.done();
         Ok(record)

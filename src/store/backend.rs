@@ -75,9 +75,9 @@ pub enum Sink {
 
 impl Backend {
     /// Begins an object. Nothing need be there before the first write. The sink drops `kept` when it has let go of all its memory.
-    pub fn create(&self, path: &str, steps: &Steps, metrics: &Metrics, kept: Kept) -> Sink {
+    pub fn create(&self, key: Key, path: &str, steps: &Steps, metrics: &Metrics, kept: Kept) -> Sink {
         match self {
-            Backend::Local(local) => Sink::Local(local.create(path), metrics.clone()),
+            Backend::Local(local) => Sink::Local(local.create(key.client, path), metrics.clone()),
             Backend::Objects(objects) => {
                 steps.passed(Step::ContentOpened);
                 Sink::Object(Box::new(objects::Sink::new(objects, path, kept)), steps.clone())

@@ -122,7 +122,7 @@ impl ContentWriter {
             State::Unopened => {
                 let kept = self.kept.take().unwrap_or_else(|| Kept::new(()));
                 let Store { backend, steps, metrics, .. } = &*self.store;
-                let sink = backend.create(&self.path, steps, metrics, kept);
+                let sink = backend.create(self.key, &self.path, steps, metrics, kept);
                 Ok(Pen { sink, hash: Hash::default() })
             }
             State::Open(pen) => Ok(pen),

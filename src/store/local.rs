@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use opendal::Operator;
 use rustix::fs::Dir;
-use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::commit::{Locks, Refusal, Replacement, stripe};
 use super::config::OpenError;
@@ -23,6 +23,7 @@ use super::steps::{Step, Steps};
 use super::{Access, WRITE, io_failure, layout, lock};
 use crate::attachment::{Id, Key, Record};
 use crate::error::{Error, Kind, Result};
+use crate::fair::Semaphore;
 
 use directory::Directory;
 use draft::Draft;
@@ -53,6 +54,9 @@ pub const USEFUL_MEMORY: u64 = (2 * WRITING * WRITE) as u64;
 
 /// How many threads commit at once, where the disk is what they wait for. More of them share a sync.
 const COMMITTING: usize = 64;
+
+/// What a pass over a directory counts for among what waits for a thread, in bytes.
+const LISTED: usize = 1 << 20;
 
 /// How many read records at once. More than commit: a few that hang must not keep all others from being known.
 const READING: usize = 256;
@@ -101,7 +105,7 @@ impl Local {
             directory,
             entries: Entries::default(),
             locks: Locks::default(),
-            writing: Arc::new(Semaphore::new(WRITING)),
+            writing: Semaphore::new(WRITING),
             crowd: cores.min(WRITING),
             committing: Pool::new(cores, COMMITTING),
             reading: Pool::new(cores, READING),
@@ -140,7 +144,7 @@ impl Local {
 
     /// Whether as many writes are under way as there are cores.
     fn is_crowded(&self) -> bool {
-        WRITING - self.writing.available_permits() >= self.crowd
+        WRITING - self.writing.free() >= self.crowd
     }
 
     /// Whether the root is there. A file system says of a volume that is not mounted what it says of a file that does not
@@ -158,7 +162,9 @@ impl Local {
     /// The record of an attachment, if there is one.
     pub async fn record(self: &Arc<Self>, key: Key) -> Result<Option<Stored>> {
         let local = Arc::clone(self);
-        self.reading.run(Abandoned::default(), move |abandoned| local.record_now(key, abandoned)).await?
+        self.reading
+            .run((key.client, 0), Abandoned::default(), move |abandoned| local.record_now(key, abandoned))
+            .await?
     }
 
     fn record_now(&self, key: Key, abandoned: &Abandoned) -> Result<Option<Stored>> {
@@ -171,7 +177,7 @@ impl Local {
     }
 
     /// Opens a file, if there is one.
-    pub async fn open_file(self: &Arc<Self>, path: String) -> Result<Option<File>> {
+    pub async fn open_file(self: &Arc<Self>, client: Id, path: String) -> Result<Option<File>> {
         let local = Arc::clone(self);
         let open = move |abandoned: &Abandoned| {
             let open = || beneath::file(local.directory.place()?.root(), &path);
@@ -181,12 +187,13 @@ impl Local {
                 Err(error) => Err(local.failure(&path, error)),
             }
         };
-        self.reading.run(Abandoned::default(), open).await?
+        self.reading.run((client, 0), Abandoned::default(), open).await?
     }
 
     /// Reads `most` bytes of an open file from an offset on, fewer only at its end, and adds them to a digest.
     pub async fn read_at(
         self: &Arc<Self>,
+        client: Id,
         path: String,
         file: Arc<File>,
         at: u64,
@@ -216,7 +223,7 @@ impl Local {
             }
             Ok((bytes, hash))
         };
-        self.reading.run(Abandoned::default(), read).await?
+        self.reading.run((client, most), Abandoned::default(), read).await?
     }
 
     /// The lowest ids of a client's attachments that are higher than `after`, `most` of them at most.
@@ -241,7 +248,7 @@ impl Local {
                 Err(error) => Err(local.failure(&path, error)),
             }
         };
-        self.reading.run(Abandoned::default(), list).await?
+        self.reading.run((client, LISTED), Abandoned::default(), list).await?
     }
 
     /// Puts a small file in one step, durably, and takes back what a failure leaves.
@@ -305,7 +312,8 @@ impl Local {
     {
         let turn = Arc::clone(self.lock_of(key)).lock_owned().await;
         let pool = self.committing.clone();
-        let replaced = pool.run(abandoned, move |abandoned| self.replace_now(key, turn, &[], decide, abandoned));
+        let replaced =
+            pool.run((key.client, 0), abandoned, move |abandoned| self.replace_now(key, turn, &[], decide, abandoned));
         replaced.await.map_err(Refusal::unsettled)?
     }
 
@@ -316,7 +324,7 @@ impl Local {
     {
         let turn = Arc::clone(self.lock_of(key)).lock_owned().await;
         let pool = self.committing.clone();
-        pool.run(abandoned, move |abandoned| self.remove_now(key, turn, decide, abandoned)).await?
+        pool.run((key.client, 0), abandoned, move |abandoned| self.remove_now(key, turn, decide, abandoned)).await?
     }
 
     /// The lock of an attachment within this process.

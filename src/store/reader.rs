@@ -14,7 +14,7 @@ use super::backend::Backend;
 use super::hash::Hash;
 use super::record::Stored;
 use super::{Store, failure, layout};
-use crate::attachment::{Content, Digest, Key, Record, Segment, SegmentId};
+use crate::attachment::{Content, Digest, Id, Key, Record, Segment, SegmentId};
 use crate::error::{Error, Result};
 use crate::telemetry::Operation;
 
@@ -51,6 +51,8 @@ pub struct ContentReader {
 
 /// A segment that is being read.
 struct Open {
+    /// Whose content it is.
+    client: Id,
     path: String,
     sha256: Digest,
     source: Source,
@@ -206,7 +208,7 @@ impl Open {
         let path = layout::segment(key, id);
         let source = match &store.backend {
             Backend::Local(local) => {
-                let open = store.metrics.time(Operation::Read, local.open_file(path.clone()));
+                let open = store.metrics.time(Operation::Read, local.open_file(key.client, path.clone()));
                 match store.patience.wait(open).await?? {
                     Some(file) => Source::File(Arc::new(file), range.start),
                     None => return Err(store.vanished(path)),
@@ -219,7 +221,7 @@ impl Open {
             }
         };
         let hash = (range == (0..segment.size)).then(Hash::default);
-        Ok(Open { path, sha256: segment.sha256, source, left: range.end - range.start, hash })
+        Ok(Open { client: key.client, path, sha256: segment.sha256, source, left: range.end - range.start, hash })
     }
 
     /// The next bytes, which are added to the digest.
@@ -227,7 +229,7 @@ impl Open {
         let most = usize::try_from(self.left).map_or(most, |left| left.min(most));
         let bytes = match (&mut self.source, &store.backend) {
             (Source::File(file, at), Backend::Local(local)) => {
-                let read = local.read_at(self.path.clone(), Arc::clone(file), *at, most, self.hash.take());
+                let read = local.read_at(self.client, self.path.clone(), Arc::clone(file), *at, most, self.hash.take());
                 let (bytes, hash) = store.patience.wait(read).await??;
                 *at += bytes.len() as u64;
                 self.hash = hash;

@@ -13,7 +13,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const OURS: &str = "attachd";
 
 /// What may follow it: the modules of the library.
-const MODULES: [&str; 26] = [
+const MODULES: [&str; 27] = [
     "cli",
     "config",
     "server",
@@ -35,6 +35,7 @@ const MODULES: [&str; 26] = [
     "operation",
     "store",
     "error",
+    "fair",
     "pace",
     "spelling",
     "telemetry",

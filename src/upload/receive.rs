@@ -4,10 +4,11 @@
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, poll};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
@@ -16,9 +17,10 @@ use tracing::field::Empty;
 use super::alarm::Alarm;
 use super::batch::{Batch, COPIED};
 use super::{Admitted, Commit, Config, Declared, Header, Piece, Uploads, size_mismatch};
-use crate::attachment::Record;
+use crate::attachment::{Id, Record};
 use crate::budget::{Claim, Reservation};
 use crate::error::{Error, Kind, Result};
+use crate::fair::Turn;
 use crate::pace::Pace;
 use crate::store::{ContentWriter, Receipt, Sealed, Standing, Step, WRITE};
 use crate::telemetry::{SPANS, Trail};
@@ -48,7 +50,7 @@ impl Uploads {
         let claim = tokio::select! {
             biased;
             () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
-            claim = self.claim(known) => claim?,
+            claim = self.claim(admitted.target.key.client, known) => claim?,
         };
         let mut upload = Upload::begin(self, &admitted, header.declared, known, claim);
         let pieces = pin!(pieces);
@@ -73,11 +75,11 @@ impl Uploads {
 
     /// What an upload of at most `known` bytes keeps to its end, where the storage keeps something. Where it is not known how much
     /// that is, it holds nothing yet.
-    async fn claim(&self, known: Option<u64>) -> Result<Option<Arc<Claim>>> {
+    async fn claim(&self, client: Id, known: Option<u64>) -> Result<Option<Arc<Claim>>> {
         match (self.store.kept_by_upload(known), known) {
             (0, _) => Ok(None),
-            (bytes, Some(_)) => Ok(Some(Arc::new(self.budget.keep(bytes).await?))),
-            (_, None) => Ok(Some(Arc::new(self.budget.claim()))),
+            (bytes, Some(_)) => Ok(Some(Arc::new(self.budget.keep(client, bytes).await?))),
+            (_, None) => Ok(Some(Arc::new(self.budget.claim(client)))),
         }
     }
 
@@ -93,6 +95,8 @@ impl Uploads {
 /// An upload whose content is arriving. Dropping it takes back what was written.
 struct Upload<'a> {
     uploads: &'a Uploads,
+    /// Whose turn it takes.
+    client: Id,
     writer: ContentWriter,
     /// What the writer keeps to the end, where it keeps something.
     claim: Option<Arc<Claim>>,
@@ -102,6 +106,8 @@ struct Upload<'a> {
     trail: Trail,
     size: u64,
     batch: Batch,
+    /// Held while a batch is gathered, and not while a slow client, memory or the storage is waited for.
+    turn: Option<Turn>,
     flow: Flow,
     /// Since when the batch has memory.
     since: Instant,
@@ -147,6 +153,7 @@ impl<'a> Upload<'a> {
         trail.writes(writer.id());
         Upload {
             uploads,
+            client: target.key.client,
             writer,
             claim,
             declared,
@@ -154,6 +161,7 @@ impl<'a> Upload<'a> {
             trail,
             size: 0,
             batch: Batch::default(),
+            turn: None,
             flow: if known.is_some_and(|size| size > COPIED as u64) { Flow::Whole } else { Flow::Unknown },
             since: Instant::now(),
             pace: Pace::default(),
@@ -191,6 +199,7 @@ impl<'a> Upload<'a> {
     {
         let asked = Instant::now();
         let (piece, waited) = self.arrival(pieces, deadline).await?;
+        self.take_turn().await;
         let waited = waited.saturating_sub(self.uploads.presence.missed(asked));
         let bytes = if let Some(Piece::Chunk(bytes)) = &piece { bytes.len() as u64 } else { 0 };
         let Config { min_rate, min_rate_window, .. } = self.uploads.config;
@@ -212,6 +221,13 @@ impl<'a> Upload<'a> {
         if asked >= deadline {
             return Err(self.uploads.config.late());
         }
+        if let Poll::Ready(piece) = poll!(pieces.next()) {
+            return Ok((piece.transpose()?, asked.elapsed()));
+        }
+        if self.flow == Flow::Little {
+            // The next piece is not expected within this turn.
+            self.turn = None;
+        }
         let mut lingered = Duration::ZERO;
         if self.batch.memory() > 0 {
             let linger = if self.uploads.budget.is_scarce() { HURRY } else { LINGER };
@@ -222,6 +238,7 @@ impl<'a> Upload<'a> {
             self.flow = Flow::Little;
             self.flush().await?;
         }
+        self.turn = None;
         let asked = Instant::now();
         let mut idle = asked + self.uploads.config.idle_timeout;
         loop {
@@ -268,7 +285,8 @@ impl<'a> Upload<'a> {
         if !self.try_grow(self.likely(WRITE)) {
             return Ok(());
         }
-        let mut memory = pin!(self.uploads.budget.take(bytes));
+        self.turn = None;
+        let mut memory = pin!(self.uploads.budget.take(self.client, bytes));
         let memory = tokio::select! {
             biased;
             // What was handed on may fail or outlive its time meanwhile.
@@ -306,13 +324,14 @@ impl<'a> Upload<'a> {
             return Ok(());
         }
         // Nobody may wait for memory while holding some, or all could wait for each other.
+        self.turn = None;
         self.flush().await?;
         self.writer.ready().await?;
         if let Some(claim) = &self.claim {
             // In a box, since all uploads would have room for it.
             Box::pin(budget.grow(claim, store.kept_by_upload(Some(self.size)))).await?;
         }
-        let memory = budget.take(length + ahead).await?;
+        let memory = budget.take(self.client, length + ahead).await?;
         self.grant(memory);
         Ok(())
     }
@@ -322,6 +341,14 @@ impl<'a> Upload<'a> {
         let Uploads { budget, store, .. } = self.uploads;
         let grow = |claim: &Arc<Claim>| budget.try_grow(claim, store.kept_by_upload(Some(self.size + ahead as u64)));
         self.claim.as_ref().is_none_or(grow)
+    }
+
+    /// Waits for a turn, which is for the rest of a batch at most.
+    async fn take_turn(&mut self) {
+        if self.turn.is_none() {
+            let bytes = self.likely(WRITE.saturating_sub(self.batch.size()));
+            self.turn = Some(self.uploads.turns.take(self.client, bytes).await);
+        }
     }
 
     /// How many of `bytes` there can be at most among those that are to arrive.
@@ -336,6 +363,7 @@ impl<'a> Upload<'a> {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.turn = None;
         self.writer.write(bytes, memory).await
     }
 
@@ -345,7 +373,7 @@ impl<'a> Upload<'a> {
         if let Some(claim) = self.claim.take() {
             claim.settle(self.uploads.store.kept_by_upload(Some(self.size)));
         }
-        let Upload { uploads, writer, begun, .. } = self;
+        let Upload { uploads, writer, begun, turn, .. } = self;
         let (store, tasks) = (Arc::clone(&uploads.store), uploads.tasks.clone());
         let request = commit.call.request.clone();
         let commit = Arc::new(commit);
@@ -368,8 +396,8 @@ impl<'a> Upload<'a> {
             Ok(receipt)
         };
         let committed = uploads.change(&request, |settled| commit(settled).instrument(span));
-        // It counts itself from here on.
-        drop(begun);
+        // It counts itself from here on, and waits for its turn at the storage.
+        drop((begun, turn));
         committed.await
     }
 

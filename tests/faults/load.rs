@@ -42,7 +42,7 @@ fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there
     let limits = format!("memory_budget = {BUDGET}\nmax_waiting_uploads = 1\n");
     let server = Setup { limits, storage, ..Setup::default() }.start();
     let form = Form::file(&noise(4 << 20, 1));
-    let (writer, newcomer) = (token(&[1]), token(&[2]));
+    let (writer, other) = (token(&[1]), token(&[2]));
     std::thread::scope(|scope| {
         for attachment in 1..=STUCK {
             let (server, form, writer) = (&server, &form, &writer);
@@ -51,19 +51,23 @@ fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there
                 assert_eq!(reply.status, 503, "{reply:?}");
             });
         }
+        eventually("all are under way", || server.readiness()["uploads_in_flight"] == STUCK);
         eventually("one waits", || server.numbers()["attachd_memory_budget_waiting_uploads"] >= 1.0);
-        let (server, newcomer) = (&server, &newcomer);
-        let over_rest = server.connect().upload(newcomer, 2, NEWCOMER, &Form::file(b"x"));
+        let (server, other) = (&server, &other);
+        let over_rest = server.connect().upload(&writer, 1, NEWCOMER, &Form::file(b"x"));
         assert_eq!(over_rest.status, 503, "{over_rest:?}");
         assert_eq!(over_rest.details(), "The service is at its limit, try again later");
         assert!(over_rest.headers.contains_key("retry-after"), "{over_rest:?}");
-        let messages = vec![Message::Header(header(2, NEWCOMER)), chunk(b"x".to_vec()), finish()];
+        let messages = vec![Message::Header(header(1, NEWCOMER)), chunk(b"x".to_vec()), finish()];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let over_grpc = runtime.block_on(server.grpc_upload(newcomer, messages));
+        let over_grpc = runtime.block_on(server.grpc_upload(&writer, messages));
         let over_grpc = over_grpc.expect_err("a newcomer is refused over gRPC");
         assert_eq!((over_grpc.code, over_grpc.reason.as_str()), (Code::Unavailable, "OVERLOADED"));
+        // A client that has less than its share of those that wait may wait as well.
+        scope.spawn(|| patient(server).upload(other, 2, NEWCOMER, &Form::file(b"x")));
+        eventually("another client is taken", || server.readiness()["uploads_in_flight"] == STUCK + 1);
     });
     eventually("the memory is given back", || server.readiness()["budget_used_bytes"] == 0);
-    assert_eq!(server.connect().upload(&newcomer, 2, NEWCOMER, &Form::file(b"last")).status, 201);
-    assert_eq!(server.stored(2, NEWCOMER).unwrap(), b"last");
+    assert_eq!(server.connect().upload(&writer, 1, NEWCOMER, &Form::file(b"last")).status, 201);
+    assert_eq!(server.stored(1, NEWCOMER).unwrap(), b"last");
 }

@@ -19,6 +19,7 @@ use crate::auth::{Claims, Ids, Minter, Peer, Verifier};
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::edge::{self, Routes};
+use crate::fair::Turns;
 use crate::origin::Origin;
 use crate::reads::Reads;
 use crate::request::Arrival;
@@ -155,8 +156,8 @@ fn attachments(config: &Config) -> Attachments {
     let metrics = Metrics::default();
     let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap();
     let store = Arc::new(store);
-    let reads = Reads::new(Arc::clone(&store), Arc::new(config.downloads()), config.reads());
-    let uploads = Uploads::new(store, Arc::new(Budget::new(config.budget())), config.upload());
+    let reads = Reads::new(Arc::clone(&store), Arc::new(config.downloads()), Turns::new(1), config.reads());
+    let uploads = Uploads::new(store, Arc::new(Budget::new(config.budget())), Turns::new(1), config.upload());
     let verifier = Verifier::load(&config.auth).unwrap();
     Attachments::new(Arc::new(verifier), Arc::new(uploads), Arc::new(reads), metrics)
 }

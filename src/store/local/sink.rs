@@ -8,8 +8,8 @@ use scopeguard::guard;
 
 use super::draft::Draft;
 use super::threads::{Abandoned, on_thread};
-use super::{Local, Operation, lock, split};
-use crate::attachment::{Digest, Record};
+use super::{Local, Operation, WRITE, lock, split};
+use crate::attachment::{Digest, Id, Record};
 use crate::error::{Error, Result};
 use crate::store::commit::Refusal;
 use crate::store::hash::{Hash, length};
@@ -21,6 +21,8 @@ use crate::telemetry::{self, Metrics, Outcome, Timing};
 /// Takes the bytes of one file.
 pub struct Sink {
     local: Arc<Local>,
+    /// Whose content it is.
+    client: Id,
     path: String,
     draft: Option<Draft>,
 }
@@ -32,7 +34,7 @@ impl Sink {
     pub async fn write(&mut self, mut queue: Queue, hash: &mut Hash, metrics: Metrics) -> Result<()> {
         let (local, path, draft, mut running) =
             (Arc::clone(&self.local), self.path.clone(), self.draft.take(), std::mem::take(hash));
-        let _place = self.local.writing.acquire().await.map_err(Error::internal)?;
+        let _place = self.local.writing.acquire(self.client, WRITE, 1).await.map_err(Error::internal)?;
         let timing: Arc<sync::Mutex<Option<Timing>>> = Arc::default();
         // A write that hangs is counted when it is given up: it may have no end of its own.
         let _given_up = guard(Arc::clone(&timing), |timing| drop(lock(&timing).take()));
@@ -53,7 +55,7 @@ impl Sink {
                 if written.is_err() {
                     return (draft, running, written);
                 }
-                if local.writing.available_permits() == 0 {
+                if local.writing.free() == 0 {
                     queue.close();
                 }
             }
@@ -92,7 +94,8 @@ impl Sink {
             Committed::of(local.replace_now(key, turn, &inline, decide, abandoned), &sealed)
         };
         let unchanged = |error| Committed::Refused(Refusal::unchanged(error));
-        let first = local.committing.run(abandoned.clone(), move |abandoned| {
+        let bytes = batch.iter().map(Bytes::len).sum();
+        let first = local.committing.run((key.client, bytes), abandoned.clone(), move |abandoned| {
             let local = Arc::clone(&self.local);
             let (content, held) = if written.inline {
                 let sealed = Sealed::inline(written.id, &batch, verify).map_err(unchanged)?;
@@ -112,7 +115,7 @@ impl Sink {
             Ok(Ok((replace, content, held))) => {
                 let turn = Arc::clone(local.lock_of(key)).lock_owned().await;
                 let pool = local.committing.clone();
-                let second = pool.run(abandoned, move |abandoned| {
+                let second = pool.run((key.client, 0), abandoned, move |abandoned| {
                     let committed = replace(&local, turn, content, abandoned);
                     drop(held);
                     committed
@@ -134,7 +137,7 @@ impl Sink {
     where
         V: FnOnce(u64, Digest) -> Result<()>,
     {
-        let Sink { local, path, mut draft } = self;
+        let Sink { local, path, mut draft, .. } = self;
         let Written { id, mut size, mut hash, .. } = written;
         // An empty file has nothing to write, and there must be one all the same.
         let ended = if batch.is_empty() && draft.is_some() {
@@ -160,8 +163,8 @@ impl Sink {
 
 impl Local {
     /// Begins a file. Nothing is there before the first write.
-    pub fn create(self: &Arc<Self>, path: &str) -> Sink {
-        Sink { local: Arc::clone(self), path: path.to_owned(), draft: None }
+    pub fn create(self: &Arc<Self>, client: Id, path: &str) -> Sink {
+        Sink { local: Arc::clone(self), client, path: path.to_owned(), draft: None }
     }
 
     fn write_now(&self, path: &str, draft: &mut Option<Draft>, batch: &[Bytes], abandoned: &Abandoned) -> Result<()> {
@@ -201,9 +204,8 @@ impl Local {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Semaphore;
-
     use super::*;
+    use crate::fair::Semaphore;
     #[cfg(feature = "faults")]
     use crate::store::faults::Faults;
     use crate::store::queue::Batch;
@@ -228,9 +230,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_thread_leaves_an_upload_that_has_more_where_all_places_are_taken() {
         let folder = tempfile::tempdir().unwrap();
-        let local = Local { writing: Arc::new(Semaphore::new(1)), crowd: usize::MAX, ..open(&folder) };
+        let local = Local { writing: Semaphore::new(1), crowd: usize::MAX, ..open(&folder) };
         let (behind, queue) = Queue::new(batch(0));
-        let mut sink = Arc::new(local).create("x/y");
+        let mut sink = Arc::new(local).create(Id::try_from(1).unwrap(), "x/y");
         let call = tokio::spawn(async move {
             let mut hash = Hash::default();
             sink.write(queue, &mut hash, Metrics::default()).await?;
@@ -258,7 +260,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         without_threads(async |go| {
             let local = Arc::new(Local { crowd: 1, ..open(&folder) });
-            let (mut sink, mut hash) = (local.create("x/y"), Hash::default());
+            let (mut sink, mut hash) = (local.create(Id::try_from(1).unwrap(), "x/y"), Hash::default());
             let (behind, queue) = Queue::new(batch(1));
             assert!(behind.put(batch(2)).await.is_ok());
             {

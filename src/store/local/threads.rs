@@ -2,7 +2,6 @@
 //! done its piece of work takes the next one without a sleep in between, and it is the sleeping and waking that a change of
 //! threads costs; more come in only where those at work wait for a disk. It must not know what the work is.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::lock;
+use crate::attachment::Id;
 use crate::error::{Error, Result};
+use crate::fair::Queue;
 
 /// How long a piece of work takes at least where it waits for a disk. Without that it takes a tenth.
 const SLOW: Duration = Duration::from_millis(1);
@@ -77,7 +78,7 @@ struct Inner {
 }
 
 struct State {
-    waiting: VecDeque<Work>,
+    waiting: Queue<Work>,
     /// How many threads there may be at this time, between the fewest and the most.
     wanted: usize,
     at_work: usize,
@@ -103,7 +104,7 @@ impl Pool {
     /// there is work.
     pub fn new(fewest: usize, most: usize) -> Pool {
         let state = State {
-            waiting: VecDeque::new(),
+            waiting: Queue::default(),
             wanted: fewest,
             at_work: 0,
             begun: Vec::new(),
@@ -114,30 +115,32 @@ impl Pool {
         Pool(Arc::new(Inner { fewest, most: most.max(fewest), state: Mutex::new(state) }))
     }
 
-    /// Does a piece of work, after those that were asked for before it. It is told when nobody waits for it any more, and done
-    /// all the same.
+    /// Does a piece of work of about so many bytes for a client, when its turn comes. The work is told when nobody waits for it
+    /// any more, and done all the same.
     ///
     /// # Errors
     /// Where the work panicked.
     pub async fn run<T: Send + 'static>(
         &self,
+        (client, bytes): (Id, usize),
         abandoned: Abandoned,
         work: impl FnOnce(&Abandoned) -> T + Send + 'static,
     ) -> Result<T> {
         let awaited = Awaited(Some(abandoned.clone()));
         let (tell, told) = oneshot::channel();
-        self.begin(Box::new(move || {
+        let work = Box::new(move || {
             // Nobody may listen any more.
             let _ = tell.send(work(&abandoned));
-        }));
+        });
+        self.begin(client, bytes, work);
         let done = told.await;
         awaited.ended();
         done.map_err(|_| Error::internal("work on a thread panicked"))
     }
 
-    fn begin(&self, work: Work) {
+    fn begin(&self, client: Id, bytes: usize, work: Work) {
         let mut state = lock(&self.0.state);
-        state.waiting.push_back(work);
+        state.waiting.push(client, bytes, work);
         if state.at_work < state.wanted {
             self.join(&mut state);
         } else if !state.watched {
@@ -156,7 +159,7 @@ impl Pool {
         let mut state = lock(&self.0.state);
         let mut lingered = 0;
         while state.at_work <= state.wanted {
-            let Some(work) = state.waiting.pop_front() else {
+            let Some(work) = state.waiting.pop() else {
                 if lingered == LINGERS {
                     break;
                 }
@@ -228,6 +231,10 @@ mod tests {
 
     use super::*;
 
+    fn whose() -> (Id, usize) {
+        (Id::try_from(1).unwrap(), 0)
+    }
+
     fn idle(pool: &Pool) -> bool {
         let state = lock(&pool.0.state);
         state.at_work == 0 && state.waiting.is_empty() && !state.watched
@@ -243,12 +250,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_is_done_in_its_order() {
+    async fn work_of_one_client_is_done_in_its_order() {
         let pool = Pool::new(1, 1);
         let order = Arc::new(Mutex::new(Vec::new()));
         let all = (0..100).map(|number| {
             let order = Arc::clone(&order);
-            pool.run(Abandoned::default(), move |_| order.lock().unwrap().push(number))
+            pool.run(whose(), Abandoned::default(), move |_| order.lock().unwrap().push(number))
         });
         for done in futures_util::future::join_all(all).await {
             done.unwrap();
@@ -256,6 +263,25 @@ mod tests {
         let order = std::mem::take(&mut *order.lock().unwrap());
         assert!(order.into_iter().eq(0..100));
         until(|| idle(&pool)).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_asks_for_little_does_not_wait_for_all_that_another_has_asked_for() {
+        let pool = Pool::new(1, 1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (go, wait) = mpsc::channel::<()>();
+        let first = pool.run(whose(), Abandoned::default(), move |_| wait.recv().unwrap());
+        let clients = std::iter::repeat_n(1, 100).chain([2]);
+        let all = clients.map(|client| {
+            let order = Arc::clone(&order);
+            let whose = (Id::try_from(client).unwrap(), 0);
+            pool.run(whose, Abandoned::default(), move |_| order.lock().unwrap().push(client))
+        });
+        let go = async { go.send(()).unwrap() };
+        let (first, all, ()) = tokio::join!(first, futures_util::future::join_all(all), go);
+        assert!(first.is_ok() && all.iter().all(Result::is_ok));
+        let at = order.lock().unwrap().iter().position(|client| *client == 2).unwrap();
+        assert!(at < 10, "{at}");
     }
 
     #[tokio::test]
@@ -275,7 +301,7 @@ mod tests {
                         }
                         at_once.fetch_sub(1, Ordering::SeqCst);
                     };
-                    pool.run(Abandoned::default(), work).await
+                    pool.run(whose(), Abandoned::default(), work).await
                 })
             })
             .collect();
@@ -287,7 +313,7 @@ mod tests {
         assert_eq!(most.load(Ordering::SeqCst), 5);
         // Short work needs no more than the fewest.
         while lock(&pool.0.state).wanted > 2 {
-            pool.run(Abandoned::default(), |_| ()).await.unwrap();
+            pool.run(whose(), Abandoned::default(), |_| ()).await.unwrap();
         }
         until(|| idle(&pool)).await;
     }
@@ -297,17 +323,17 @@ mod tests {
         let pool = Pool::new(1, 4);
         let (go, wait) = mpsc::channel::<()>();
         let hung = pool.clone();
-        let hung = tokio::spawn(async move { hung.run(Abandoned::default(), move |_| wait.recv()).await });
+        let hung = tokio::spawn(async move { hung.run(whose(), Abandoned::default(), move |_| wait.recv()).await });
         until(|| lock(&pool.0.state).begun.len() == 1).await;
         for ended in 1..=10 {
-            pool.run(Abandoned::default(), |_| ()).await.unwrap();
+            pool.run(whose(), Abandoned::default(), |_| ()).await.unwrap();
             until(|| lock(&pool.0.state).ended == ended).await;
             assert!(lock(&pool.0.state).wanted >= 2, "one that hangs, and one beside it");
         }
         go.send(()).unwrap();
         hung.await.unwrap().unwrap().unwrap();
         while lock(&pool.0.state).wanted > 1 {
-            pool.run(Abandoned::default(), |_| ()).await.unwrap();
+            pool.run(whose(), Abandoned::default(), |_| ()).await.unwrap();
         }
         until(|| idle(&pool)).await;
     }
@@ -317,12 +343,12 @@ mod tests {
         let pool = Pool::new(1, 1);
         let (go, wait) = mpsc::channel::<()>();
         let (panics, other) = tokio::join!(
-            pool.run(Abandoned::default(), move |_| {
+            pool.run(whose(), Abandoned::default(), move |_| {
                 wait.recv().unwrap();
                 panic!("on purpose");
             }),
             async {
-                let other = pool.run(Abandoned::default(), |_| 7);
+                let other = pool.run(whose(), Abandoned::default(), |_| 7);
                 go.send(()).unwrap();
                 other.await
             }
@@ -337,7 +363,7 @@ mod tests {
         let pool = Pool::new(1, 1);
         let (go, wait) = mpsc::channel::<()>();
         let (tell, told) = mpsc::channel();
-        let work = pool.run(Abandoned::default(), move |abandoned| {
+        let work = pool.run(whose(), Abandoned::default(), move |abandoned| {
             wait.recv().unwrap();
             tell.send(abandoned.is_set()).unwrap();
         });

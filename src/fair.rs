@@ -1,0 +1,11 @@
+//! Who goes next if clients wait for the same thing: a client that asks for much must not starve one that asks for little.
+//! [`Queue`] holds what waits, [`Semaphore`] hands out permits in the order of such a queue, and [`Turns`] are taken at the
+//! processors. This module does not know what is waited for.
+
+pub use queue::Queue;
+pub use semaphore::{Permit, Semaphore};
+pub use turns::{Turn, Turns};
+
+mod queue;
+mod semaphore;
+mod turns;
