@@ -41,11 +41,25 @@ pub struct Health {
     pub storage_lost: Arc<AtomicBool>,
 }
 
+/// What is served here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Serves {
+    /// Whether requests are to be sent here.
+    pub requests: bool,
+    /// Whether uploads are among them.
+    pub uploads: bool,
+}
+
+/// What readiness says of uploads that are accepted.
+const ACCEPTED: &str = "accepted";
+
 #[derive(Serialize)]
 struct Readiness {
     ready: bool,
-    /// Why not, in words; empty where it is ready.
+    /// Why not, or why uploads are refused, in words. Else empty.
     reasons: Vec<String>,
+    /// `accepted`, or `refused` where everything else is served.
+    uploads: &'static str,
     storage: &'static str,
     keys: Vec<Keys>,
     tokens_verified: u64,
@@ -130,7 +144,7 @@ impl From<KeysState> for KeySet {
 impl Health {
     /// What is read for `/metrics`, which waits for nothing.
     fn snapshot(&self) -> Snapshot {
-        let verifications = self.verifier.verifications();
+        let (verifications, free) = (self.verifier.verifications(), self.store.free());
         Snapshot {
             budget_bytes: self.budget.total_bytes(),
             budget_used_bytes: self.budget.used_bytes(),
@@ -142,6 +156,8 @@ impl Health {
             download_budget_bytes: self.reads.memory().total_bytes(),
             download_budget_used_bytes: self.reads.memory().used_bytes(),
             late_operations: self.store.late(),
+            storage_free_bytes: free.map(|free| free.bytes),
+            storage_free_inodes: free.and_then(|free| free.inodes),
             draining: self.draining.load(Ordering::Relaxed),
             tokens_verified: verifications.made,
             tokens_remembered: verifications.spared,
@@ -189,11 +205,16 @@ impl Health {
         if draining {
             reasons.push("the process is about to end".to_owned());
         }
-        if reasons.is_empty() {
+        let ready = reasons.is_empty();
+        if ready {
             self.started.store(true, Ordering::Relaxed);
         }
+        // All replicas of a storage share it. None could take uploads in the place of this one, and all can serve reads.
+        let shortage = if storage.is_ok() { self.store.shortage().await } else { None };
+        reasons.extend(shortage.map(|why| format!("uploads are refused: {why} in the storage folder")));
         Readiness {
-            ready: reasons.is_empty(),
+            ready,
+            uploads: if reasons.is_empty() { ACCEPTED } else { "refused" },
             reasons,
             storage: if storage.is_ok() { "available" } else { "unavailable" },
             keys: self.verifier.keys().into_iter().map(Keys::from).collect(),
@@ -207,7 +228,8 @@ impl Health {
     }
 
     /// Whether requests are to be sent here.
-    pub async fn serves(&self) -> bool {
-        self.readiness().await.ready
+    pub async fn serves(&self) -> Serves {
+        let readiness = self.readiness().await;
+        Serves { requests: readiness.ready, uploads: readiness.uploads == ACCEPTED }
     }
 }

@@ -143,7 +143,7 @@ impl Entry {
         let row = error.kind().row();
         let outcome = match error.is_unsettled() {
             true => "unknown",
-            false if row.status.is_server_error() => "failed",
+            false if row.status.is_server_error() && !error.is_at_limit() => "failed",
             false => "refused",
         };
         // The caller is told less of a token than we know. The cause of any other failure belongs into the log.

@@ -133,7 +133,7 @@ async fn pass(State((config, cors, metrics)): State<Given>, mut request: Request
     }
     let streamed = response.extensions_mut().remove::<Streamed>();
     match response.extensions_mut().remove::<ReplyError>() {
-        Some(ReplyError { kind, error }) => exit.failed_with(kind, error),
+        Some(ReplyError { kind, error, at_limit }) => exit.failed_with(kind, error, at_limit),
         None if let Some(Streamed { length }) = streamed => {
             response = response.map(|body| Body::new(Told::new(body, length, exit)));
         }

@@ -39,6 +39,15 @@ pub struct ReplyError {
     pub kind: Kind,
     /// The failure with its cause.
     pub error: String,
+    /// Whether a resource is used up.
+    pub at_limit: bool,
+}
+
+impl ReplyError {
+    /// What the log is to say of an error.
+    pub fn of(error: &Error) -> ReplyError {
+        ReplyError { kind: error.kind(), error: error.to_string(), at_limit: error.is_at_limit() }
+    }
 }
 
 /// Stands among the extensions of a reply whose body is a stream: the request ends when the body does.
@@ -80,7 +89,7 @@ pub fn refusal(error: &Error) -> Response {
     if let Some(size) = error.size() {
         headers.insert(CONTENT_RANGE, unsatisfied(size));
     }
-    response.extensions_mut().insert(ReplyError { kind: error.kind(), error: error.to_string() });
+    response.extensions_mut().insert(ReplyError::of(error));
     response
 }
 

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -20,6 +22,17 @@ pub const DOMAIN: &str = "attachd";
 
 /// How long a caller is asked to wait before it tries again, where the error itself names no other time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How many refusals have named a time of their own.
+static REFUSALS: AtomicU64 = AtomicU64::new(0);
+
+/// The time within a range of seconds that the refusal with this number asks for.
+fn spread(number: u64, seconds: &RangeInclusive<u64>) -> Duration {
+    // Multiples of the golden ratio, without their whole part, lie far from each other.
+    let share = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    let width = seconds.end().saturating_sub(*seconds.start()) + 1;
+    Duration::from_secs(seconds.start() + (width.saturating_mul(share) >> 32))
+}
 
 /// A result whose error is attachd's own.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -48,6 +61,8 @@ struct Inner {
     size: Option<u64>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     unsettled: bool,
+    at_limit: bool,
+    retry: Option<Duration>,
 }
 
 impl Error {
@@ -61,6 +76,8 @@ impl Error {
             size: None,
             source: None,
             unsettled: false,
+            at_limit: false,
+            retry: None,
         }))
     }
 
@@ -116,6 +133,25 @@ impl Error {
         self.0.unsettled
     }
 
+    /// Marks the refusal of a request for which a resource is used up. Nothing failed, and any number of requests may be refused
+    /// in the same way, so the log has a bounded number of lines about them.
+    pub fn at_limit(mut self) -> Self {
+        self.0.at_limit = true;
+        self
+    }
+
+    /// Whether the request was refused because a resource is used up.
+    pub fn is_at_limit(&self) -> bool {
+        self.0.at_limit
+    }
+
+    /// Asks the caller to wait for a time within the range, in whole seconds. Callers that are refused one after another are given
+    /// times that are spread evenly, so that they do not return at once.
+    pub fn retry_within(mut self, seconds: RangeInclusive<u64>) -> Self {
+        self.0.retry = Some(spread(REFUSALS.fetch_add(1, Ordering::Relaxed), &seconds));
+        self
+    }
+
     /// The cause, if it is of this type.
     pub fn source_as<T: StdError + 'static>(&self) -> Option<&T> {
         self.0.source.as_deref()?.downcast_ref()
@@ -156,7 +192,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         let row = self.kind().row();
         (row.retriable && matches!(row.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE))
-            .then_some(RETRY_AFTER)
+            .then(|| self.0.retry.unwrap_or(RETRY_AFTER))
     }
 
     /// What is wrong, for an operator: the cause, or the public text of an error without a cause.
@@ -226,6 +262,18 @@ mod tests {
         assert_eq!(error.public_details(), "An internal server error occurred");
         assert!(!format!("{:?}", error.to_status()).contains("secret"));
         assert!(error.to_string().contains("disk on fire"));
+    }
+
+    #[test]
+    fn callers_that_are_refused_one_after_another_are_spread_over_the_time() {
+        let times: Vec<_> = (0..31).map(|number| spread(number, &(30..=60)).as_secs()).collect();
+        assert!(times.iter().all(|time| (30..=60).contains(time)), "{times:?}");
+        assert!((0..31).all(|number| spread(number, &(1..=1)).as_secs() == 1));
+        let distinct: std::collections::HashSet<_> = times.iter().collect();
+        assert!(distinct.len() >= 20, "{times:?}");
+        let error = Error::new(Kind::StorageUnavailable).retry_within(30..=60);
+        let told = error.retry_after();
+        assert_eq!(error.to_status().get_error_details().retry_info().expect("retry info").retry_delay, told);
     }
 
     #[test]

@@ -117,7 +117,8 @@ async fn serve(
     let (parts, body) = request.into_parts();
     // The headers are slices of the buffer that they were read into, which is free for the body once they are gone.
     let (admitted, form) = read_head(attachments, context, key, parts).await?;
-    let admitted = admitted.at_most(http_body::Body::size_hint(&body).upper());
+    let length = http_body::Body::size_hint(&body).upper();
+    let admitted = attachments.uploads().make_room(admitted, None, length).await?;
     let declared = Declared { size: None, sha256: form.digests.file() };
     let mut reading = Reading::new(body, form);
     let file = attachments.uploads().in_time(reading.file()).await??;

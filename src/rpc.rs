@@ -221,7 +221,9 @@ impl AttachmentService for Attachments {
             let asked = Asked::of(client_id, attachment_id, project_id, portfolio_id);
             call.request.audit.asked(asked);
             let admitted = self.admit(call, target(asked)?, conditions(&header)?).await?;
-            self.upload(admitted, described(&header)?, messages.map(|message| piece(message?))).await
+            let header = described(&header)?;
+            let admitted = self.uploads.make_room(admitted, header.declared.size, None).await?;
+            self.upload(admitted, header, messages.map(|message| piece(message?))).await
         };
         served.await.map(Response::new).map_err(|error| failure.leave(error))
     }

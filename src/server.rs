@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admin::{self, Health};
+use crate::admin::{self, Health, Serves};
 use crate::auth::{Certificates, Verifier};
 use crate::budget::Budget;
 use crate::config::{self, Config};
@@ -347,7 +347,7 @@ impl Server {
         health.draining.store(true, Ordering::Relaxed);
         drop(looks);
         for serving in &both {
-            serving.set(false);
+            serving.set(Serves::default());
         }
         // The doors listen for as long as they are open, and nobody else need be told.
         let _ = stage.send(Stage::Leaving);

@@ -52,6 +52,7 @@ pub use address::{Address, Presented};
 pub use commit::{Settled, Standing};
 pub use config::{Config, OpenError};
 pub use content::ContentWriter;
+pub use local::{Free, Room};
 pub use maintenance::{End, Fate, Finding, Gc, Verify, Walk};
 pub use reader::{ContentReader, Vanished};
 pub use receipt::{Receipt, Replaced, Sealed};
@@ -104,6 +105,8 @@ impl Store {
             let local = Local::open(
                 &options,
                 access,
+                config.min_free.as_u64(),
+                metrics,
                 steps.clone(),
                 #[cfg(feature = "faults")]
                 faults.clone(),
@@ -151,7 +154,8 @@ impl Store {
     pub fn warnings(&self) -> Vec<OpenError> {
         match &self.backend {
             Backend::Local(local) => {
-                local.warnings().into_iter().map(|why| OpenError::new("options.root", why)).collect()
+                let root = local.warnings().into_iter().map(|why| OpenError::new("options.root", why));
+                root.chain(local.warning_of_size().map(|why| OpenError::new("min_free", why))).collect()
             }
             Backend::Objects(_) => Vec::new(),
         }
@@ -286,6 +290,32 @@ impl Store {
         }
     }
 
+    /// Gives room in the storage to an upload of at most `size` bytes, where that is known.
+    ///
+    /// # Errors
+    /// [`Kind::StorageUnavailable`] if there is too little.
+    pub async fn room(&self, size: Option<u64>) -> Result<Room> {
+        match &self.backend {
+            Backend::Local(local) => self.patience.wait(local.space().room(size)).await?,
+            Backend::Objects(_) => Ok(Room::default()),
+        }
+    }
+
+    /// Why all uploads are refused though the storage answers, if they are. Asks the storage.
+    pub async fn shortage(&self) -> Option<&'static str> {
+        let Backend::Local(local) = &self.backend else { return None };
+        // Whether the storage answers is asked elsewhere.
+        tokio::time::timeout(PROBE_TIMEOUT, local.space().shortage()).await.ok()?.ok()?
+    }
+
+    /// What was free in the storage when that was last asked, where it has an end.
+    pub fn free(&self) -> Option<Free> {
+        match &self.backend {
+            Backend::Local(local) => local.space().free(),
+            Backend::Objects(_) => None,
+        }
+    }
+
     /// How many bytes the writer of one upload keeps to its end, if it is known that no more than `size` arrive.
     pub fn kept_by_upload(&self, size: Option<u64>) -> usize {
         match &self.backend {
@@ -294,10 +324,10 @@ impl Store {
         }
     }
 
-    /// Begins to take the content of an attachment. Nothing is created before the first write. The writer drops `kept` when
-    /// it has let go of all its memory.
-    pub fn begin(self: &Arc<Self>, key: Key, kept: impl Send + Sync + 'static) -> ContentWriter {
-        ContentWriter::new(Arc::clone(self), key, Kept::new(kept))
+    /// Begins to take the content of an attachment, which is written into `room`. Nothing is created before the first write. The
+    /// writer drops `kept` when it has let go of all its memory.
+    pub fn begin(self: &Arc<Self>, key: Key, room: Room, kept: impl Send + Sync + 'static) -> ContentWriter {
+        ContentWriter::new(Arc::clone(self), key, room, Kept::new(kept))
     }
 
     /// Deletes content that no record names, at once. What cannot be deleted is garbage, not a failure of the request.

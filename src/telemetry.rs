@@ -34,7 +34,7 @@ mod words;
 pub use catalogue::markdown as metrics_reference;
 pub use exposition::{Exposition, KeySet, Snapshot};
 pub use flood::{permits_audit, permits_certificate};
-pub use metrics::{Eviction, HeadFault, Metrics, Operation, Outcome, Port, Rejection, Timing};
+pub use metrics::{Eviction, HeadFault, Limit, Metrics, Operation, Outcome, Port, Rejection, Timing};
 pub use process::memory_limit;
 pub use queue::{Room, flush, is_stuck};
 pub use request::{Exit, REQUEST_ID, RequestId, Trail, method};

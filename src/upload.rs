@@ -19,7 +19,7 @@ use crate::fair::Turns;
 use crate::operation::Rpc;
 use crate::request::Call;
 use crate::rights::{self, Stands};
-use crate::store::{Sealed, Standing, Store};
+use crate::store::{Room, Sealed, Standing, Store};
 
 pub use conditions::Conditions;
 use presence::Presence;
@@ -85,17 +85,11 @@ pub struct Admitted {
     call: Call,
     target: Target,
     conditions: Conditions,
-    /// The most that can arrive, in bytes, where the door knows it.
+    /// The most that can arrive, in bytes, where it is known.
     at_most: Option<u64>,
+    room: Room,
     /// The record that was read for it, in a box: it is held while the content arrives.
     standing: Box<Standing>,
-}
-
-impl Admitted {
-    /// Says that no more than so many bytes can arrive, where that is known: a small upload then keeps little memory.
-    pub fn at_most(self, bytes: Option<u64>) -> Admitted {
-        Admitted { at_most: bytes, ..self }
-    }
 }
 
 /// Uploads and registrations.
@@ -156,7 +150,19 @@ impl Uploads {
         let standing = Box::new(self.store.record(target.key).await?);
         drop(turn);
         self.config.accepts(&call, target, &conditions, standing.record())?;
-        Ok(Admitted { call, target, conditions, at_most: None, standing })
+        Ok(Admitted { call, target, conditions, at_most: None, room: Room::default(), standing })
+    }
+
+    /// Says that no more than `at_most` bytes can arrive, of which the caller `declared` as many to be content, where that is
+    /// known, and takes room in the storage for them. Without it the upload is not bound to leave room to others.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`], and [`Kind::StorageUnavailable`] if the storage has too little room.
+    pub async fn make_room(&self, admitted: Admitted, declared: Option<u64>, at_most: Option<u64>) -> Result<Admitted> {
+        self.fits(declared)?;
+        let at_most = declared.into_iter().chain(at_most).min();
+        let room = self.store.room(at_most).await?;
+        Ok(Admitted { at_most, room, ..admitted })
     }
 
     /// Makes an attachment known. Doing it again with the same project and portfolio changes nothing.

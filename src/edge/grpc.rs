@@ -247,7 +247,7 @@ fn refusal(error: &Error) -> Response {
     if error.kind() == Kind::UnsupportedCompression {
         response.headers_mut().insert(ACCEPT_ENCODING, ENCODINGS);
     }
-    response.extensions_mut().insert(ReplyError { kind: error.kind(), error: error.to_string() });
+    response.extensions_mut().insert(ReplyError::of(error));
     response
 }
 
@@ -257,7 +257,7 @@ fn end(exit: Exit, mut response: Response) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     match response.extensions_mut().remove::<ReplyError>() {
-        Some(ReplyError { kind, error }) => exit.failed_with(kind, error),
+        Some(ReplyError { kind, error, at_limit }) => exit.failed_with(kind, error, at_limit),
         None => exit.succeeded(),
     }
     response

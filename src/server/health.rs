@@ -16,13 +16,20 @@ use tonic_health::pb::health_server::{Health as HealthProtocol, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::limits::{FIRST_LOOK, HEALTH_PAUSE};
-use crate::admin::Health;
+use crate::admin::{Health, Serves};
 use crate::error::{Error, Kind};
 use crate::pb::attachment_service_server::AttachmentServiceServer;
 use crate::rpc::{Attachments, Failure};
 
-/// The names that are asked for.
+/// The names of all that is served: the process, and its service.
 const NAMES: [&str; 2] = ["", <AttachmentServiceServer<Attachments> as NamedService>::NAME];
+
+/// The name of uploads alone, which may be refused while all else is served.
+const UPLOADS: &str = "attachments.v2.AttachmentService/UploadAttachment";
+
+fn is_known(name: &str) -> bool {
+    NAMES.contains(&name) || name == UPLOADS
+}
 
 /// The health that one port tells of, the same for all [`NAMES`].
 #[derive(Clone, Debug)]
@@ -30,14 +37,14 @@ pub(super) struct Serving(Arc<watch::Sender<Current>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Current {
-    status: ServingStatus,
+    serves: Serves,
     /// Whether watchers are to go, once they were told of the status.
     ended: bool,
 }
 
 impl Default for Serving {
     fn default() -> Serving {
-        Serving(Arc::new(watch::Sender::new(Current { status: ServingStatus::NotServing, ended: false })))
+        Serving(Arc::new(watch::Sender::new(Current { serves: Serves::default(), ended: false })))
     }
 }
 
@@ -52,15 +59,21 @@ impl Serving {
         Routes::new(self.service()).into_axum_router().reset_fallback()
     }
 
-    /// Tells whether requests are served from now on. Watchers are told of changes.
-    pub(super) fn set(&self, serves: bool) {
-        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-        self.0.send_modify(|current| current.status = status);
+    /// Tells what is served from now on. Watchers are told of changes.
+    pub(super) fn set(&self, serves: Serves) {
+        self.0.send_modify(|current| current.serves = serves);
     }
 
     /// Ends the calls of those who watch, which would go on for ever.
     pub(super) fn end(&self) {
         self.0.send_modify(|current| current.ended = true);
+    }
+}
+
+impl Current {
+    fn status(self, name: &str) -> ServingStatus {
+        let serves = if name == UPLOADS { self.serves.uploads } else { self.serves.requests };
+        if serves { ServingStatus::Serving } else { ServingStatus::NotServing }
     }
 }
 
@@ -71,12 +84,13 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
 #[tonic::async_trait]
 impl HealthProtocol for Serving {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        if !NAMES.contains(&request.get_ref().service.as_str()) {
+        let name = &request.get_ref().service;
+        if !is_known(name) {
             let error = Error::new(Kind::NotFound).detail("there is no service of this name");
             let failure = Failure::of(request.extensions());
             return Err(failure.leave(error));
         }
-        let status = self.0.borrow().status;
+        let status = self.0.borrow().status(name);
         Ok(Response::new(response(status)))
     }
 
@@ -84,15 +98,15 @@ impl HealthProtocol for Serving {
 
     /// A name that is not known is SERVICE_UNKNOWN for as long as it is watched, since it may become known (health.proto).
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let is_known = NAMES.contains(&request.get_ref().service.as_str());
-        let told = stream::unfold((self.0.subscribe(), None), move |(mut statuses, last)| async move {
+        let name = request.into_inner().service;
+        let told = stream::unfold((self.0.subscribe(), None, name), |(mut statuses, last, name)| async move {
             loop {
-                let Current { status, ended } = *statuses.borrow_and_update();
-                let status = if is_known { status } else { ServingStatus::ServiceUnknown };
+                let current = *statuses.borrow_and_update();
+                let status = if is_known(&name) { current.status(&name) } else { ServingStatus::ServiceUnknown };
                 if last != Some(status) {
-                    return Some((Ok(response(status)), (statuses, Some(status))));
+                    return Some((Ok(response(status)), (statuses, Some(status), name)));
                 }
-                if ended {
+                if current.ended {
                     return None;
                 }
                 statuses.changed().await.ok()?;
@@ -103,14 +117,14 @@ impl HealthProtocol for Serving {
 }
 
 /// Looks at the storage for the first time, not for long, and tells what it saw.
-pub(super) async fn tell(ports: &[Serving; 2], health: &Health) -> bool {
-    let serves = timeout(FIRST_LOOK, health.serves()).await.unwrap_or(false);
+pub(super) async fn tell(ports: &[Serving; 2], health: &Health) -> Serves {
+    let serves = timeout(FIRST_LOOK, health.serves()).await.unwrap_or_default();
     set(ports, serves);
     serves
 }
 
 /// Looks again and again, and tells of what is not as it was `told`.
-pub(super) async fn watch(ports: [Serving; 2], health: Health, mut told: bool) {
+pub(super) async fn watch(ports: [Serving; 2], health: Health, mut told: Serves) {
     loop {
         tokio::time::sleep(HEALTH_PAUSE).await;
         let serves = health.serves().await;
@@ -121,7 +135,7 @@ pub(super) async fn watch(ports: [Serving; 2], health: Health, mut told: bool) {
     }
 }
 
-fn set(ports: &[Serving; 2], serves: bool) {
+fn set(ports: &[Serving; 2], serves: Serves) {
     for port in ports {
         port.set(serves);
     }

@@ -42,6 +42,13 @@ pub struct Config {
     #[serde(default = "default_inline_below", with = "units::size")]
     #[schemars(with = "units::Size")]
     pub inline_below: ByteSize,
+    /// How many bytes uploads leave free on the file system, for the service `fs`. An upload is answered 503 / UNAVAILABLE if what is
+    /// free would fall below it: before its content is read, by its declared size, else while it is written. Fewer than 16
+    /// free inodes have the same effect. Reads are served, and so are deletions, which need some space. 0 leaves it to the file system to refuse
+    /// writes. Default 64 MiB.
+    #[serde(default = "default_min_free", with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub min_free: ByteSize,
     /// Which storage operations fail, for tests.
     #[cfg(feature = "faults")]
     #[serde(default, skip_serializing)]
@@ -67,6 +74,10 @@ fn default_timeout() -> Duration {
 
 fn default_inline_below() -> ByteSize {
     ByteSize::kib(16)
+}
+
+fn default_min_free() -> ByteSize {
+    ByteSize::mib(64)
 }
 
 /// Why the storage could not be opened: the configuration key, and what is wrong with it, for an operator.
@@ -103,6 +114,7 @@ impl Config {
             sole_writer: false,
             timeout: default_timeout(),
             inline_below: default_inline_below(),
+            min_free: default_min_free(),
             #[cfg(feature = "faults")]
             faults: Vec::new(),
             #[cfg(feature = "faults")]

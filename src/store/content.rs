@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::backend::{Backend, Kept, Sink};
 use super::commit::{Replacement, Settled};
 use super::hash::{Hash, length};
-use super::local::{self, Abandoned};
+use super::local::{self, Abandoned, Room};
 use super::patience::Unfinished;
 use super::queue::{Batch, Behind, Queue};
 use super::receipt::{Committed, Receipt, Replaced, Sealed, Written};
@@ -27,6 +27,7 @@ pub struct ContentWriter {
     id: UploadId,
     path: String,
     state: State,
+    room: Room,
     /// What the sink is to keep, until there is one.
     kept: Option<Kept>,
     /// Whether a close was asked for: from then on there may be an object, whatever the answer says.
@@ -71,7 +72,7 @@ impl std::fmt::Debug for State {
 
 impl ContentWriter {
     /// A writer under a fresh id that has created nothing yet.
-    pub(super) fn new(store: Arc<Store>, key: Key, kept: Kept) -> Self {
+    pub(super) fn new(store: Arc<Store>, key: Key, room: Room, kept: Kept) -> Self {
         let (id, state, kept) = (UploadId::fresh(), State::Unopened, Some(kept));
         ContentWriter {
             store,
@@ -79,6 +80,7 @@ impl ContentWriter {
             id,
             path: layout::segment(key, SegmentId::first(id)),
             state,
+            room,
             kept,
             closing: false,
             size: 0,
@@ -94,7 +96,9 @@ impl ContentWriter {
     /// as many batches wait as may. What becomes of them is told by [`ready`](Self::ready), or by a later write. After an error
     /// only [`abort`](Self::abort) is left.
     pub async fn write(&mut self, bytes: Vec<Bytes>, held: impl Send + Sync + 'static) -> Result<()> {
-        self.size += length(&bytes);
+        let length = length(&bytes);
+        self.store.patience.wait(self.room.take(length)).await??;
+        self.size += length;
         let mut batch = Batch::new(bytes, held);
         if let State::Busy(_, Some(behind)) = &self.state {
             match self.store.patience.wait_from(|| behind.taken(), behind.put(batch)).await {
@@ -187,7 +191,8 @@ impl ContentWriter {
         V: FnOnce(u64, Digest) -> Result<()> + Send + 'static,
         D: FnMut(Option<&Record>, &Sealed) -> Result<Record> + Send + 'static,
     {
-        if let Err(error) = self.ready().await {
+        let room = self.store.patience.wait(self.room.take(length(&batch))).await.flatten();
+        if let Err(error) = room.and(self.ready().await) {
             self.abort().await;
             return Err(error);
         }

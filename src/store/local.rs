@@ -24,16 +24,19 @@ use super::{Access, WRITE, io_failure, layout, lock};
 use crate::attachment::{Id, Key, Record};
 use crate::error::{Error, Kind, Result};
 use crate::fair::Semaphore;
+use crate::telemetry::Metrics;
 
 use directory::Directory;
 use draft::Draft;
 use entries::{Entries, Folder};
 use service::Below;
+use space::Space;
 use threads::{Pool, on_thread};
 
 pub use directory::TROUBLE;
 pub use service::Options;
 pub use sink::Sink;
+pub use space::{Free, Room};
 pub use threads::Abandoned;
 
 mod beneath;
@@ -43,6 +46,7 @@ mod entries;
 mod root;
 mod service;
 mod sink;
+mod space;
 mod threads;
 
 /// How many threads write content at once. They copy and hash, which keeps a core busy, and wait for a disk only where more is
@@ -74,6 +78,7 @@ pub struct Local {
     crowd: usize,
     committing: Pool,
     reading: Pool,
+    space: Arc<Space>,
     steps: Steps,
     #[cfg(feature = "faults")]
     faults: Faults,
@@ -92,17 +97,21 @@ enum Operation {
 }
 
 impl Local {
-    /// Opens the root that the options name.
+    /// Opens the root that the options name. Uploads leave `min_free` bytes of its file system free.
     pub fn open(
         options: &std::collections::BTreeMap<String, String>,
         access: Access,
+        min_free: u64,
+        metrics: &Metrics,
         steps: Steps,
         #[cfg(feature = "faults")] faults: Faults,
     ) -> Result<Local, OpenError> {
         let directory = Arc::new(Directory::open(options, access)?);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let space = Arc::new(Space::new(Arc::clone(&directory), min_free, metrics.clone()));
         Ok(Local {
             directory,
+            space,
             entries: Entries::default(),
             locks: Locks::default(),
             writing: Semaphore::new(WRITING),
@@ -125,6 +134,11 @@ impl Local {
         self.directory.warnings()
     }
 
+    /// What is wrong with the room that uploads leave free, if it is more than the file system has.
+    pub fn warning_of_size(&self) -> Option<String> {
+        self.space.warning()
+    }
+
     /// Whether there is a symbolic link at a path.
     pub async fn is_link(self: &Arc<Self>, path: &str) -> bool {
         let (local, path) = (Arc::clone(self), path.to_owned());
@@ -140,6 +154,11 @@ impl Local {
     pub async fn links(self: &Arc<Self>) -> Result<Vec<String>> {
         let local = Arc::clone(self);
         on_thread(Abandoned::default(), move |_| local.directory.links()).await?.map_err(io_failure)
+    }
+
+    /// The room on the file system.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     /// Whether as many writes are under way as there are cores.
@@ -301,6 +320,7 @@ impl Local {
         let told = || io_failure(io::Error::new(error.kind(), format!("{path}: {error}")));
         match error.kind() {
             io::ErrorKind::NotFound => self.present_now().err().unwrap_or_else(told),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.space.failed(&error),
             _ => told(),
         }
     }

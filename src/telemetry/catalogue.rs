@@ -159,6 +159,25 @@ pub const CATALOGUE: &[Entry] = &[
         &[],
         "Operations that nobody waits for: those that go on past `storage.timeout` or after their caller went away, and those that tidy up.",
     ),
+    entry(
+        "attachd_storage_free_bytes",
+        Gauge,
+        &[],
+        "Bytes that are free on the file system of the storage, when it was last asked. Service `fs` only.",
+    ),
+    entry(
+        "attachd_storage_free_inodes",
+        Gauge,
+        &[],
+        "Inodes that are free there. Absent if the file system has no fixed number of them.",
+    ),
+    // Limits.
+    entry(
+        "attachd_limited_total",
+        Counter,
+        &[("limit", "storage.min_free")],
+        "Requests that were refused by a limit, by its configuration key. Limits that have a counter of their own are not in it.",
+    ),
     // Tokens.
     entry(
         "attachd_authentications_total",

@@ -43,6 +43,10 @@ pub struct Snapshot {
     pub uploads_in_flight: usize,
     /// Storage operations that go on past their time.
     pub late_operations: usize,
+    /// Bytes that are free in the storage, where it has an end.
+    pub storage_free_bytes: Option<u64>,
+    /// Inodes that are free in the storage, where it has a fixed number of them.
+    pub storage_free_inodes: Option<u64>,
     /// Whether the process was told to end.
     pub draining: bool,
     /// Tokens whose signatures were verified.
@@ -97,6 +101,7 @@ impl Exposition {
         register(&mut registry, "attachd_heads_refused_total", all.heads_refused.clone());
         register(&mut registry, "attachd_trace_spans_total", all.spans.clone());
         register(&mut registry, "attachd_log_dropped_lines_total", all.log_dropped.clone());
+        register(&mut registry, "attachd_limited_total", all.limited.clone());
         registry.register_collector(Box::new(Reading(Arc::new(read))));
         Exposition(registry)
     }
@@ -179,6 +184,13 @@ impl Collector for Reading {
         out.one("attachd_memory_budget_waits_total", &[], read.budget_waits as f64)?;
         out.one("attachd_memory_budget_refused_total", &[], read.budget_refused as f64)?;
         out.one("attachd_storage_late_operations", &[], read.late_operations as f64)?;
+        let free = [
+            ("attachd_storage_free_bytes", read.storage_free_bytes),
+            ("attachd_storage_free_inodes", read.storage_free_inodes),
+        ];
+        for (name, free) in free {
+            out.all(name, free.into_iter().map(|free| (Vec::new(), free as f64)))?;
+        }
         let sets = &read.key_sets;
         let by_issuer = |set: &KeySet, value: f64| (vec![("issuer", set.issuer.clone())], value);
         let confirmed = sets.iter().filter_map(|set| {
@@ -274,6 +286,8 @@ mod tests {
         let key_sets = vec![key_set("https://a", Some(SystemTime::UNIX_EPOCH)), key_set("say \"b\"\n", None)];
         Exposition::new(&metrics, move || Snapshot {
             draining: true,
+            storage_free_bytes: Some(1 << 30),
+            storage_free_inodes: Some(1 << 20),
             key_sets: key_sets.clone(),
             ..Snapshot::default()
         })

@@ -52,6 +52,7 @@ pub(super) struct Families {
     pub heads_refused: Counters<2>,
     pub spans: Counters<1>,
     pub log_dropped: Counters<1>,
+    pub limited: Counters<1>,
 }
 
 impl Default for Families {
@@ -77,6 +78,7 @@ impl Default for Families {
             heads_refused: Family::default(),
             spans: Family::default(),
             log_dropped: Family::default(),
+            limited: Family::default(),
         };
         for protocol in Protocol::ALL {
             drop(families.requests_in_flight.get_or_create(&[("door", protocol.as_str())]));
@@ -105,6 +107,9 @@ impl Default for Families {
         }
         for outcome in ["exported", "failed"] {
             drop(families.spans.get_or_create(&[("outcome", outcome)]));
+        }
+        for limit in Limit::ALL {
+            drop(families.limited.get_or_create(&[("limit", limit.as_str())]));
         }
         for kind in LogLine::ALL {
             drop(families.log_dropped.get_or_create(&[("kind", kind.as_str())]));
@@ -243,6 +248,11 @@ impl Metrics {
     pub(super) fn traced(&self, sent: bool, count: usize) {
         let outcome = if sent { "exported" } else { "failed" };
         self.0.spans.get_or_create(&[("outcome", outcome)]).inc_by(count as u64);
+    }
+
+    /// A request was refused by a limit.
+    pub fn limited(&self, limit: Limit) {
+        self.0.limited.get_or_create(&[("limit", limit.as_str())]).inc();
     }
 
     /// So many lines of the log were left out.
@@ -414,6 +424,14 @@ label! {
         Refusal = "refusal",
         /// Any other line.
         Other = "other",
+    }
+}
+
+label! {
+    /// A limit, by its configuration key.
+    Limit {
+        /// How much of the storage uploads leave free.
+        MinFree = "storage.min_free",
     }
 }
 

@@ -99,7 +99,8 @@ struct Facts {
 }
 
 /// How a change of the storage ended.
-type Outcome = Result<(), (Kind, String)>;
+/// A failure is kept as its kind, its text, and whether a resource is used up.
+type Outcome = Result<(), (Kind, String, bool)>;
 
 /// Whether a request changes the storage. Its change goes on if the request is dropped.
 #[derive(Debug)]
@@ -171,7 +172,7 @@ impl Trail {
 
     /// The change has ended. If the request was dropped meanwhile, it is reported now.
     pub fn changed(&self, outcome: Result<(), &Error>) {
-        let outcome = outcome.map_err(|error| (error.kind(), error.to_string()));
+        let outcome = outcome.map_err(|error| (error.kind(), error.to_string(), error.is_at_limit()));
         let mut change = self.change();
         if let Change::UnderWay { left: true } = *change {
             *change = Change::Reported;
@@ -273,22 +274,22 @@ impl Exit {
 
     /// The request was served.
     pub fn succeeded(mut self) {
-        self.tell(End::Served, None);
+        self.tell(End::Served, None, false);
     }
 
     /// The request was refused or failed.
     pub fn failed(mut self, error: &Error) {
-        self.tell(End::Failed(error.kind()), Some(error.to_string()));
+        self.tell(End::Failed(error.kind()), Some(error.to_string()), error.is_at_limit());
     }
 
-    /// The request was refused or failed, with what [`Error`]'s `Display` said of it.
-    pub fn failed_with(mut self, kind: Kind, error: String) {
-        self.tell(End::Failed(kind), Some(error));
+    /// The request was refused or failed, with what [`Error`]'s `Display` said of it. `at_limit`: a resource is used up.
+    pub fn failed_with(mut self, kind: Kind, error: String, at_limit: bool) {
+        self.tell(End::Failed(kind), Some(error), at_limit);
     }
 
-    fn tell(&mut self, end: End, error: Option<String>) {
+    fn tell(&mut self, end: End, error: Option<String>, at_limit: bool) {
         self.told = true;
-        self.trail.0.tell(end, error, false);
+        self.trail.0.tell(end, error, at_limit, false);
     }
 }
 
@@ -296,13 +297,13 @@ impl Facts {
     /// Reports a request that was dropped: the outcome of its change, if there is one.
     fn tell_of(&self, outcome: Option<Outcome>) {
         match outcome {
-            Some(Ok(())) => self.tell(End::Served, None, true),
-            Some(Err((kind, error))) => self.tell(End::Failed(kind), Some(error), true),
-            None => self.tell(End::Gone, None, true),
+            Some(Ok(())) => self.tell(End::Served, None, false, true),
+            Some(Err((kind, error, at_limit))) => self.tell(End::Failed(kind), Some(error), at_limit, true),
+            None => self.tell(End::Gone, None, false, true),
         }
     }
 
-    fn tell(&self, end: End, error: Option<String>, client_gone: bool) {
+    fn tell(&self, end: End, error: Option<String>, at_limit: bool, client_gone: bool) {
         let Facts { protocol, id, method, path, began, span, trace, .. } = self;
         let elapsed = began.elapsed();
         let asked = self.asked.get().copied().unwrap_or(Method::Other);
@@ -343,13 +344,13 @@ impl Facts {
             };
         }
         let is_logged = match end {
-            End::Failed(kind) if end.result() == "refused" => flood::permits_request(Some(kind)),
+            End::Failed(kind) if end.result() == "refused" || at_limit => flood::permits_request(Some(kind)),
             End::Gone => flood::permits_request(None),
             End::Served | End::Failed(_) => true,
         };
         if !is_logged {
             // It is counted there.
-        } else if end.result() == "failed" {
+        } else if end.result() == "failed" && !at_limit {
             line!(error);
         } else if end == End::Served && asked == Method::Health {
             // Load balancers ask all the time.

@@ -41,18 +41,18 @@ impl Uploads {
     /// # Errors
     /// [`Kind::Incomplete`] where `pieces` ends without a finish, what `pieces` raises, [`Kind::TooLarge`],
     /// [`Kind::SizeMismatch`], [`Kind::DigestMismatch`], [`Kind::Overloaded`], [`Kind::ClientTooSlow`], [`Kind::Draining`], and what storage raises.
-    pub async fn receive<S>(&self, admitted: Admitted, header: Header, pieces: S) -> Result<Receipt>
+    pub async fn receive<S>(&self, mut admitted: Admitted, header: Header, pieces: S) -> Result<Receipt>
     where
         S: Stream<Item = Result<Piece>>,
     {
         self.fits(header.declared.size)?;
-        let known = header.declared.size.into_iter().chain(admitted.at_most).min();
+        let known = admitted.at_most;
         let claim = tokio::select! {
             biased;
             () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
             claim = self.claim(admitted.target.key.client, known) => claim?,
         };
-        let mut upload = Upload::begin(self, &admitted, header.declared, known, claim);
+        let mut upload = Upload::begin(self, &mut admitted, header.declared, claim);
         let pieces = pin!(pieces);
         let receiving = tracing::info_span!(target: SPANS, "receive", size_bytes = Empty);
         let pumped = tokio::select! {
@@ -83,7 +83,7 @@ impl Uploads {
         }
     }
 
-    fn fits(&self, size: Option<u64>) -> Result<()> {
+    pub(super) fn fits(&self, size: Option<u64>) -> Result<()> {
         match size {
             Some(size) if size > self.config.max_upload_size => Err(Error::new(Kind::TooLarge)
                 .detail(format!("at most {} bytes are permitted", self.config.max_upload_size))),
@@ -139,17 +139,12 @@ fn left_open(error: Error) -> Error {
 }
 
 impl<'a> Upload<'a> {
-    /// An upload of at most `known` bytes, where that is known. `claim` is to the memory that it keeps to its end.
-    fn begin(
-        uploads: &'a Uploads,
-        admitted: &Admitted,
-        declared: Declared,
-        known: Option<u64>,
-        claim: Option<Arc<Claim>>,
-    ) -> Self {
-        let Admitted { call, target, .. } = admitted;
+    /// An upload that was admitted. `claim` is to the memory that it keeps to its end.
+    fn begin(uploads: &'a Uploads, admitted: &mut Admitted, declared: Declared, claim: Option<Arc<Claim>>) -> Self {
+        let Admitted { call, target, room, at_most: known, .. } = admitted;
+        let (room, known) = (std::mem::take(room), *known);
         let trail = call.request.trail.clone();
-        let writer = uploads.store.begin(target.key, claim.clone());
+        let writer = uploads.store.begin(target.key, room, claim.clone());
         trail.writes(writer.id());
         Upload {
             uploads,

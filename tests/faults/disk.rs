@@ -10,15 +10,16 @@ use tonic::Code;
 
 use crate::harness::{Form, Reply, Server, Setup, chunk, eventually, finish, header, noise, token};
 
-/// A tmpfs of 16 MiB as a storage root.
-struct Disk(PathBuf);
+/// A tmpfs as a storage root.
+pub struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(folder: &TempDir) -> Disk {
+    /// Mounts one with these options, such as its size.
+    pub fn mount(folder: &TempDir, options: &str) -> Disk {
         let root = folder.path().join("root");
         std::fs::create_dir(&root).unwrap();
         let disk = Disk(root);
-        disk.command("mount", &["-t", "tmpfs", "-o", "size=16m", "tmpfs"]);
+        disk.command("mount", &["-t", "tmpfs", "-o", options, "tmpfs"]);
         disk
     }
 
@@ -40,6 +41,17 @@ impl Disk {
         assert!(done.status.success(), "this test must be run as root, with leave to mount: {name}: {said}");
     }
 
+    /// The path of the storage root.
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// What is free: bytes, and inodes.
+    pub fn free(&self) -> (u64, u64) {
+        let found = rustix::fs::statvfs(&self.0).unwrap();
+        (found.f_bavail * found.f_frsize, found.f_favail)
+    }
+
     /// Bytes that are used.
     fn used(&self) -> u64 {
         let done = Command::new("df").args(["--output=used", "-B1"]).arg(&self.0).output().unwrap();
@@ -54,8 +66,12 @@ impl Drop for Disk {
     }
 }
 
+const SIZE: &str = "size=16m";
+
 fn start(folder: TempDir) -> Server {
-    Setup { limits: "max_upload_size = \"64MiB\"\n".to_owned(), ..Setup::default() }.start_in(folder)
+    // The file system itself is to refuse.
+    let (limits, storage) = ("max_upload_size = \"64MiB\"\n".to_owned(), "min_free = 0\n".to_owned());
+    Setup { limits, storage, ..Setup::default() }.start_in(folder)
 }
 
 fn upload(server: &Server, attachment: i64, bytes: &[u8]) -> Reply {
@@ -81,7 +97,7 @@ async fn upload_over_grpc(server: &Server, attachment: i64, bytes: &[u8]) -> Cod
 #[tokio::test]
 async fn an_upload_larger_than_the_disk_is_refused_its_space_returns_and_the_next_one_is_stored() {
     let folder = tempfile::tempdir().unwrap();
-    let disk = Disk::mount(&folder);
+    let disk = Disk::mount(&folder, SIZE);
     let server = start(folder);
     let (old, large) = (noise(1 << 20, 1), noise(40 << 20, 2));
     assert_eq!(upload(&server, 1, &old).status, 201);
@@ -111,7 +127,7 @@ async fn an_upload_larger_than_the_disk_is_refused_its_space_returns_and_the_nex
 #[tokio::test]
 async fn a_disk_without_a_free_byte_refuses_and_serves_again_when_there_is_space() {
     let folder = tempfile::tempdir().unwrap();
-    let disk = Disk::mount(&folder);
+    let disk = Disk::mount(&folder, SIZE);
     let server = start(folder);
     assert_eq!(upload(&server, 1, &noise(1000, 1)).status, 201);
     let filler = disk.0.join("filler");
@@ -135,7 +151,7 @@ async fn a_disk_without_a_free_byte_refuses_and_serves_again_when_there_is_space
 #[tokio::test]
 async fn a_disk_that_turns_read_only_refuses_and_serves_again_when_it_can_be_written() {
     let folder = tempfile::tempdir().unwrap();
-    let disk = Disk::mount(&folder);
+    let disk = Disk::mount(&folder, SIZE);
     let server = start(folder);
     assert_eq!(upload(&server, 1, &noise(1000, 1)).status, 201);
     eventually("no file is open for writing", || server.readiness()["uploads_in_flight"] == 0);
@@ -160,7 +176,7 @@ async fn a_disk_that_turns_read_only_refuses_and_serves_again_when_it_can_be_wri
 }
 
 /// Ends the server before the disk is taken away from under it.
-fn end(mut server: Server, disk: Disk) {
+pub fn end(mut server: Server, disk: Disk) {
     server.signal("TERM");
     assert_eq!(server.wait(), Some(0));
     drop(disk);

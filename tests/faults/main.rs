@@ -16,6 +16,7 @@ mod late;
 mod load;
 mod mounts;
 mod operations;
+mod space;
 
 /// The names of the files below a folder, other than locks.
 fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use rustix::fs::{FileType, fstat, fsync};
+use rustix::fs::{FileType, fstat, fstatvfs, fsync};
 use uuid::Uuid;
 
 use super::super::{Access, OpenError, layout};
 use super::entries::Inode;
 use super::root::{LOCKS, TEMPORARY, Volume, is_new, names, one_machine, stranger, volume};
+use super::space::Free;
 use super::{beneath, lock};
 
 /// What every text begins with that says what is wrong with the root. None names its path: readiness is for anybody.
@@ -218,6 +219,19 @@ impl Directory {
         self.place.store(Arc::clone(&place));
         tracing::warn!(root = %path, empty, "the storage root was replaced; what is there now is served");
         Ok(place)
+    }
+
+    /// What is free on the file system of the root.
+    pub fn free(&self) -> io::Result<Free> {
+        let found = fstatvfs(self.place()?.root())?;
+        let inodes = (found.f_files > 0).then_some(found.f_favail);
+        Ok(Free { bytes: found.f_bavail.saturating_mul(found.f_frsize), inodes })
+    }
+
+    /// How many bytes the file system of the root has.
+    pub fn size(&self) -> io::Result<u64> {
+        let found = fstatvfs(self.place()?.root())?;
+        Ok(found.f_blocks.saturating_mul(found.f_frsize))
     }
 
     /// Takes a lock that all processes on this root share, waiting for it. The system releases it when its process ends.

@@ -216,6 +216,8 @@ mod tests {
         let opened = Local::open(
             &[("root".to_owned(), root)].into(),
             crate::store::Access::Write,
+            0,
+            &Metrics::default(),
             Steps::default(),
             #[cfg(feature = "faults")]
             Faults::new(&[]),
