@@ -2,6 +2,7 @@
 //! anything is opened.
 
 mod address;
+mod descriptors;
 mod load;
 mod overrides;
 mod problems;
@@ -12,6 +13,7 @@ mod show;
 mod tests;
 mod warnings;
 
+pub use descriptors::Division;
 pub use load::{ignored_variables, token};
 pub use problems::Error;
 pub(crate) use sections::HTTP2_WINDOW;

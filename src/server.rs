@@ -2,6 +2,7 @@
 //! and decides nothing.
 
 mod accept;
+mod files;
 mod governor;
 mod grpc;
 mod health;
@@ -28,7 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admin::{self, Health, Serves};
 use crate::auth::{Certificates, Verifier};
 use crate::budget::Budget;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Division, Warning};
 use crate::error::{Error, Kind};
 use crate::fair::Turns;
 use crate::origin::Network;
@@ -89,6 +90,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     config: Config,
+    division: Division,
     attachments: Attachments,
     health: Health,
     metrics: Metrics,
@@ -149,6 +151,7 @@ pub async fn check(config: &Config) -> Findings {
             Err(error) => found.problems.push(StartError::Bind { port, address, error }.to_string()),
         }
     }
+    found.warnings.extend(config.divide(files::most()).warning.map(|warning| warning.to_string()));
     if found.problems.is_empty() {
         match Store::open(&config.storage, Access::Write, config.limits.sizing(), &Metrics::default()) {
             Ok(store) => {
@@ -230,11 +233,16 @@ impl Server {
         }
         prove(&store).await?;
         prove_signing(&store, &config).await?;
+        let division = config.divide(files::raise());
+        if let Some(Warning { key, why }) = &division.warning {
+            tracing::warn!(key, why, "configuration");
+        }
         let store = Arc::new(store.with_read_grace(config.attachments.read_grace));
         let budget = Arc::new(Budget::new(config.budget()));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let turns = Turns::new(cores * TURNS_PER_CORE);
-        let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), turns.clone(), config.upload()));
+        let upload = config.upload(division.uploads);
+        let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), turns.clone(), upload));
         let reads = Arc::new(Reads::new(Arc::clone(&store), Arc::new(config.downloads()), turns, config.reads()));
         let attachments =
             Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), Arc::clone(&reads), metrics.clone());
@@ -245,7 +253,7 @@ impl Server {
         let rest = listen("rest", config.rest.listen)?;
         let grpc = listen("grpc", config.grpc.listen)?;
         let admin = listen("admin", config.admin.listen)?;
-        Ok(Server { config, attachments, health, metrics, certificates, tls, routes, rest, grpc, admin })
+        Ok(Server { config, division, attachments, health, metrics, certificates, tls, routes, rest, grpc, admin })
     }
 
     /// The addresses that were bound.
@@ -258,7 +266,8 @@ impl Server {
     /// that it is to be tried again.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let addresses = self.addresses()?;
-        let Server { config, attachments, health, metrics, certificates, tls, routes, rest, grpc, admin } = self;
+        let Server { config, division, attachments, health, metrics, certificates, tls, routes, rest, grpc, admin } =
+            self;
         let Tls { rest: rest_tls, grpc: grpc_tls } = tls;
         for (port, address, tls) in
             [("rest", addresses.rest, rest_tls.is_some()), ("grpc", addresses.grpc, grpc_tls.is_some())]
@@ -271,7 +280,7 @@ impl Server {
         tracing::info!(port = "admin", address = %addresses.admin, tls = false, "listening");
 
         let limits = accept::ConnectionLimits {
-            connections: config.limits.max_connections,
+            connections: division.connections,
             handshakes: config.limits.max_handshakes,
             handshake: config.limits.handshake_timeout,
             idle: config.limits.idle_timeout,
@@ -339,6 +348,8 @@ impl Server {
         let (end, admin_stages) = Stages::begin();
         let routes = admin::routes(health.clone(), &metrics).merge(admin_serving.routes());
         let admin = bound(Port::Admin, admin, None, Speaks::Both, &[], edge::Routes::bare(routes), None);
+        let limits = accept::ConnectionLimits { connections: division.admin_connections, ..limits };
+        let admin = BoundPort { limits, ..admin };
         let admin = AbortOnDropHandle::new(tokio::spawn(accept::serve(admin, admin_stages)));
 
         shutdown.await;

@@ -22,18 +22,22 @@ use crate::rights::{self, Stands};
 use crate::store::{Room, Sealed, Standing, Store};
 
 pub use conditions::Conditions;
+use places::{Place, Places};
 use presence::Presence;
 
 mod alarm;
 mod batch;
 mod change;
 mod conditions;
+mod places;
 mod presence;
 mod receive;
 
 /// What uploads may do.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
+    /// How many uploads may be under way.
+    pub max_uploads: usize,
     /// The largest content, in bytes.
     pub max_upload_size: u64,
     /// How long a caller may send nothing.
@@ -87,6 +91,7 @@ pub struct Admitted {
     conditions: Conditions,
     /// The most that can arrive, in bytes, where it is known.
     at_most: Option<u64>,
+    place: Place,
     room: Room,
     /// The record that was read for it, in a box: it is held while the content arrives.
     standing: Box<Standing>,
@@ -102,13 +107,15 @@ pub struct Uploads {
     tasks: TaskTracker,
     ended: CancellationToken,
     presence: Presence,
+    places: Places,
 }
 
 impl Uploads {
     /// Uploads into `store` with the memory of `budget`, which are worked on in `turns`.
     pub fn new(store: Arc<Store>, budget: Arc<Budget>, turns: Turns, config: Config) -> Self {
         let (tasks, ended, presence) = (TaskTracker::new(), CancellationToken::new(), Presence::default());
-        Uploads { store, budget, turns, config, tasks, ended, presence }
+        let places = Places::new(config.max_uploads);
+        Uploads { store, budget, turns, config, tasks, ended, presence, places }
     }
 
     /// Sees to it that callers are not held to a time in which this process stood still, for as long as it is driven.
@@ -145,12 +152,13 @@ impl Uploads {
     /// [`Kind::Overloaded`], and what storage raises.
     pub async fn admit(&self, call: Call, target: Target, conditions: Conditions) -> Result<Admitted> {
         rights::decide(&call.caller, Rpc::UploadAttachment.row().scope, target, Stands::Unread)?;
-        self.budget.check_queue(target.key.client)?;
+        self.budget.check_queue(target.key.client).map_err(|full| self.places.later(full))?;
+        let place = self.places.take(call.request.trail.metrics())?;
         let turn = self.turns.take(target.key.client, 0).await;
         let standing = Box::new(self.store.record(target.key).await?);
         drop(turn);
         self.config.accepts(&call, target, &conditions, standing.record())?;
-        Ok(Admitted { call, target, conditions, at_most: None, room: Room::default(), standing })
+        Ok(Admitted { call, target, conditions, at_most: None, place, room: Room::default(), standing })
     }
 
     /// Says that no more than `at_most` bytes can arrive, of which the caller `declared` as many to be content, where that is

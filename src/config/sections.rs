@@ -205,6 +205,11 @@ pub struct Limits {
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub http2_window: ByteSize,
+    /// How many uploads may be under way. Past it new ones get 503 / UNAVAILABLE before their content is read. 0 takes twice
+    /// `max_connections`, or as many as the file descriptors permit, if that is less: an upload takes up to 3 with the service `fs`, 2 with an
+    /// object store. Where the descriptors do not suffice for what is written here and in `max_connections`, both are lowered, with a
+    /// warning. Default 0.
+    pub max_uploads: usize,
     /// How many uploads may wait for memory, 1 or more. Past it, a client with its share of them or more gets 503 / UNAVAILABLE
     /// for new ones. A client with fewer may still have some wait, so up to twice as many can wait in all. Default 1024.
     pub max_waiting_uploads: usize,
@@ -225,7 +230,8 @@ pub struct Limits {
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub min_rate_window: Duration,
-    /// How many connections each port may have open, 1 or more. Further ones wait to be accepted. Default 4096.
+    /// How many connections each port may have open, 1 or more. Further ones wait to be accepted. The admin port has at most 128.
+    /// Fewer are accepted if the file descriptors do not suffice, with a warning. Default 4096.
     pub max_connections: usize,
     /// How many TLS handshakes each port may have under way, 1 or more. Further ones wait. Default 256.
     pub max_handshakes: usize,
@@ -266,6 +272,7 @@ impl Default for Limits {
             memory_budget: ByteSize::mib(256),
             download_budget: ByteSize::mib(32),
             http2_window: ByteSize::b(0),
+            max_uploads: 0,
             max_waiting_uploads: 1024,
             idle_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
@@ -303,9 +310,10 @@ impl Default for Shutdown {
 }
 
 impl Config {
-    /// What the pipeline may do.
-    pub(crate) fn upload(&self) -> upload::Config {
+    /// What the pipeline may do, with so many uploads at once.
+    pub(crate) fn upload(&self, max_uploads: usize) -> upload::Config {
         upload::Config {
+            max_uploads,
             max_upload_size: self.limits.max_upload_size.as_u64(),
             idle_timeout: self.limits.idle_timeout,
             max_upload_time: self.limits.max_upload_time,

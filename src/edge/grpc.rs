@@ -367,7 +367,7 @@ mod tests {
         let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap();
         let store = Arc::new(store);
         let reads = Reads::new(Arc::clone(&store), Arc::new(config.downloads()), Turns::new(1), config.reads());
-        let uploads = Uploads::new(store, Arc::new(Budget::new(config.budget())), Turns::new(1), config.upload());
+        let uploads = Uploads::new(store, Arc::new(Budget::new(config.budget())), Turns::new(1), config.upload(8));
         let verifier = Verifier::load(&config.auth).unwrap();
         let attachments = Attachments::new(Arc::new(verifier), Arc::new(uploads), Arc::new(reads), metrics.clone());
         around(routes, attachments, config.edge(), metrics)

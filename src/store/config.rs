@@ -161,6 +161,16 @@ impl Config {
         parts.map(|parts| parts.kept).unwrap_or_default()
     }
 
+    /// How many file descriptors an upload takes at most: on a local file system those of its file, and of a lock and a directory or
+    /// record at its commit; connections to a service for the two parts that are sent at once.
+    pub fn descriptors_per_upload(&self) -> u64 {
+        match self.service.as_str() {
+            "fs" => 3,
+            "memory" => 0,
+            _ => 2,
+        }
+    }
+
     /// How many bytes of content that pass through the storage can make use of, if there is such a number.
     pub fn useful_memory(&self) -> Option<u64> {
         self.service().ok().and_then(|service| service.useful_memory)

@@ -175,7 +175,7 @@ pub const CATALOGUE: &[Entry] = &[
     entry(
         "attachd_limited_total",
         Counter,
-        &[("limit", "storage.min_free")],
+        &[("limit", "storage.min_free, limits.max_uploads")],
         "Requests that were refused by a limit, by its configuration key. Limits that have a counter of their own are not in it.",
     ),
     // Tokens.

@@ -432,6 +432,8 @@ label! {
     Limit {
         /// How much of the storage uploads leave free.
         MinFree = "storage.min_free",
+        /// How many uploads may be under way.
+        MaxUploads = "limits.max_uploads",
     }
 }
 

@@ -16,7 +16,7 @@ use tracing::field::Empty;
 
 use super::alarm::Alarm;
 use super::batch::{Batch, COPIED};
-use super::{Admitted, Commit, Config, Declared, Header, Piece, Uploads, size_mismatch};
+use super::{Admitted, Commit, Config, Declared, Header, Piece, Place, Uploads, size_mismatch};
 use crate::attachment::{Id, Record};
 use crate::budget::{Claim, Reservation};
 use crate::error::{Error, Kind, Result};
@@ -64,9 +64,9 @@ impl Uploads {
         drop(receiving);
         match pumped {
             Ok(declared) => {
-                let Admitted { call, target, conditions, standing, .. } = admitted;
+                let Admitted { call, target, conditions, standing, place, .. } = admitted;
                 let commit = Commit { config: self.config, call, target, conditions, header, declared };
-                upload.finish(commit, *standing).await
+                upload.finish(commit, *standing, place).await
             }
             // In a box, since this future would have room for it as long as content arrives.
             Err(error) => Err(Box::pin(upload.abort(error)).await),
@@ -363,7 +363,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Commits what was received.
-    async fn finish(mut self, commit: Commit, standing: Standing) -> Result<Receipt> {
+    async fn finish(mut self, commit: Commit, standing: Standing, place: Place) -> Result<Receipt> {
         let (bytes, memory) = self.batch.take();
         if let Some(claim) = self.claim.take() {
             claim.settle(self.uploads.store.kept_by_upload(Some(self.size)));
@@ -378,6 +378,7 @@ impl<'a> Upload<'a> {
         let span = tracing::info_span!(target: SPANS, "commit");
         let metrics = request.trail.metrics().clone();
         let commit = |settled| async move {
+            let _place = place;
             let began = Instant::now();
             let committed = writer.commit(standing, bytes, memory, verify, decide, settled).await;
             metrics.committed(committed.as_ref().err().map(Error::kind), began.elapsed());

@@ -19,6 +19,7 @@ mod conditions;
 mod cors;
 mod culprit;
 mod delete;
+mod descriptors;
 mod digests;
 mod download;
 mod early;
