@@ -44,9 +44,6 @@ use health::Serving;
 use limits::{ADMIN_PARTING, BACKLOG, PARTING};
 use stage::{Stage, Stages};
 
-/// How many requests are worked on at once for each core if there are several clients.
-const TURNS_PER_CORE: usize = 2;
-
 /// How long to wait before a storage that did not answer is asked again.
 const ASKED_AGAIN: Duration = Duration::from_secs(5);
 
@@ -240,7 +237,8 @@ impl Server {
         let store = Arc::new(store.with_read_grace(config.attachments.read_grace));
         let budget = Arc::new(Budget::new(config.budget()));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let turns = Turns::new(cores * TURNS_PER_CORE);
+        // Two for each core were measured too: a client with few connections kept half as much.
+        let turns = Turns::new(cores);
         let upload = config.upload(division.uploads);
         let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), turns.clone(), upload));
         let reads = Arc::new(Reads::new(Arc::clone(&store), Arc::new(config.downloads()), turns, config.reads()));

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::attachment::{Content, Digest, Filename, MediaType, Record, State, Target};
 use crate::budget::Budget;
 use crate::error::{Error, Kind, Result};
-use crate::fair::Turns;
+use crate::fair::{Turn, Turns};
 use crate::operation::Rpc;
 use crate::request::Call;
 use crate::rights::{self, Stands};
@@ -92,6 +92,8 @@ pub struct Admitted {
     /// The most that can arrive, in bytes, where it is known.
     at_most: Option<u64>,
     place: Place,
+    /// The turn in which the record was read. Content that is small and there at once is received in it.
+    turn: Option<Turn>,
     room: Room,
     /// The record that was read for it, in a box: it is held while the content arrives.
     standing: Box<Standing>,
@@ -154,11 +156,10 @@ impl Uploads {
         rights::decide(&call.caller, Rpc::UploadAttachment.row().scope, target, Stands::Unread)?;
         self.budget.check_queue(target.key.client).map_err(|full| self.places.later(full))?;
         let place = self.places.take(call.request.trail.metrics())?;
-        let turn = self.turns.take(target.key.client, 0).await;
+        let turn = Some(self.turns.take(target.key.client, 0).await);
         let standing = Box::new(self.store.record(target.key).await?);
-        drop(turn);
         self.config.accepts(&call, target, &conditions, standing.record())?;
-        Ok(Admitted { call, target, conditions, at_most: None, place, room: Room::default(), standing })
+        Ok(Admitted { call, target, conditions, at_most: None, place, turn, room: Room::default(), standing })
     }
 
     /// Says that no more than `at_most` bytes can arrive, of which the caller `declared` as many to be content, where that is

@@ -14,7 +14,7 @@ use super::queue::{Queue, Ticket};
 use crate::attachment::Id;
 
 /// How long a turn keeps others from theirs.
-const LASTS: Duration = Duration::from_millis(5);
+const LASTS: Duration = Duration::from_millis(2);
 
 /// How long a client counts as one of several after another has asked for a turn.
 const ALONE_AFTER: Duration = Duration::from_secs(1);

@@ -47,6 +47,9 @@ impl Uploads {
     {
         self.fits(header.declared.size)?;
         let known = admitted.at_most;
+        if known.is_some_and(|known| known > COPIED as u64) {
+            admitted.turn = None;
+        }
         let claim = tokio::select! {
             biased;
             () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
@@ -141,8 +144,8 @@ fn left_open(error: Error) -> Error {
 impl<'a> Upload<'a> {
     /// An upload that was admitted. `claim` is to the memory that it keeps to its end.
     fn begin(uploads: &'a Uploads, admitted: &mut Admitted, declared: Declared, claim: Option<Arc<Claim>>) -> Self {
-        let Admitted { call, target, room, at_most: known, .. } = admitted;
-        let (room, known) = (std::mem::take(room), *known);
+        let Admitted { call, target, turn, room, at_most: known, .. } = admitted;
+        let (turn, room, known) = (turn.take(), std::mem::take(room), *known);
         let trail = call.request.trail.clone();
         let writer = uploads.store.begin(target.key, room, claim.clone());
         trail.writes(writer.id());
@@ -156,7 +159,7 @@ impl<'a> Upload<'a> {
             trail,
             size: 0,
             batch: Batch::default(),
-            turn: None,
+            turn,
             flow: if known.is_some_and(|size| size > COPIED as u64) { Flow::Whole } else { Flow::Unknown },
             since: Instant::now(),
             pace: Pace::default(),
@@ -194,7 +197,9 @@ impl<'a> Upload<'a> {
     {
         let asked = Instant::now();
         let (piece, waited) = self.arrival(pieces, deadline).await?;
-        self.take_turn().await;
+        if let Some(Piece::Chunk(bytes)) = &piece {
+            self.take_turn(bytes.len()).await;
+        }
         let waited = waited.saturating_sub(self.uploads.presence.missed(asked));
         let bytes = if let Some(Piece::Chunk(bytes)) = &piece { bytes.len() as u64 } else { 0 };
         let Config { min_rate, min_rate_window, .. } = self.uploads.config;
@@ -338,8 +343,11 @@ impl<'a> Upload<'a> {
         self.claim.as_ref().is_none_or(grow)
     }
 
-    /// Waits for a turn, which is for the rest of a batch at most.
-    async fn take_turn(&mut self) {
+    /// Waits for a turn for a piece, which is for the rest of a batch at most.
+    async fn take_turn(&mut self, length: usize) {
+        if self.size == 0 && length > COPIED {
+            self.turn = None;
+        }
         if self.turn.is_none() {
             let bytes = self.likely(WRITE.saturating_sub(self.batch.size()));
             self.turn = Some(self.uploads.turns.take(self.client, bytes).await);
