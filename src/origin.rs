@@ -24,6 +24,11 @@ impl Network {
     pub fn holds_all(&self) -> bool {
         self.0.prefix_len() == 0
     }
+
+    /// Whether it holds an address. An IPv4 address may be in the form of an IPv6 address.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
 }
 
 impl TryFrom<String> for Network {
@@ -74,7 +79,7 @@ impl Origin {
         values: impl DoubleEndedIterator<Item = &'a [u8]>,
         trusted: &[Network],
     ) -> Origin {
-        let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.0.contains(&address));
+        let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.holds(address));
         let mut said = values.rev().flat_map(|value| value.rsplit(|byte| *byte == b',')).map(address);
         let first = connection.ip().to_canonical();
         let mut from = first;

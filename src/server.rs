@@ -2,17 +2,22 @@
 //! and decides nothing.
 
 mod accept;
+mod crowd;
 mod files;
 mod governor;
 mod grpc;
 mod health;
 mod idle;
 mod limits;
+mod prefix;
+mod pressure;
 mod reads;
 mod refused;
 mod stage;
+mod standing;
 mod stream;
 mod turn;
+mod victims;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -279,6 +284,7 @@ impl Server {
 
         let limits = accept::ConnectionLimits {
             connections: division.connections,
+            connections_of_address: config.limits.max_connections_per_address,
             handshakes: config.limits.max_handshakes,
             handshake: config.limits.handshake_timeout,
             idle: config.limits.idle_timeout,

@@ -60,7 +60,8 @@ pub struct Rest {
     /// The certificate. Without it the port speaks plain text.
     pub tls: Option<tls::Config>,
     /// The proxies whose `X-Forwarded-For` is believed, in the audit trail and nowhere else: networks or addresses. The last
-    /// address in it that is none of theirs is where a request comes from. Default none: it is the address of the connection.
+    /// address in it that is none of theirs is where a request comes from. `limits.max_connections_per_address` does not apply to
+    /// them. Default none: it is the address of the connection.
     pub trusted_proxies: Vec<Network>,
     /// Which pages may call the port from a browser.
     pub cors: edge::cors::Config,
@@ -91,7 +92,8 @@ pub struct Grpc {
     /// The certificate. Without it the port speaks plain text.
     pub tls: Option<tls::Config>,
     /// The proxies whose `X-Forwarded-For` is believed, in the audit trail and nowhere else: networks or addresses. The last
-    /// address in it that is none of theirs is where a request comes from. Default none: it is the address of the connection.
+    /// address in it that is none of theirs is where a request comes from. `limits.max_connections_per_address` does not apply to
+    /// them. Default none: it is the address of the connection.
     pub trusted_proxies: Vec<Network>,
     /// Whether clients without a token may ask for the proto (gRPC server reflection). An answer is up to 200 times as large as its
     /// question. `attachd dev` turns it on. Default false.
@@ -230,9 +232,14 @@ pub struct Limits {
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub min_rate_window: Duration,
-    /// How many connections each port may have open, 1 or more. Further ones wait to be accepted. The admin port has at most 128.
-    /// Fewer are accepted if the file descriptors do not suffice, with a warning. Default 4096.
+    /// How many connections each port may have open, 1 or more. For a further one, attachd closes a connection without a request
+    /// in progress, or one whose client takes nothing of its response. Without such a connection, the further one waits to be
+    /// accepted. While more than half are open, connections may be silent or idle for less time: 1 s if all are open. The admin
+    /// port has at most 128. Fewer are accepted if the file descriptors do not suffice, with a warning. Default 4096.
     pub max_connections: usize,
+    /// How many of them one address may have: an IPv4 address, or an IPv6 network of 64 bits. Further ones are closed at once.
+    /// The limit does not apply to `trusted_proxies`. 0 sets no limit. Many clients can share one address. Default 0.
+    pub max_connections_per_address: usize,
     /// How many TLS handshakes each port may have under way, 1 or more. Further ones wait. Default 256.
     pub max_handshakes: usize,
     /// How long a TLS handshake may take, the waiting included. Past it the connection is closed. Default 10 s.
@@ -280,6 +287,7 @@ impl Default for Limits {
             min_rate: ByteSize::b(256),
             min_rate_window: Duration::from_secs(30),
             max_connections: 4096,
+            max_connections_per_address: 0,
             max_handshakes: 256,
             handshake_timeout: Duration::from_secs(10),
             drain_bytes: ByteSize::mib(256),

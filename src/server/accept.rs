@@ -2,6 +2,7 @@
 //! speaks, and how it is told to go elsewhere at the end. It knows no route.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,17 +17,19 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::task::TaskTracker;
 
+use super::crowd::{Crowd, Place, Room};
 use super::idle::{Requests, UnderWay};
 use super::limits::{
     ACCEPT_PAUSE, HTTP1_BUFFER, HTTP1_HEADERS, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS,
-    PARTING,
+    PARTING, SWEEP,
 };
 use super::reads::Reads;
 use super::refused;
 use super::stage::{Stage, Stages};
+use super::standing::{Exchange, Standing};
 use super::stream::Stream;
 use super::turn::{Reply, Speaking, Turn};
 use crate::auth::{Certificates, Peer};
@@ -57,8 +60,10 @@ pub(super) enum Speaks {
 /// What connections may do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionLimits {
-    /// How many there may be. Further ones wait to be accepted.
+    /// How many there may be. For further ones, others are closed. If none can be, they wait to be accepted.
     pub(super) connections: usize,
+    /// How many an address may have. 0 sets no limit.
+    pub(super) connections_of_address: usize,
     /// How many handshakes may be under way. Further ones wait for as long as a handshake may take.
     pub(super) handshakes: usize,
     /// How long a handshake may take.
@@ -169,46 +174,69 @@ pub(super) async fn serve(port: BoundPort, stages: Stages) {
         http2,
     });
 
-    let room = Arc::new(Semaphore::new(limits.connections));
+    let room = Room {
+        connections: limits.connections,
+        of_address: limits.connections_of_address,
+        idle: limits.idle,
+        handshake: limits.handshake,
+        write: limits.write,
+    };
+    let crowd = Arc::new(Crowd::new(port, room, connections.trusted_proxies.clone(), connections.metrics.clone()));
     let open = TaskTracker::new();
-    let take = |stream: TcpStream, address: SocketAddr, place| {
+    let take = |stream: TcpStream, address: SocketAddr, place: Place| {
         let (connections, stages) = (Arc::clone(&connections), stages.clone());
         open.spawn(async move {
             let open = connections.metrics.connected(connections.port);
-            connections.serve(stream, address, stages).await;
+            tokio::select! {
+                biased;
+                () = place.standing().evicted() => {}
+                () = connections.serve(stream, address, stages, place.standing()) => {}
+            }
             drop((place, open));
         });
     };
+    let refuse = || {
+        drop(connections.metrics.connected(connections.port));
+        connections.metrics.refused(connections.port, Rejection::Address);
+    };
     let mut closing = stages.clone();
     let mut closing = pin!(closing.reach(Stage::Closing));
-    let mut full = false;
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The one that was accepted last, until it has a place.
+    let mut new: Option<(TcpStream, SocketAddr)> = None;
     loop {
-        let was_full = std::mem::replace(&mut full, room.available_permits() == 0);
-        if full && !was_full {
-            tracing::warn!(port = name, connections = limits.connections, "no more connections, new ones wait");
-        }
-        let accept = async {
-            // It fails only where it was closed, which it never is.
-            let place = Arc::clone(&room).acquire_owned().await.ok();
-            (listener.accept().await, place)
-        };
-        let accepted = tokio::select! {
-            accepted = accept => accepted,
-            () = &mut closing => break,
-        };
-        match accepted {
-            (Ok((stream, address)), place) => take(stream, address, place),
-            (Err(error), _) => {
-                tracing::warn!(port = name, %error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+        let place = async {
+            match &new {
+                Some((_, address)) => crowd.enter(*address).await,
+                None => pending().await,
             }
+        };
+        tokio::select! {
+            biased;
+            () = &mut closing => break,
+            _ = sweep.tick(), if crowd.is_crowded() => crowd.sweep(),
+            place = place => match (place, new.take()) {
+                (Some(place), Some((stream, address))) => take(stream, address, place),
+                _ => refuse(),
+            },
+            accepted = listener.accept(), if new.is_none() => match accepted {
+                Ok(accepted) => new = Some(accepted),
+                Err(error) => {
+                    tracing::warn!(port = name, %error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
         }
+    }
+    if let Some((stream, address)) = new {
+        take(stream, address, crowd.enter_anyway(address));
     }
     // Clients whom the system has connected already have no reason to think that they will not be served.
     if let Ok(listener) = listener.into_std() {
         while let Ok((stream, address)) = listener.accept() {
             if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                take(stream, address, Arc::clone(&room).try_acquire_owned().ok());
+                take(stream, address, crowd.enter_anyway(address));
             }
         }
     }
@@ -226,7 +254,7 @@ enum Opening {
 
 impl Connections {
     /// Serves one connection to its end.
-    async fn serve(&self, stream: TcpStream, address: SocketAddr, stages: Stages) {
+    async fn serve(&self, stream: TcpStream, address: SocketAddr, stages: Stages, standing: &Arc<Standing>) {
         // A connection without TCP_NODELAY is slower and otherwise the same.
         let _ = stream.set_nodelay(true);
         let mut closing = stages.clone();
@@ -238,18 +266,18 @@ impl Connections {
         let opening = tokio::select! {
             biased;
             // In a box, which is gone once the client has begun.
-            opening = Box::pin(self.open(stream, address)) => opening,
+            opening = Box::pin(self.open(stream, address, standing)) => opening,
             () = last_call => None,
         };
         match opening {
             Some(Opening::Http(stream, version)) => {
                 let certificate = stream.client_certificate();
                 let peer = certificate.map(|certificate| self.certificates.peer(certificate)).unwrap_or_default();
-                self.speak(stream, version, &self.routes, (address, peer), stages).await;
+                self.speak(stream, version, &self.routes, (address, peer), stages, standing).await;
             }
             Some(Opening::Unencrypted(stream, version)) => {
                 if let Some(routes) = &self.plain {
-                    self.speak(stream, version, routes, (address, Peer::default()), stages).await;
+                    self.speak(stream, version, routes, (address, Peer::default()), stages, standing).await;
                 }
             }
             None => {}
@@ -258,7 +286,7 @@ impl Connections {
 
     /// Waits for the handshake, where there is one, and for the first words of a client, each for a bounded time. None where
     /// they do not come. hyper's own timers start once it knows the version.
-    async fn open(&self, stream: TcpStream, from: SocketAddr) -> Option<Opening> {
+    async fn open(&self, stream: TcpStream, from: SocketAddr, standing: &Standing) -> Option<Opening> {
         let mut unencrypted = false;
         let mut stream = match &self.tls {
             None => Stream::from(stream),
@@ -269,8 +297,12 @@ impl Connections {
                         return Some(Err(stream));
                     }
                     let _place = self.handshakes.acquire().await.ok()?;
+                    standing.handshaking();
                     match tls.acceptor().accept(stream).await {
-                        Ok(stream) => Some(Ok(stream)),
+                        Ok(stream) => {
+                            standing.shaken();
+                            Some(Ok(stream))
+                        }
                         Err(error) => {
                             match tls::refused(&error) {
                                 Some(why) if telemetry::permits_certificate() => {
@@ -318,17 +350,18 @@ impl Connections {
         routes: &edge::Routes,
         (address, peer): (SocketAddr, Peer),
         stages: Stages,
+        standing: &Arc<Standing>,
     ) {
         let turn = Turn::default();
         let requests = (version == Version::HTTP_2).then(Requests::default);
-        let stream = stream.written_within(self.limits.write, self.port, &self.metrics);
+        let stream = stream.written_within(self.limits.write, standing, self.port, &self.metrics);
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
             let said = request.headers().get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
             let origin = Origin::of(address, said, &self.trusted_proxies);
             let arrival = Arrival { origin, peer: peer.clone(), unreadable: None };
             let speaking = (version < Version::HTTP_2).then(|| turn.begin());
             let under_way = requests.as_ref().map(Requests::begin);
-            answer(routes, arrival, &stages, request, (&turn, speaking, under_way))
+            answer(routes, arrival, &stages, request, (&turn, standing.begin(), speaking, under_way))
         });
         if let Some(requests) = &requests {
             if let Err(error) = self.speak_http2(stream, service, requests, stages.clone()).await {
@@ -354,7 +387,7 @@ impl Connections {
                     // A head that cannot be read names no proxy either.
                     let origin = Origin::of(address, std::iter::empty(), &[]);
                     let arrival = Arrival { origin, peer: peer.clone(), unreadable: Some(refused::reply(fault)) };
-                    answer(routes, arrival, &stages, request, (&turn, Some(turn.begin()), None))
+                    answer(routes, arrival, &stages, request, (&turn, standing.begin(), Some(turn.begin()), None))
                 });
                 turn.cut();
                 // In a box, which few connections need.
@@ -441,7 +474,7 @@ fn answer(
     arrival: Arrival,
     stages: &Stages,
     request: Request<Incoming>,
-    (turn, speaking, under_way): (&Turn, Option<Speaking>, Option<UnderWay>),
+    (turn, exchange, speaking, under_way): (&Turn, Exchange, Option<Speaking>, Option<UnderWay>),
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     let http1 = (request.version() < Version::HTTP_2).then(|| (stages.clone(), turn.clone()));
     let reply = routes.serve(arrival, request.map(Body::new));
@@ -455,6 +488,6 @@ fn answer(
                 reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
         }
-        Ok(reply.map(|body| Reply { body, _speaking: speaking, _under_way: under_way }))
+        Ok(reply.map(|body| Reply::new(body, exchange, speaking, under_way)))
     }
 }

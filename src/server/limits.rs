@@ -33,6 +33,15 @@ pub(super) const HTTP1_BUFFERS: usize = 8 << 20;
 pub(super) const HTTP1_LEAST: usize = 16 << 10;
 /// How long the accept loop rests after a failure such as too many open files.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection is silent or idle, at least, before it gives way to a new one. A client that has just connected gets the
+/// time to send its request, and a response the time to be sent.
+pub(super) const SETTLING: Duration = Duration::from_millis(500);
+/// How long a connection may be silent or idle when all places are taken.
+pub(super) const LEAST_REST: Duration = Duration::from_secs(1);
+/// How often connections are checked for that while more than half of the places are taken.
+pub(super) const SWEEP: Duration = Duration::from_millis(250);
+/// How long to wait before the next search, if no connection could give way.
+pub(super) const NO_VICTIM_PAUSE: Duration = Duration::from_millis(25);
 /// How long a client that has connected may take to begin to ask for something once the port closes. A proxy that opens a
 /// connection for a request does it at once, if its machine is not busy otherwise.
 pub(super) const LAST_CALL: Duration = Duration::from_secs(2);

@@ -3,6 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::governor::Governor;
 use super::reads::{Reader, Reads};
+use super::standing::Standing;
 use super::turn::Turn;
 use crate::telemetry::{Eviction, Metrics, Port};
 
@@ -37,6 +39,7 @@ struct Patience {
     time: Duration,
     /// While it takes nothing.
     ends: Option<Pin<Box<Sleep>>>,
+    standing: Arc<Standing>,
     port: Port,
     metrics: Metrics,
 }
@@ -44,10 +47,15 @@ struct Patience {
 impl Patience {
     fn bound<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if done.is_ready() {
-            self.ends = None;
+            if self.ends.take().is_some() {
+                self.standing.blocked(false);
+            }
             return done;
         }
-        let ends = self.ends.get_or_insert_with(|| Box::pin(sleep(self.time)));
+        let ends = self.ends.get_or_insert_with(|| {
+            self.standing.blocked(true);
+            Box::pin(sleep(self.time))
+        });
         ready!(ends.as_mut().poll(context));
         self.metrics.evicted(self.port, Eviction::Stalled);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of the reply")))
@@ -94,8 +102,14 @@ impl Stream {
     }
 
     /// Fails once the client has taken nothing for so long of what is sent to it.
-    pub(super) fn written_within(self, time: Duration, port: Port, metrics: &Metrics) -> Stream {
-        let patience = Patience { time, ends: None, port, metrics: metrics.clone() };
+    pub(super) fn written_within(
+        self,
+        time: Duration,
+        standing: &Arc<Standing>,
+        port: Port,
+        metrics: &Metrics,
+    ) -> Stream {
+        let patience = Patience { time, ends: None, standing: Arc::clone(standing), port, metrics: metrics.clone() };
         Stream { patience: Some(Box::new(patience)), ..self }
     }
 

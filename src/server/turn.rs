@@ -11,6 +11,7 @@ use axum::body::{Body, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::idle::UnderWay;
+use super::standing::Exchange;
 
 /// No reply is under way.
 const NOBODY: u8 = 0;
@@ -79,11 +80,25 @@ impl Drop for Speaking {
 
 /// The body of a reply. The service speaks until the library has taken all of it.
 pub(super) struct Reply {
-    pub(super) body: Body,
+    body: Body,
+    exchange: Exchange,
     /// None over HTTP/2, where the library takes turns by itself.
-    pub(super) _speaking: Option<Speaking>,
+    _speaking: Option<Speaking>,
     /// None over HTTP/1, where a request at a time is under way.
-    pub(super) _under_way: Option<UnderWay>,
+    _under_way: Option<UnderWay>,
+}
+
+impl Reply {
+    /// The body of the reply to a request.
+    pub(super) fn new(
+        body: Body,
+        mut exchange: Exchange,
+        speaking: Option<Speaking>,
+        under_way: Option<UnderWay>,
+    ) -> Reply {
+        exchange.offers();
+        Reply { body, exchange, _speaking: speaking, _under_way: under_way }
+    }
 }
 
 impl HttpBody for Reply {
@@ -94,7 +109,12 @@ impl HttpBody for Reply {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        match frame {
+            Poll::Ready(_) => self.exchange.offers(),
+            Poll::Pending => self.exchange.waits(),
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

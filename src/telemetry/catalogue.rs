@@ -216,7 +216,14 @@ pub const CATALOGUE: &[Entry] = &[
     entry(
         "attachd_connections_refused_total",
         Counter,
-        &[PORT, ("reason", "tls (the handshake failed), silent (it said nothing in time)")],
+        &[
+            PORT,
+            (
+                "reason",
+                "tls (the handshake failed), silent (it said nothing in time), address (its address had \
+                 `limits.max_connections_per_address`)",
+            ),
+        ],
         "Connections that were closed before they had asked for anything.",
     ),
     entry(
@@ -226,11 +233,12 @@ pub const CATALOGUE: &[Entry] = &[
             PORT,
             (
                 "state",
-                "idle (no request over HTTP/2 for `limits.idle_timeout`), stalled (the client took nothing for \
-                 `limits.write_timeout`), flooding (too many HTTP/2 frames for what they carried)",
+                "silent (nothing was requested yet), handshaking (the TLS handshake was not complete), idle (no request was \
+                 in progress; over HTTP/2 also for `limits.idle_timeout`), stalled (the client took nothing; for \
+                 `limits.write_timeout`, or less), flooding (too many HTTP/2 frames for what they carried)",
             ),
         ],
-        "Connections that were ended since their client did nothing.",
+        "Connections that were closed to make room for others, or because their client did nothing.",
     ),
     entry(
         "attachd_heads_refused_total",

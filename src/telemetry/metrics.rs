@@ -476,7 +476,11 @@ label! {
 label! {
     /// What a client did, or did not do, whose connection was ended.
     Eviction {
-        /// It had no request over HTTP/2.
+        /// It had asked for nothing.
+        Silent = "silent",
+        /// Its TLS handshake was not complete.
+        Handshaking = "handshaking",
+        /// It had no request under way.
         Idle = "idle",
         /// It took nothing of what was sent to it.
         Stalled = "stalled",
@@ -492,5 +496,7 @@ label! {
         Tls = "tls",
         /// It said nothing in time.
         Silent = "silent",
+        /// Its address had as many connections as it may have.
+        Address = "address",
     }
 }

@@ -17,6 +17,7 @@ mod cli;
 mod clients;
 mod conditions;
 mod cors;
+mod crowd;
 mod culprit;
 mod delete;
 mod descriptors;

@@ -484,35 +484,46 @@ async fn as_many_handshakes_as_may_be_are_under_way_and_the_next_waits_for_one_o
     }
 }
 
+/// An upload that is in progress, and the bytes that complete it.
+fn in_progress(server: &Server, attachment: i64, in_flight: u64) -> (Connection, Vec<u8>) {
+    let mut connection = server.connect();
+    let rest = connection.begin(&token(&[1]), 1, attachment, &Form::file(&noise(100_000, 1)), 200);
+    eventually("the upload is in flight", || server.readiness()["uploads_in_flight"] == in_flight);
+    (connection, rest)
+}
+
 #[test]
-fn as_many_connections_as_may_be_are_open_and_the_next_waits_for_one_of_them_to_end() {
+fn as_many_connections_as_may_be_have_requests_and_the_next_waits_for_one_of_them() {
     let server = Setup { limits: "max_connections = 2\n".to_owned(), ..Setup::default() }.start();
-    let (mut first, mut second) = (server.connect(), server.connect());
-    first.assert_serves();
-    second.assert_serves();
+    let ((mut first, rest_of_first), (mut second, rest_of_second)) =
+        (in_progress(&server, 2, 1), in_progress(&server, 3, 2));
     let mut third = server.connect();
     third.send(&honest().bytes()).unwrap();
     eventually("it is said", || says(&server, "no more connections") == 1);
-    first.assert_serves();
-    second.assert_serves();
     // The other ports have room of their own.
     assert_eq!(server.readiness()["ready"], true);
-    drop(first);
+    first.send(&rest_of_first).unwrap();
+    assert_eq!(first.reply().expect("a reply").status, 201);
     assert_eq!(third.reply().expect("a reply").status, 201);
-    second.assert_serves();
+    second.send(&rest_of_second).unwrap();
+    assert_eq!(second.reply().expect("a reply").status, 201);
 }
 
 #[test]
 fn a_thousand_clients_who_come_at_once_are_kept_until_there_is_room_and_are_all_served() {
     let server = Setup { limits: "max_connections = 1\n".to_owned(), ..Setup::default() }.start();
-    let mut first = server.connect();
-    first.assert_serves();
+    let (mut first, rest) = in_progress(&server, 2, 1);
     // One whom the system does not keep is not answered, and asks again a second later.
-    let come = |_| TcpStream::connect_timeout(&server.rest, Duration::from_millis(900)).expect("it is kept");
+    let come = |_| {
+        let mut stream = TcpStream::connect_timeout(&server.rest, Duration::from_millis(900)).expect("it is kept");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: attachd\r\nConnection: close\r\n\r\n").expect("it is open");
+        stream
+    };
     let kept: Vec<TcpStream> = (0..1000).map(come).collect();
+    first.send(&rest).unwrap();
+    assert_eq!(first.reply().expect("a reply").status, 201);
     drop(first);
     for mut stream in kept {
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: attachd\r\nConnection: close\r\n\r\n").expect("it is open");
         let mut reply = String::new();
         stream.read_to_string(&mut reply).expect("a reply");
         assert!(reply.starts_with("HTTP/1.1 404"), "{reply}");
