@@ -6,9 +6,11 @@ mod crowd;
 mod files;
 mod governor;
 mod grpc;
+mod handshakes;
 mod health;
 mod idle;
 mod limits;
+mod opening;
 mod prefix;
 mod pressure;
 mod reads;
@@ -44,9 +46,10 @@ use crate::store::{Access, OpenError, Store};
 use crate::telemetry::{self, Metrics, Port};
 use crate::upload::Uploads;
 use crate::{auth, edge, rest, tls};
-use accept::{BoundPort, Speaks};
+use accept::BoundPort;
 use health::Serving;
 use limits::{ADMIN_PARTING, BACKLOG, PARTING};
+use opening::Speaks;
 use stage::{Stage, Stages};
 
 /// How long to wait before a storage that did not answer is asked again.

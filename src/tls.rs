@@ -12,13 +12,14 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{Acceptor, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::units;
@@ -84,6 +85,14 @@ pub struct Tls {
     current: ArcSwap<ServerConfig>,
 }
 
+/// A client whose ClientHello is complete.
+pub type ClientHello = StartHandshake<TcpStream>;
+
+/// Waits until the ClientHello of a client is complete. The caller bounds the time.
+pub async fn client_hello(stream: TcpStream) -> io::Result<ClientHello> {
+    LazyConfigAcceptor::new(Acceptor::default(), stream).await
+}
+
 /// What the files hold.
 #[derive(Clone, PartialEq, Eq)]
 struct Files {
@@ -134,9 +143,9 @@ impl Tls {
         Ok(Tls { section, config: config.clone(), protocols, current: ArcSwap::from_pointee(made) })
     }
 
-    /// What a handshake that begins now is to use.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.current.load_full())
+    /// Completes the handshake of a client, with the certificate that is in use now.
+    pub async fn accept(&self, hello: ClientHello) -> io::Result<TlsStream<TcpStream>> {
+        hello.into_stream(self.current.load_full()).await
     }
 
     /// Looks at the files again and again. What changed is used by the handshakes that begin after; connections that are

@@ -240,7 +240,8 @@ pub struct Limits {
     /// How many of them one address may have: an IPv4 address, or an IPv6 network of 64 bits. Further ones are closed at once.
     /// The limit does not apply to `trusted_proxies`. 0 sets no limit. Many clients can share one address. Default 0.
     pub max_connections_per_address: usize,
-    /// How many TLS handshakes each port may have under way, 1 or more. Further ones wait. Default 256.
+    /// How many TLS handshakes each port may have under way, 1 or more. A handshake counts from its complete ClientHello on. Further
+    /// ones wait, and the addresses get places in turn. Default 256.
     pub max_handshakes: usize,
     /// How long a TLS handshake may take, the waiting included. Past it the connection is closed. Default 10 s.
     #[serde(with = "units::time")]

@@ -1,5 +1,5 @@
-//! The accept loop of a port: which connections are taken, the handshake of those that speak TLS, which version of HTTP each
-//! speaks, and how it is told to go elsewhere at the end. It knows no route.
+//! The accept loop of a port: which connections are taken, what serves them, and how they are told to go elsewhere at the end.
+//! It knows no route.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -16,16 +16,17 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::crowd::{Crowd, Place, Room};
+use super::handshakes::Handshakes;
 use super::idle::{Requests, UnderWay};
 use super::limits::{
     ACCEPT_PAUSE, HTTP1_BUFFER, HTTP1_HEADERS, LAST_CALL, MAX_FRAME, MAX_HEADERS, MAX_PENDING_RESETS, MAX_STREAMS,
     PARTING, SWEEP,
 };
+use super::opening::{Opening, Openings, Speaks};
 use super::reads::Reads;
 use super::refused;
 use super::stage::{Stage, Stages};
@@ -36,26 +37,11 @@ use crate::auth::{Certificates, Peer};
 use crate::edge::{self, Cut};
 use crate::origin::{FORWARDED_FOR, Network, Origin};
 use crate::request::Arrival;
-use crate::telemetry::{self, Eviction, HeadFault, Metrics, Port, Rejection};
-use crate::tls::{self, Tls};
-
-/// The first bytes of every HTTP/2 connection (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::telemetry::{Eviction, HeadFault, Metrics, Port, Rejection};
+use crate::tls::Tls;
 
 /// The request that stands in for one whose head could not be read, so that the routes answer it as they do any other.
 const STAND_IN: &[u8] = b"- * HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
-
-/// The first byte of every TLS connection: a record of the handshake (RFC 8446 §5.1).
-const HANDSHAKE: u8 = 22;
-
-/// Which versions of HTTP a port speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Speaks {
-    /// HTTP/1.1 and HTTP/2.
-    Both,
-    /// HTTP/2 alone, as gRPC does.
-    Http2,
-}
 
 /// What connections may do.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +50,7 @@ pub(super) struct ConnectionLimits {
     pub(super) connections: usize,
     /// How many an address may have. 0 sets no limit.
     pub(super) connections_of_address: usize,
-    /// How many handshakes may be under way. Further ones wait for as long as a handshake may take.
+    /// How many handshakes may be under way. Further ones wait, each address in turn, for as long as a handshake may take.
     pub(super) handshakes: usize,
     /// How long a handshake may take.
     pub(super) handshake: Duration,
@@ -106,15 +92,13 @@ pub(super) struct BoundPort {
 
 /// What every connection to a port needs.
 struct Connections {
-    tls: Option<Arc<Tls>>,
+    openings: Openings,
     certificates: Arc<Certificates>,
-    speaks: Speaks,
     trusted_proxies: Vec<Network>,
     routes: edge::Routes,
     plain: Option<edge::Routes>,
     explains: bool,
     limits: ConnectionLimits,
-    handshakes: Semaphore,
     port: Port,
     metrics: Metrics,
     http1: http1::Builder,
@@ -156,17 +140,23 @@ pub(super) async fn serve(port: BoundPort, stages: Stages) {
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .keep_alive_interval(limits.idle);
-    let handshakes = Semaphore::new(limits.handshakes);
-    let connections = Arc::new(Connections {
+    let openings = Openings {
+        port,
         tls,
-        certificates,
+        handshakes: Arc::new(Handshakes::new(port, limits.handshakes, metrics.clone())),
         speaks,
+        handshake: limits.handshake,
+        idle: limits.idle,
+        metrics: metrics.clone(),
+    };
+    let connections = Arc::new(Connections {
+        openings,
+        certificates,
         trusted_proxies,
         routes,
         plain,
         explains,
         limits,
-        handshakes,
         port,
         metrics,
         http1,
@@ -244,14 +234,6 @@ pub(super) async fn serve(port: BoundPort, stages: Stages) {
     open.wait().await;
 }
 
-/// What a client wants, as far as its first words tell.
-enum Opening {
-    /// A version of HTTP.
-    Http(Stream, Version),
-    /// HTTP without TLS where TLS is spoken.
-    Unencrypted(Stream, Version),
-}
-
 impl Connections {
     /// Serves one connection to its end.
     async fn serve(&self, stream: TcpStream, address: SocketAddr, stages: Stages, standing: &Arc<Standing>) {
@@ -266,7 +248,7 @@ impl Connections {
         let opening = tokio::select! {
             biased;
             // In a box, which is gone once the client has begun.
-            opening = Box::pin(self.open(stream, address, standing)) => opening,
+            opening = Box::pin(self.openings.open(stream, address, standing)) => opening,
             () = last_call => None,
         };
         match opening {
@@ -282,64 +264,6 @@ impl Connections {
             }
             None => {}
         }
-    }
-
-    /// Waits for the handshake, where there is one, and for the first words of a client, each for a bounded time. None where
-    /// they do not come. hyper's own timers start once it knows the version.
-    async fn open(&self, stream: TcpStream, from: SocketAddr, standing: &Standing) -> Option<Opening> {
-        let mut unencrypted = false;
-        let mut stream = match &self.tls {
-            None => Stream::from(stream),
-            Some(tls) => {
-                let handshake = timeout(self.limits.handshake, async {
-                    let mut first = [0];
-                    if stream.peek(&mut first).await.ok()? > 0 && first[0] != HANDSHAKE {
-                        return Some(Err(stream));
-                    }
-                    let _place = self.handshakes.acquire().await.ok()?;
-                    standing.handshaking();
-                    match tls.acceptor().accept(stream).await {
-                        Ok(stream) => {
-                            standing.shaken();
-                            Some(Ok(stream))
-                        }
-                        Err(error) => {
-                            match tls::refused(&error) {
-                                Some(why) if telemetry::permits_certificate() => {
-                                    let port = self.port.as_str();
-                                    tracing::info!(port, %from, why, "a client certificate was refused");
-                                }
-                                Some(_) => {}
-                                None => tracing::debug!(%error, "a handshake failed"),
-                            }
-                            None
-                        }
-                    }
-                });
-                match handshake.await {
-                    Ok(Some(Ok(stream))) => Stream::from(stream),
-                    Ok(Some(Err(stream))) => {
-                        unencrypted = true;
-                        Stream::from(stream)
-                    }
-                    Ok(None) => {
-                        self.metrics.refused(self.port, Rejection::Tls);
-                        return None;
-                    }
-                    Err(_) => {
-                        tracing::debug!("a handshake took too long");
-                        self.metrics.refused(self.port, Rejection::Tls);
-                        return None;
-                    }
-                }
-            }
-        };
-        let Ok(Ok(Some(words))) = timeout(self.limits.idle, stream.begins_with(PREFACE)).await else {
-            self.metrics.refused(self.port, Rejection::Silent);
-            return None;
-        };
-        let version = if words || self.speaks == Speaks::Http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        Some(if unencrypted { Opening::Unencrypted(stream, version) } else { Opening::Http(stream, version) })
     }
 
     /// Speaks HTTP until the client has no more to ask, or the process is to end.

@@ -40,6 +40,8 @@ pub(super) const SETTLING: Duration = Duration::from_millis(500);
 pub(super) const LEAST_REST: Duration = Duration::from_secs(1);
 /// How often connections are checked for that while more than half of the places are taken.
 pub(super) const SWEEP: Duration = Duration::from_millis(250);
+/// How long a handshake may take, from its place on, before it makes way for one of an address with fewer handshakes.
+pub(super) const SLOW_HANDSHAKE: Duration = Duration::from_secs(1);
 /// How long to wait before the next search, if no connection could give way.
 pub(super) const NO_VICTIM_PAUSE: Duration = Duration::from_millis(25);
 /// How long a client that has connected may take to begin to ask for something once the port closes. A proxy that opens a

@@ -228,6 +228,32 @@ impl Connection {
     }
 }
 
+/// A connection from one of the addresses of the loopback interface.
+pub fn from_address(address: &str, to: SocketAddr) -> TcpStream {
+    let connect = async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(address.parse().expect("an address"), 0))?;
+        socket.connect(to).await?.into_std()
+    };
+    // The test may have a runtime of its own, in which nothing blocks.
+    let stream = std::thread::scope(|scope| {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        scope.spawn(move || runtime().block_on(connect)).join().expect("it does not panic")
+    });
+    let stream = stream.expect("the port is open");
+    stream.set_nonblocking(false).expect("it can be blocking");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
+    stream
+}
+
+/// Whether a connection is open, and the server has sent nothing that was not read.
+pub fn is_quiet(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("it can be nonblocking");
+    let quiet = stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).expect("it can be blocking");
+    quiet
+}
+
 /// Whether a read has waited for as long as it may.
 fn late(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)

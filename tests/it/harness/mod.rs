@@ -13,7 +13,7 @@ mod token;
 
 pub use ask::{Ask, honest};
 pub use grpc::{GrpcRefusal, authorised, chunk, download, finish, header, request_id};
-pub use http::{BOUNDARY, Connection, Form, Reply};
+pub use http::{BOUNDARY, Connection, Form, Reply, from_address, is_quiet};
 pub use metrics::numbers;
 pub use pki::{Authority, Identity, connect_tls, grpc_over_tls, pem};
 pub use provider::{Answer, Provider, SigningKey};
