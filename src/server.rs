@@ -18,8 +18,10 @@ mod refused;
 mod stage;
 mod standing;
 mod stream;
+mod streams;
 mod turn;
 mod victims;
+mod watches;
 
 use std::net::SocketAddr;
 use std::pin::pin;

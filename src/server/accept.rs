@@ -14,7 +14,7 @@ use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::HttpService;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::task::TaskTracker;
@@ -32,7 +32,9 @@ use super::refused;
 use super::stage::{Stage, Stages};
 use super::standing::{Exchange, Standing};
 use super::stream::Stream;
+use super::streams::Streams;
 use super::turn::{Reply, Speaking, Turn};
+use super::watches::Watches;
 use crate::auth::{Certificates, Peer};
 use crate::edge::{self, Cut};
 use crate::origin::{FORWARDED_FOR, Network, Origin};
@@ -103,7 +105,7 @@ struct Connections {
     metrics: Metrics,
     http1: http1::Builder,
     reads: Reads,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<Streams>,
 }
 
 /// Serves a port until the stage of closing, and returns when its last connection has ended.
@@ -130,7 +132,7 @@ pub(super) async fn serve(port: BoundPort, stages: Stages) {
         .max_header_size(HTTP1_HEADERS)
         // A client may say that it has sent all, and wait for the reply. One that is cut off in its body is noticed there.
         .half_close(true);
-    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    let mut http2 = http2::Builder::new(Streams(limits.write));
     http2
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.window)
@@ -278,8 +280,12 @@ impl Connections {
     ) {
         let turn = Turn::default();
         let requests = (version == Version::HTTP_2).then(Requests::default);
+        let watches = Watches::default();
         let stream = stream.written_within(self.limits.write, standing, self.port, &self.metrics);
-        let service = hyper::service::service_fn(|request: Request<Incoming>| {
+        let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
+            if version == Version::HTTP_2 {
+                request.extensions_mut().insert(watches.clone());
+            }
             let said = request.headers().get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
             let origin = Origin::of(address, said, &self.trusted_proxies);
             let arrival = Arrival { origin, peer: peer.clone(), unreadable: None };

@@ -15,7 +15,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthProtocol, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::limits::{FIRST_LOOK, HEALTH_PAUSE};
+use super::limits::{FIRST_LOOK, HEALTH_PAUSE, WATCHES_OF_CONNECTION, WATCHES_OF_PORT};
+use super::watches::{Watch, Watches};
 use crate::admin::{Health, Serves};
 use crate::error::{Error, Kind};
 use crate::pb::attachment_service_server::AttachmentServiceServer;
@@ -33,7 +34,10 @@ fn is_known(name: &str) -> bool {
 
 /// The health that one port tells of, the same for all [`NAMES`].
 #[derive(Clone, Debug)]
-pub(super) struct Serving(Arc<watch::Sender<Current>>);
+pub(super) struct Serving {
+    current: Arc<watch::Sender<Current>>,
+    watches: Watches,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Current {
@@ -44,7 +48,8 @@ struct Current {
 
 impl Default for Serving {
     fn default() -> Serving {
-        Serving(Arc::new(watch::Sender::new(Current { serves: Serves::default(), ended: false })))
+        let current = Current { serves: Serves::default(), ended: false };
+        Serving { current: Arc::new(watch::Sender::new(current)), watches: Watches::default() }
     }
 }
 
@@ -61,12 +66,29 @@ impl Serving {
 
     /// Tells what is served from now on. Watchers are told of changes.
     pub(super) fn set(&self, serves: Serves) {
-        self.0.send_modify(|current| current.serves = serves);
+        self.current.send_modify(|current| current.serves = serves);
+    }
+
+    /// A call begins to watch. It counts among those of its connection and of the port.
+    fn begin(&self, request: &Request<HealthCheckRequest>) -> Result<[Option<Watch>; 2], Status> {
+        let refused = |most: usize, of: &str| {
+            let why = format!("at most {most} calls on {of} may watch the health; use Check, or end another call");
+            Failure::of(request.extensions()).leave(Error::new(Kind::RateLimited).detail(why))
+        };
+        let of_connection = match request.extensions().get::<Watches>().map(|of| of.begin(WATCHES_OF_CONNECTION)) {
+            Some(None) => return Err(refused(WATCHES_OF_CONNECTION, "a connection")),
+            of_connection => of_connection.flatten(),
+        };
+        let of_port = self.watches.begin(WATCHES_OF_PORT);
+        if of_port.is_none() {
+            return Err(refused(WATCHES_OF_PORT, "a port"));
+        }
+        Ok([of_connection, of_port])
     }
 
     /// Ends the calls of those who watch, which would go on for ever.
     pub(super) fn end(&self) {
-        self.0.send_modify(|current| current.ended = true);
+        self.current.send_modify(|current| current.ended = true);
     }
 }
 
@@ -90,7 +112,7 @@ impl HealthProtocol for Serving {
             let failure = Failure::of(request.extensions());
             return Err(failure.leave(error));
         }
-        let status = self.0.borrow().status(name);
+        let status = self.current.borrow().status(name);
         Ok(Response::new(response(status)))
     }
 
@@ -98,13 +120,14 @@ impl HealthProtocol for Serving {
 
     /// A name that is not known is SERVICE_UNKNOWN for as long as it is watched, since it may become known (health.proto).
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let name = request.into_inner().service;
-        let told = stream::unfold((self.0.subscribe(), None, name), |(mut statuses, last, name)| async move {
+        let watch = self.begin(&request)?;
+        let begun = (self.current.subscribe(), None, request.into_inner().service, watch);
+        let told = stream::unfold(begun, |(mut statuses, last, name, watch)| async move {
             loop {
                 let current = *statuses.borrow_and_update();
                 let status = if is_known(&name) { current.status(&name) } else { ServingStatus::ServiceUnknown };
                 if last != Some(status) {
-                    return Some((Ok(response(status)), (statuses, Some(status), name)));
+                    return Some((Ok(response(status)), (statuses, Some(status), name, watch)));
                 }
                 if current.ended {
                     return None;

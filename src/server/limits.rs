@@ -55,3 +55,7 @@ pub(super) const PARTING: Duration = Duration::from_secs(3);
 pub(super) const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// How often the storage is looked at for the sake of gRPC health, whose watchers are told of changes.
 pub(super) const HEALTH_PAUSE: Duration = Duration::from_secs(2);
+/// How many calls on one connection may watch gRPC health. Past it RESOURCE_EXHAUSTED.
+pub(super) const WATCHES_OF_CONNECTION: usize = 16;
+/// How many calls on a port may.
+pub(super) const WATCHES_OF_PORT: usize = 1024;

@@ -12,6 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::idle::UnderWay;
 use super::standing::Exchange;
+use super::streams::Progress;
 
 /// No reply is under way.
 const NOBODY: u8 = 0;
@@ -82,6 +83,8 @@ impl Drop for Speaking {
 pub(super) struct Reply {
     body: Body,
     exchange: Exchange,
+    /// None over HTTP/1, where the response is all that is sent.
+    progress: Option<Progress>,
     /// None over HTTP/2, where the library takes turns by itself.
     _speaking: Option<Speaking>,
     /// None over HTTP/1, where a request at a time is under way.
@@ -92,12 +95,24 @@ impl Reply {
     /// The body of the reply to a request.
     pub(super) fn new(
         body: Body,
-        mut exchange: Exchange,
+        exchange: Exchange,
         speaking: Option<Speaking>,
         under_way: Option<UnderWay>,
     ) -> Reply {
-        exchange.offers();
-        Reply { body, exchange, _speaking: speaking, _under_way: under_way }
+        let progress = Progress::of_stream();
+        let mut reply = Reply { body, exchange, progress, _speaking: speaking, _under_way: under_way };
+        reply.offers();
+        reply
+    }
+
+    fn offers(&mut self) {
+        self.exchange.offers();
+        self.progress.iter().for_each(Progress::offers);
+    }
+
+    fn waits(&mut self) {
+        self.exchange.waits();
+        self.progress.iter().for_each(Progress::waits);
     }
 }
 
@@ -111,8 +126,8 @@ impl HttpBody for Reply {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         match frame {
-            Poll::Ready(_) => self.exchange.offers(),
-            Poll::Pending => self.exchange.waits(),
+            Poll::Ready(_) => self.offers(),
+            Poll::Pending => self.waits(),
         }
         frame
     }

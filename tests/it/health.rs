@@ -85,6 +85,59 @@ async fn a_service_that_is_not_known_is_watched_as_unknown_until_the_process_end
     assert_eq!(server.wait(), Some(0));
 }
 
+/// How many calls on a connection, and on a port, may watch.
+const WATCHES: (usize, usize) = (16, 1024);
+
+/// So many calls that watch.
+async fn watches(client: &HealthClient<Channel>, count: usize) -> Vec<Streaming<HealthCheckResponse>> {
+    let mut watches = Vec::new();
+    for _ in 0..count {
+        watches.push(client.clone().watch(asked("")).await.expect("there is room").into_inner());
+    }
+    watches
+}
+
+async fn refused(client: &HealthClient<Channel>) -> (Code, String) {
+    let refusal = client.clone().watch(asked("")).await.expect_err("there is no room");
+    (refusal.code(), refusal.message().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_calls_on_a_connection_may_watch_and_one_more_may_not() {
+    let server = Server::start();
+    for address in [server.grpc, server.admin] {
+        let client = client(address).await;
+        let mut all = watches(&client, WATCHES.0 - 1).await;
+        all.extend(watches(&client, 1).await);
+        let (code, message) = refused(&client).await;
+        assert_eq!(code, Code::ResourceExhausted);
+        assert!(message.contains("at most 16 calls on a connection may watch"), "{message}");
+        // Another connection, and another call, are nothing to that.
+        watches(&self::client(address).await, 1).await;
+        assert_eq!(status(&mut client.clone(), "").await, ServingStatus::Serving);
+        all.pop();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while client.clone().watch(asked("")).await.is_err() {
+            assert!(std::time::Instant::now() < deadline, "the place of a call that has ended is not free");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_calls_on_a_port_may_watch_and_one_more_may_not() {
+    let server = Server::start();
+    let mut all = Vec::new();
+    for _ in 0..WATCHES.1 / WATCHES.0 {
+        let client = client(server.grpc).await;
+        all.push((watches(&client, WATCHES.0).await, client));
+    }
+    let (code, message) = refused(&client(server.grpc).await).await;
+    assert_eq!(code, Code::ResourceExhausted);
+    assert!(message.contains("at most 1024 calls on a port may watch"), "{message}");
+    // The other port has room of its own.
+    watches(&client(server.admin).await, 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn watchers_are_told_when_the_storage_goes_and_when_it_is_back() {
     let server = Server::start();

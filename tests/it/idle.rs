@@ -5,6 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use attachd::pb::upload_attachment_request::Message;
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::time::timeout;
 
@@ -79,6 +82,66 @@ fn a_client_that_reads_no_reply_is_cut_off_on_every_port() {
     eventually("nothing is open", || open(&server, "rest") == 0.0);
     // One that reads slowly goes on.
     assert_eq!(server.connect().ask(&Ask::json("GET", 1, "/openapi.json", "")).status, 200);
+}
+
+/// A connection of HTTP/2 whose streams have windows of so many bytes at first.
+async fn narrow(address: SocketAddr, window: u32) -> SendRequest<Bytes> {
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let handshake = h2::client::Builder::new().initial_window_size(window).handshake(socket).await;
+    let (requests, connection) = handshake.expect("the port speaks HTTP/2");
+    tokio::spawn(async move {
+        // How the connection ends is seen by the streams.
+        let _ = connection.await;
+    });
+    requests
+}
+
+/// Asks for what has a body, and returns the status and the body.
+async fn answered(requests: &mut SendRequest<Bytes>, path: &str) -> (u16, RecvStream) {
+    *requests = requests.clone().ready().await.expect("the connection is open");
+    let request = Request::get(format!("http://attachd{path}")).body(()).unwrap();
+    let (reply, _) = requests.send_request(request, true).unwrap();
+    let (head, body) = timeout(LONG, reply).await.expect("there is a reply").unwrap().into_parts();
+    (head.status.as_u16(), body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_window_stays_closed_is_reset_and_its_connection_goes_on() {
+    let server = server("write_timeout = \"1s\"");
+    for (port, address, path, status) in [
+        ("rest", server.rest, "/openapi.json", 200),
+        ("grpc", server.grpc, "/nowhere", 415),
+        ("admin", server.admin, "/metrics", 200),
+    ] {
+        let mut requests = narrow(address, 0).await;
+        for _ in 0..2 {
+            let (told, mut body) = answered(&mut requests, path).await;
+            assert_eq!(told, status, "{port}");
+            let ended = timeout(LONG, body.data()).await.expect("it is ended");
+            assert_eq!(ended.unwrap().unwrap_err().reason(), Some(Reason::CANCEL), "{port}");
+        }
+        assert_eq!(evicted(&server, port, "stalled"), 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_opens_its_window_little_by_little_gets_the_whole_reply() {
+    let server = server("write_timeout = \"1s\"");
+    let mut requests = narrow(server.rest, 1000).await;
+    let (_, mut body) = answered(&mut requests, "/openapi.json").await;
+    let (mut got, mut slowly) = (Vec::new(), 0);
+    while let Some(bytes) = timeout(LONG, body.data()).await.expect("it goes on") {
+        let bytes = bytes.expect("it is not reset");
+        got.extend_from_slice(&bytes);
+        // Longer than a client may take nothing, in all.
+        if slowly < 4 {
+            slowly += 1;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        body.flow_control().release_capacity(bytes.len()).unwrap();
+    }
+    let whole = server.connect().ask(&Ask::json("GET", 1, "/openapi.json", ""));
+    assert!(got == whole.bytes && slowly == 4);
 }
 
 #[test]
