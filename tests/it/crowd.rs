@@ -32,6 +32,7 @@ fn is_served(stream: &mut TcpStream) -> bool {
 fn honest_beside_silent(server: &Server, address: SocketAddr, silent: usize, clients: usize) -> Vec<Duration> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ends = scopeguard::guard((), |()| over.store(true, Ordering::Relaxed));
         scope.spawn(|| {
             let mut held: Vec<_> = (0..silent).map(|_| TcpStream::connect(address).unwrap()).collect();
             while !over.load(Ordering::Relaxed) {
@@ -50,7 +51,6 @@ fn honest_beside_silent(server: &Server, address: SocketAddr, silent: usize, cli
         });
         let waits = waits.collect();
         assert_eq!(server.readiness()["ready"], true, "the admin port has places of its own");
-        over.store(true, Ordering::Relaxed);
         waits
     })
 }
