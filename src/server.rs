@@ -294,6 +294,7 @@ impl Server {
             handshake: config.limits.handshake_timeout,
             idle: config.limits.idle_timeout,
             write: config.limits.write_timeout,
+            min_rate: config.limits.min_rate.as_u64(),
             window: config.http2_window(),
             drain: config.edge(),
         };

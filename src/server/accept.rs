@@ -60,6 +60,8 @@ pub(super) struct ConnectionLimits {
     pub(super) idle: Duration,
     /// How long a client may take nothing of a reply.
     pub(super) write: Duration,
+    /// How many bytes of a reply a second it takes at least, or 0.
+    pub(super) min_rate: u64,
     /// The window of an HTTP/2 stream, in bytes.
     pub(super) window: u32,
     /// How much is read of what a client sends after the last reply, and for how long.
@@ -132,7 +134,7 @@ pub(super) async fn serve(port: BoundPort, stages: Stages) {
         .max_header_size(HTTP1_HEADERS)
         // A client may say that it has sent all, and wait for the reply. One that is cut off in its body is noticed there.
         .half_close(true);
-    let mut http2 = http2::Builder::new(Streams(limits.write));
+    let mut http2 = http2::Builder::new(Streams { patience: limits.write, min_rate: limits.min_rate });
     http2
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.window)

@@ -16,8 +16,11 @@ tokio::task_local! {
 }
 
 /// Since when the response of a stream waits for the client, if it does. Clones are about the same stream.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Arc<Mutex<Option<Instant>>>);
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    since: Arc<Mutex<Option<Instant>>>,
+    min_rate: u64,
+}
 
 impl Progress {
     /// That of the stream that is polled. None over HTTP/1.
@@ -25,9 +28,15 @@ impl Progress {
         PROGRESS.try_with(Progress::clone).ok()
     }
 
-    /// A part of the response is ready for the client.
-    pub(super) fn offers(&self) {
-        self.set(Some(Instant::now()));
+    fn new(min_rate: u64) -> Progress {
+        Progress { since: Arc::default(), min_rate }
+    }
+
+    /// A part of the response is ready for the client, of so many bytes. It is only seen when all of it was taken, so the time
+    /// that a slow client may need for it does not count.
+    pub(super) fn offers(&self, bytes: usize) {
+        let seconds = (bytes as u64).checked_div(self.min_rate).unwrap_or_default();
+        self.set(Some(Instant::now() + Duration::from_secs(seconds)));
     }
 
     /// The response waits for content.
@@ -36,27 +45,32 @@ impl Progress {
     }
 
     fn set(&self, since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     fn since(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Runs streams, each until its client takes nothing of its response for so long. A stream that is ended is reset.
+/// Runs streams, each until its client takes nothing of its response for too long. A stream that is ended is reset.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Streams(pub(super) Duration);
+pub(super) struct Streams {
+    /// For how long it may take nothing.
+    pub(super) patience: Duration,
+    /// How many bytes a second it takes at least. 0 asks for none, and then a part has no more time than `patience`.
+    pub(super) min_rate: u64,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        tokio::spawn(until_stalled(stream, self.0));
+        tokio::spawn(until_stalled(stream, *self));
     }
 }
 
-async fn until_stalled(stream: impl Future<Output = ()>, patience: Duration) {
+async fn until_stalled(stream: impl Future<Output = ()>, Streams { patience, min_rate }: Streams) {
     let mut stream = pin!(stream);
-    let (progress, mut ends) = (Progress::default(), None);
+    let (progress, mut ends) = (Progress::new(min_rate), None);
     poll_fn(|context| {
         if PROGRESS.sync_scope(progress.clone(), || stream.as_mut().poll(context)).is_ready() {
             return Poll::Ready(());
@@ -101,14 +115,17 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_millis(100);
 
+    /// The bytes of a part.
+    const PART: usize = 1000;
+
     /// Whether a stream is ended whose response does something every 10 ms: it offers a part (`o`), or it waits for content (`w`).
-    async fn is_ended(steps: &str) -> bool {
+    async fn is_ended(steps: &str, min_rate: u64) -> bool {
         let steps: Vec<char> = steps.chars().collect();
         let stream = async move {
             let progress = Progress::of_stream().expect("it is a stream");
             for step in steps {
                 if step == 'o' {
-                    progress.offers()
+                    progress.offers(PART)
                 } else {
                     progress.waits()
                 }
@@ -116,21 +133,27 @@ mod tests {
             }
             pending().await
         };
-        timeout(10 * PATIENCE, until_stalled(stream, PATIENCE)).await.is_ok()
+        timeout(10 * PATIENCE, until_stalled(stream, Streams { patience: PATIENCE, min_rate })).await.is_ok()
     }
 
     #[tokio::test]
     async fn a_stream_is_ended_if_its_client_takes_nothing_for_too_long() {
         for steps in ["o", "wo", "owo"] {
-            assert!(is_ended(steps).await, "{steps}");
+            assert!(is_ended(steps, 0).await, "{steps}");
         }
         assert!(Progress::of_stream().is_none(), "there is no stream");
     }
 
     #[tokio::test]
+    async fn a_stream_has_as_long_for_a_part_as_the_slowest_client_that_is_permitted() {
+        assert!(!is_ended("o", 100).await);
+        assert!(is_ended("o", PART as u64 + 1).await);
+    }
+
+    #[tokio::test]
     async fn a_stream_that_gets_on_or_waits_for_content_goes_on() {
         for steps in ["", "w", "ow", &["o".repeat(30), "w".to_owned()].concat()] {
-            assert!(!is_ended(steps).await, "{steps}");
+            assert!(!is_ended(steps, 0).await, "{steps}");
         }
     }
 }

@@ -101,13 +101,13 @@ impl Reply {
     ) -> Reply {
         let progress = Progress::of_stream();
         let mut reply = Reply { body, exchange, progress, _speaking: speaking, _under_way: under_way };
-        reply.offers();
+        reply.offers(0);
         reply
     }
 
-    fn offers(&mut self) {
+    fn offers(&mut self, bytes: usize) {
         self.exchange.offers();
-        self.progress.iter().for_each(Progress::offers);
+        self.progress.iter().for_each(|progress| progress.offers(bytes));
     }
 
     fn waits(&mut self) {
@@ -125,8 +125,9 @@ impl HttpBody for Reply {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        match frame {
-            Poll::Ready(_) => self.offers(),
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => self.offers(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(_) => self.offers(0),
             Poll::Pending => self.waits(),
         }
         frame

@@ -107,7 +107,7 @@ async fn answered(requests: &mut SendRequest<Bytes>, path: &str) -> (u16, RecvSt
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_window_stays_closed_is_reset_and_its_connection_goes_on() {
-    let server = server("write_timeout = \"1s\"");
+    let server = server("write_timeout = \"1s\"\nmin_rate = \"0B\"");
     for (port, address, path, status) in [
         ("rest", server.rest, "/openapi.json", 200),
         ("grpc", server.grpc, "/nowhere", 415),
