@@ -247,7 +247,7 @@ impl Server {
         let store = Arc::new(store.with_read_grace(config.attachments.read_grace));
         let budget = Arc::new(Budget::new(config.budget()));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        // Two for each core were measured too: a client with few connections kept half as much.
+        // With two for each core, a client with few connections keeps less: ADR 0035.
         let turns = Turns::new(cores);
         let upload = config.upload(division.uploads);
         let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), turns.clone(), upload));
