@@ -2,13 +2,13 @@
 //! which are handed to the storage, the last one with the commit. Memory is taken for a batch before it is read. This module does not
 //! know where the pieces come from.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, poll};
+use futures_util::Stream;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
@@ -131,6 +131,21 @@ enum Flow {
     Little,
 }
 
+/// The next piece. The turn ends if the piece has not arrived yet, unless it is to be kept.
+fn arriving<S: Stream>(
+    mut pieces: Pin<&mut S>,
+    turn: &mut Option<Turn>,
+    keeps_turn: bool,
+) -> impl Future<Output = Option<S::Item>> {
+    poll_fn(move |context| {
+        let piece = pieces.as_mut().poll_next(context);
+        if piece.is_pending() && !keeps_turn {
+            *turn = None;
+        }
+        piece
+    })
+}
+
 /// What a caller is told that sends the finish and then waits for the reply without ending its stream.
 fn left_open(error: Error) -> Error {
     if error.kind() != Kind::ClientTooSlow {
@@ -197,9 +212,6 @@ impl<'a> Upload<'a> {
     {
         let asked = Instant::now();
         let (piece, waited) = self.arrival(pieces, deadline).await?;
-        if let Some(Piece::Chunk(bytes)) = &piece {
-            self.take_turn(bytes.len()).await;
-        }
         let waited = waited.saturating_sub(self.uploads.presence.missed(asked));
         let bytes = if let Some(Piece::Chunk(bytes)) = &piece { bytes.len() as u64 } else { 0 };
         let Config { min_rate, min_rate_window, .. } = self.uploads.config;
@@ -221,28 +233,24 @@ impl<'a> Upload<'a> {
         if asked >= deadline {
             return Err(self.uploads.config.late());
         }
-        if let Poll::Ready(piece) = poll!(pieces.next()) {
-            return Ok((piece.transpose()?, asked.elapsed()));
-        }
-        if self.flow == Flow::Little {
-            // The next piece is not expected within this turn.
-            self.turn = None;
-        }
         let mut lingered = Duration::ZERO;
         if self.batch.memory() > 0 {
             let linger = if self.uploads.budget.is_scarce() { HURRY } else { LINGER };
-            if let Some(piece) = self.alarm.until(asked + linger, pieces.next()).await {
+            // After a pause, the next piece is not expected within this turn.
+            let keeps_turn = self.flow != Flow::Little;
+            let next = arriving(pieces.as_mut(), &mut self.turn, keeps_turn);
+            if let Some(piece) = self.alarm.until(asked + linger, next).await {
                 return Ok((piece.transpose()?, asked.elapsed()));
             }
             lingered = asked.elapsed();
             self.flow = Flow::Little;
             self.flush().await?;
         }
-        self.turn = None;
         let asked = Instant::now();
         let mut idle = asked + self.uploads.config.idle_timeout;
         loop {
-            match self.alarm.until(idle.min(deadline), pieces.next()).await {
+            let next = arriving(pieces.as_mut(), &mut self.turn, false);
+            match self.alarm.until(idle.min(deadline), next).await {
                 Some(piece) => return Ok((piece.transpose()?, lingered + asked.elapsed())),
                 None if deadline < idle => return Err(self.uploads.config.late()),
                 None => idle = self.uploads.still_idle(asked, idle)?,
@@ -260,6 +268,7 @@ impl<'a> Upload<'a> {
         if let Some(declared) = self.declared.size.filter(|declared| self.size > *declared) {
             return Err(size_mismatch(declared, "more"));
         }
+        self.take_turn(bytes.len()).await;
         self.make_room(bytes.len()).await?;
         self.batch.push(bytes);
         if self.batch.is_full(WRITE) {
@@ -345,11 +354,11 @@ impl<'a> Upload<'a> {
 
     /// Waits for a turn for a piece, which is for the rest of a batch at most.
     async fn take_turn(&mut self, length: usize) {
-        if self.size == 0 && length > COPIED {
+        if self.size == length as u64 && length > COPIED {
             self.turn = None;
         }
         if self.turn.is_none() {
-            let bytes = self.likely(WRITE.saturating_sub(self.batch.size()));
+            let bytes = self.likely(WRITE.saturating_sub(self.batch.size())).max(length);
             self.turn = Some(self.uploads.turns.take(self.client, bytes).await);
         }
     }
