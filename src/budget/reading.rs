@@ -80,11 +80,6 @@ impl Downloads {
 }
 
 impl Reading {
-    /// Of whose content it is.
-    pub fn client(&self) -> Id {
-        self.client
-    }
-
     /// How many bytes to read next, after so many. It is a power of two, so that freed memory fits the next piece.
     pub fn piece(&self, read: u64, is_slow: bool) -> usize {
         let grown = usize::try_from(read / GROWS).unwrap_or(LARGEST).max(FIRST);

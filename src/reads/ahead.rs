@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::budget::{Reading, Reservation};
 use crate::error::{Error, Kind, Result};
-use crate::fair::Turns;
 use crate::store::ContentReader;
 
 /// The pieces that are still to be returned.
@@ -31,7 +30,6 @@ type Read = (Box<Source>, Result<Option<Bytes>>);
 struct Source {
     reader: ContentReader,
     memory: Reading,
-    turns: Turns,
     ended: CancellationToken,
     /// How many bytes were read.
     read: u64,
@@ -51,8 +49,8 @@ impl AsRef<[u8]> for Piece {
 
 impl Pieces {
     /// The pieces of what `reader` reads, until `ended`.
-    pub(super) fn new(reader: ContentReader, memory: Reading, turns: Turns, ended: CancellationToken) -> Pieces {
-        Pieces { source: Some(Box::new(Source { reader, memory, turns, ended, read: 0 })), next: None, is_slow: false }
+    pub(super) fn new(reader: ContentReader, memory: Reading, ended: CancellationToken) -> Pieces {
+        Pieces { source: Some(Box::new(Source { reader, memory, ended, read: 0 })), next: None, is_slow: false }
     }
 
     /// Begins to read the next piece.
@@ -104,14 +102,10 @@ impl Source {
             () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
             memory = self.memory.take(most) => memory?,
         };
-        let read = async {
-            let _turn = self.turns.take(self.memory.client(), most).await;
-            self.reader.next(most).await
-        };
         let bytes = tokio::select! {
             biased;
             () = self.ended.cancelled() => return Err(Error::new(Kind::Draining)),
-            bytes = read => bytes?,
+            bytes = self.reader.next(most) => bytes?,
         };
         let Some(bytes) = bytes else { return Ok(None) };
         memory.shrink(bytes.len());

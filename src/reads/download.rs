@@ -124,8 +124,7 @@ impl Reads {
             };
             let (request, ended, length) = (call.request.clone(), self.ended.clone(), range.end - range.start);
             let reader = self.store.read_content(readable, range)?;
-            let mut pieces =
-                Pieces::new(reader, self.memory.begin(target.key.client), self.turns.clone(), ended.clone());
+            let mut pieces = Pieces::new(reader, self.memory.begin(target.key.client), ended.clone());
             match pieces.next().await {
                 Ok(first) => {
                     let (config, piece) = (self.config, first.unwrap_or_default());
