@@ -1,5 +1,5 @@
-//! A semaphore whose permits go to those who wait in the order of a fair queue. Whoever asks for many is not overtaken by those
-//! who ask for few.
+//! A semaphore whose permits go to those who wait in the order of a fair queue. A request for many permits is not overtaken by
+//! requests for few.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -70,14 +70,14 @@ impl Semaphore {
         bytes: usize,
         permits: usize,
     ) -> Result<Permit, oneshot::error::RecvError> {
-        let (grant, granted) = oneshot::channel();
-        let ticket = {
+        let (ticket, granted) = {
             let mut state = self.lock();
             if state.waiting.is_empty() && state.free >= permits {
                 state.free -= permits;
                 return Ok(Permit { semaphore: Arc::clone(self), permits });
             }
-            state.waiting.push(client, bytes, Waiter { permits, grant })
+            let (grant, granted) = oneshot::channel();
+            (state.waiting.push(client, bytes, Waiter { permits, grant }), granted)
         };
         let _place = Place { semaphore: self, ticket };
         granted.await
@@ -94,7 +94,7 @@ impl Semaphore {
             let Some(waiter) = state.waiting.pop() else { return };
             state.free -= permits;
             drop(state);
-            // Whoever is gone gives them back, which takes the lock.
+            // If nobody waits any more, they are given back, which takes the lock.
             drop(waiter.grant.send(Permit { semaphore: Arc::clone(self), permits }));
         }
     }
@@ -140,7 +140,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let removed = self.semaphore.lock().waiting.remove(&self.ticket);
         if removed.is_some() {
-            // Whoever is behind may need less.
+            // The next one may need less.
             self.semaphore.grant();
         }
     }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_asks_for_many_is_not_overtaken_and_whoever_leaves_makes_room() {
+    async fn a_request_for_many_is_not_overtaken_and_permits_that_are_back_are_granted() {
         let semaphore = Semaphore::new(3);
         let mut held = semaphore.try_acquire(2).unwrap();
         let many = semaphore.acquire(client(1), 0, 3);

@@ -1,6 +1,6 @@
 //! Turns at the processors. If more than one client asks for something, few requests at a time are worked on, and the others
 //! wait in a fair queue. Without that they would all be in the runtime's queue of tasks, which knows no clients: a client with
-//! 500 connections would get a hundred times as much as one with 5.
+//! 500 connections would get 100 times as much as one with 5.
 //!
 //! A turn lasts from one wait for the client to the next, or for one batch. One that lasts longer, because a storage does not
 //! answer for example, no longer keeps others from theirs. A client that is alone does not wait for turns.
@@ -61,8 +61,7 @@ impl Turns {
 
     /// Waits for a client's turn, which is for about so many bytes.
     pub async fn take(&self, client: Id, bytes: usize) -> Turn {
-        let (grant, granted) = oneshot::channel();
-        let ticket = {
+        let (ticket, granted) = {
             let now = Instant::now();
             let mut state = self.lock();
             if state.is_alone(client, now) {
@@ -74,7 +73,8 @@ impl Turns {
             if !std::mem::replace(&mut state.watched, true) {
                 tokio::spawn(self.clone().watch());
             }
-            state.waiting.push(client, bytes, grant)
+            let (grant, granted) = oneshot::channel();
+            (state.waiting.push(client, bytes, grant), granted)
         };
         let _place = Place { turns: self, ticket };
         // It is granted or given up: the queue never drops one.
