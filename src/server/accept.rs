@@ -1,5 +1,4 @@
-//! The accept loop of a port: which connections are taken, what serves them, and how they are told to go elsewhere at the end.
-//! It knows no route.
+//! The accept loop of a port: it takes connections, serves them, and asks them to go elsewhere at the end. It knows no route.
 
 use std::convert::Infallible;
 use std::future::pending;

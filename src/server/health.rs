@@ -64,7 +64,7 @@ impl Serving {
         Routes::new(self.service()).into_axum_router().reset_fallback()
     }
 
-    /// Tells what is served from now on. Watchers are told of changes.
+    /// Sets the health from now on. Watchers receive changes.
     pub(super) fn set(&self, serves: Serves) {
         self.current.send_modify(|current| current.serves = serves);
     }

@@ -1,5 +1,5 @@
-//! How many calls watch the health of a port: none of them ends by itself, and none needs a token. This module does not know
-//! what they are told.
+//! How many calls watch the health of a port: none of them ends by itself, and none needs a token. It does not know the
+//! health.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -115,8 +115,8 @@ impl Pool {
         Pool(Arc::new(Inner { fewest, most: most.max(fewest), state: Mutex::new(state) }))
     }
 
-    /// Does a piece of work of about so many bytes for a client, when its turn comes. The work is told when nobody waits for it
-    /// any more, and done all the same.
+    /// Does a piece of work of about so many bytes for a client, when its turn comes. If nobody waits for it
+    /// any more, the work learns of that, and is done all the same.
     ///
     /// # Errors
     /// Where the work panicked.
