@@ -33,8 +33,10 @@ mod store;
 mod error;
 mod fair;
 mod pace;
+mod rate;
 mod spelling;
 mod telemetry;
+mod throttle;
 mod units;
 
 pub mod pb;

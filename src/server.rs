@@ -46,6 +46,7 @@ use crate::reads::Reads;
 use crate::rpc::Attachments;
 use crate::store::{Access, OpenError, Store};
 use crate::telemetry::{self, Metrics, Port};
+use crate::throttle::Throttle;
 use crate::upload::Uploads;
 use crate::{auth, edge, rest, tls};
 use accept::BoundPort;
@@ -249,9 +250,12 @@ impl Server {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // With two for each core, a client with few connections keeps less: ADR 0035.
         let turns = Turns::new(cores);
+        let throttle = Throttle::new(&config.limits.per_client, &metrics);
         let upload = config.upload(division.uploads);
-        let uploads = Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), turns.clone(), upload));
-        let reads = Arc::new(Reads::new(Arc::clone(&store), Arc::new(config.downloads()), turns, config.reads()));
+        let uploads =
+            Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), turns.clone(), throttle.clone(), upload));
+        let reads =
+            Arc::new(Reads::new(Arc::clone(&store), Arc::new(config.downloads()), turns, throttle, config.reads()));
         let attachments =
             Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), Arc::clone(&reads), metrics.clone());
         let (draining, started, storage_lost) = (Arc::default(), Arc::default(), Arc::default());

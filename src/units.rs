@@ -179,6 +179,25 @@ pub mod size {
     }
 }
 
+/// A size that may be left out, for `#[serde(with = "units::optional_size")]` beside `default`.
+pub mod optional_size {
+    use bytesize::ByteSize;
+    use serde::{Deserializer, Serializer};
+
+    /// Reads a size.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ByteSize>, D::Error> {
+        super::size::deserialize(deserializer).map(Some)
+    }
+
+    /// Writes a size, so that it reads back as the same.
+    pub fn serialize<S: Serializer>(size: &Option<ByteSize>, serializer: S) -> Result<S::Ok, S::Error> {
+        match size {
+            Some(size) => super::size::serialize(size, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

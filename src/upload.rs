@@ -20,6 +20,8 @@ use crate::operation::Rpc;
 use crate::request::Call;
 use crate::rights::{self, Stands};
 use crate::store::{Room, Sealed, Standing, Store};
+use crate::telemetry::Limit;
+use crate::throttle::{self, Throttle};
 
 pub use conditions::Conditions;
 use places::{Place, Places};
@@ -92,6 +94,8 @@ pub struct Admitted {
     /// The most that can arrive, in bytes, where it is known.
     at_most: Option<u64>,
     place: Place,
+    /// Counts it among those of its client.
+    _under_way: throttle::Upload,
     /// The turn in which the record was read. Content that is small and there at once is received in it.
     turn: Option<Turn>,
     room: Room,
@@ -110,14 +114,15 @@ pub struct Uploads {
     ended: CancellationToken,
     presence: Presence,
     places: Places,
+    throttle: Throttle,
 }
 
 impl Uploads {
-    /// Uploads into `store` with the memory of `budget`, which are worked on in `turns`.
-    pub fn new(store: Arc<Store>, budget: Arc<Budget>, turns: Turns, config: Config) -> Self {
+    /// Uploads into `store` with the memory of `budget`, which are worked on in `turns`. `throttle` has what clients may do.
+    pub fn new(store: Arc<Store>, budget: Arc<Budget>, turns: Turns, throttle: Throttle, config: Config) -> Self {
         let (tasks, ended, presence) = (TaskTracker::new(), CancellationToken::new(), Presence::default());
         let places = Places::new(config.max_uploads);
-        Uploads { store, budget, turns, config, tasks, ended, presence, places }
+        Uploads { store, budget, turns, config, tasks, ended, presence, places, throttle }
     }
 
     /// Sees to it that callers are not held to a time in which this process stood still, for as long as it is driven.
@@ -147,19 +152,31 @@ impl Uploads {
         self.ended.cancel();
     }
 
+    /// Whether the caller may do this by its token, and its client has not done too much.
+    fn permit(&self, call: &Call, rpc: Rpc, target: Target) -> Result<()> {
+        rights::decide(&call.caller, rpc.row().scope, target, Stands::Unread)?;
+        self.throttle.request(target.key.client)
+    }
+
     /// Decides whether the caller may upload to `target`, before any content is asked for.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::AlreadyExists`], [`Kind::PreconditionFailed`],
+    /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::AlreadyExists`], [`Kind::PreconditionFailed`], [`Kind::RateLimited`],
     /// [`Kind::Overloaded`], and what storage raises.
     pub async fn admit(&self, call: Call, target: Target, conditions: Conditions) -> Result<Admitted> {
-        rights::decide(&call.caller, Rpc::UploadAttachment.row().scope, target, Stands::Unread)?;
-        self.budget.check_queue(target.key.client).map_err(|full| self.places.later(full))?;
-        let place = self.places.take(call.request.trail.metrics())?;
-        let turn = Some(self.turns.take(target.key.client, 0).await);
+        self.permit(&call, Rpc::UploadAttachment, target)?;
+        let (client, metrics) = (target.key.client, call.request.trail.metrics());
+        let under_way = self.throttle.upload(client)?;
+        self.budget.check_queue(client).map_err(|full| {
+            metrics.limited(Limit::MaxWaitingUploads, Some(client));
+            self.places.later(full)
+        })?;
+        let place = self.places.take(client, metrics)?;
+        let turn = Some(self.turns.take(client, 0).await);
         let standing = Box::new(self.store.record(target.key).await?);
         self.config.accepts(&call, target, &conditions, standing.record())?;
-        Ok(Admitted { call, target, conditions, at_most: None, place, turn, room: Room::default(), standing })
+        let (at_most, room) = (None, Room::default());
+        Ok(Admitted { call, target, conditions, at_most, place, _under_way: under_way, turn, room, standing })
     }
 
     /// Says that no more than `at_most` bytes can arrive, of which the caller `declared` as many to be content, where that is
@@ -177,9 +194,9 @@ impl Uploads {
     /// Makes an attachment known. Doing it again with the same project and portfolio changes nothing.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`], [`Kind::Conflict`] where it is known otherwise, and what storage raises.
+    /// [`Kind::Forbidden`], [`Kind::RateLimited`], [`Kind::Conflict`] where it is known otherwise, and what storage raises.
     pub async fn register(&self, call: &Call, target: Target) -> Result<Record> {
-        rights::decide(&call.caller, Rpc::RegisterAttachment.row().scope, target, Stands::Unread)?;
+        self.permit(call, Rpc::RegisterAttachment, target)?;
         let subject = call.caller.subject().to_owned();
         let decide = move |stands: Option<&Record>| match stands {
             Some(stands) if stands.is_deleted() => Ok(Some(Record::registered(target, &subject))),
@@ -200,10 +217,10 @@ impl Uploads {
     /// Deletes an attachment with its content. Deleting it again changes nothing.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`], [`Kind::NotFound`], [`Kind::PreconditionFailed`], and what storage raises.
+    /// [`Kind::Forbidden`], [`Kind::RateLimited`], [`Kind::NotFound`], [`Kind::PreconditionFailed`], and what storage raises.
     pub async fn delete(&self, call: &Call, target: Target, conditions: Conditions) -> Result<()> {
         let scope = Rpc::DeleteAttachment.row().scope;
-        rights::decide(&call.caller, scope, target, Stands::Unread)?;
+        self.permit(call, Rpc::DeleteAttachment, target)?;
         let (caller, window) = (call.caller.clone(), self.config.undelete_window);
         let decide = move |stands: Option<&Record>| {
             rights::decide(&caller, scope, target, stands.map_or(Stands::Missing, Stands::Found))?;
@@ -227,11 +244,11 @@ impl Uploads {
     /// Undoes the deletion of an attachment.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`], [`Kind::NotFound`] if there is no deletion that can be undone, [`Kind::Conflict`] if the
-    /// attachment is not deleted, and what storage raises.
+    /// [`Kind::Forbidden`], [`Kind::RateLimited`], [`Kind::NotFound`] if there is no deletion that can be undone,
+    /// [`Kind::Conflict`] if the attachment is not deleted, and what storage raises.
     pub async fn undelete(&self, call: &Call, target: Target) -> Result<Record> {
         let scope = Rpc::UndeleteAttachment.row().scope;
-        rights::decide(&call.caller, scope, target, Stands::Unread)?;
+        self.permit(call, Rpc::UndeleteAttachment, target)?;
         let caller = call.caller.clone();
         let decide = move |stands: Option<&Record>| {
             rights::decide(&caller, scope, target, stands.map_or(Stands::Missing, Stands::Found))?;

@@ -107,6 +107,9 @@ impl Config {
                 problems.add(key, "must be more than zero");
             }
         }
+        for (key, why) in limits.per_client.validate() {
+            problems.add(&format!("limits.per_client.{key}"), &why);
+        }
         if let Err((key, why)) = self.download.validate() {
             problems.add(key, why);
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::address;
 use crate::origin::Network;
 use crate::store::Sizing;
-use crate::{auth, budget, edge, reads, rest, store, telemetry, tls, units, upload};
+use crate::{auth, budget, edge, reads, rest, store, telemetry, throttle, tls, units, upload};
 
 /// All that `attachd serve` is told.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -183,7 +183,7 @@ pub(crate) const HTTP2_WINDOW: std::ops::RangeInclusive<u64> = (64 << 10)..=(8 <
 const FAST_WINDOW: u64 = 256 << 10;
 
 /// Sizes and times.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// The largest content, in bytes. Past it 413 / RESOURCE_EXHAUSTED. Default 5 GiB.
@@ -266,6 +266,8 @@ pub struct Limits {
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub drain_time: Duration,
+    /// What each client may do.
+    pub per_client: throttle::Config,
 }
 
 impl Limits {
@@ -295,6 +297,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             drain_bytes: ByteSize::mib(256),
             drain_time: Duration::from_secs(30),
+            per_client: throttle::Config::default(),
         }
     }
 }

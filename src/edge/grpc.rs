@@ -352,6 +352,7 @@ mod tests {
     use crate::fair::Turns;
     use crate::reads::Reads;
     use crate::store::{Access, Store};
+    use crate::throttle::Throttle;
     use crate::upload::Uploads;
 
     /// The port in front of these routes.
@@ -366,8 +367,20 @@ mod tests {
         let metrics = Metrics::default();
         let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap();
         let store = Arc::new(store);
-        let reads = Reads::new(Arc::clone(&store), Arc::new(config.downloads()), Turns::new(1), config.reads());
-        let uploads = Uploads::new(store, Arc::new(Budget::new(config.budget())), Turns::new(1), config.upload(8));
+        let reads = Reads::new(
+            Arc::clone(&store),
+            Arc::new(config.downloads()),
+            Turns::new(1),
+            Throttle::default(),
+            config.reads(),
+        );
+        let uploads = Uploads::new(
+            store,
+            Arc::new(Budget::new(config.budget())),
+            Turns::new(1),
+            Throttle::default(),
+            config.upload(8),
+        );
         let verifier = Verifier::load(&config.auth).unwrap();
         let attachments = Attachments::new(Arc::new(verifier), Arc::new(uploads), Arc::new(reads), metrics.clone());
         around(routes, attachments, config.edge(), metrics)

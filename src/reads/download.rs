@@ -19,8 +19,8 @@ use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::pace::Pace;
 use crate::request::{Call, RequestContext};
-use crate::rights::{self, Stands};
 use crate::store::{Address, Presented, Vanished};
+use crate::throttle::Meter;
 
 /// How many parts a caller may have that it has not taken yet.
 const PARTS: u32 = 2;
@@ -69,6 +69,7 @@ impl Sent {
 /// Content that is about to be sent.
 pub struct Download {
     request: RequestContext,
+    meter: Meter,
     config: Config,
     ended: CancellationToken,
     pieces: Pieces,
@@ -94,7 +95,7 @@ impl Reads {
     /// to the storage. Returns what the plan was, and what the caller is sent.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`], [`Kind::NotFound`], what `plan` raises, [`Kind::Overloaded`], [`Kind::Draining`], and what storage
+    /// [`Kind::Forbidden`], [`Kind::RateLimited`], [`Kind::NotFound`], what `plan` raises, [`Kind::Overloaded`], [`Kind::Draining`], and what storage
     /// raises.
     pub async fn download<T>(
         &self,
@@ -103,7 +104,7 @@ impl Reads {
         plan: impl Fn(&Content) -> Result<Plan<T>>,
     ) -> Result<(Record, T, Sent)> {
         let scope = Rpc::DownloadAttachment.row().scope;
-        rights::decide(&call.caller, scope, target, Stands::Unread)?;
+        self.permit(call, Rpc::DownloadAttachment, target)?;
         let mut tries = 0;
         loop {
             tries += 1;
@@ -128,7 +129,8 @@ impl Reads {
             match pieces.next().await {
                 Ok(first) => {
                     let (config, piece) = (self.config, first.unwrap_or_default());
-                    let download = Download { request, config, ended, pieces, length, piece };
+                    let meter = self.throttle.meter(target.key.client);
+                    let download = Download { request, meter, config, ended, pieces, length, piece };
                     return Ok((record, reply, Sent::Here(Box::new(download))));
                 }
                 // It was replaced or deleted after its record was read.
@@ -211,6 +213,7 @@ impl Sending {
             download.pieces.begin().await;
         }
         download.request.trail.sent(bytes.len());
+        download.meter.passed(bytes.len());
         self.handed = Some((Instant::now(), bytes.len() as u64));
         Ok(Some(Bytes::from_owner(Part { bytes, _permit: permit })))
     }

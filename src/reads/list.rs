@@ -26,11 +26,10 @@ impl Reads {
     /// Lists one page.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`], [`Kind::Invalid`] for a page size or token that is none, and what storage raises.
+    /// [`Kind::Forbidden`], [`Kind::RateLimited`], [`Kind::Invalid`] for a page size or token that is none, and what storage raises.
     pub async fn list(&self, call: &Call, query: &Query) -> Result<Page> {
-        let scope = Rpc::ListAttachments.row().scope;
         let any = Id::try_from(1).map_err(Error::internal)?;
-        rights::decide(&call.caller, scope, query.target(any), Stands::Unread)?;
+        self.permit(call, Rpc::ListAttachments, query.target(any))?;
         let size = query.size()?;
         let mut after = match query.page_token.as_str() {
             "" => None,

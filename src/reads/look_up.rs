@@ -14,6 +14,7 @@ use crate::operation::Rpc;
 use crate::request::Call;
 use crate::rights::{self, Stands};
 use crate::store::Store;
+use crate::throttle::Throttle;
 
 /// What downloads may do.
 #[derive(Clone, Copy, Debug)]
@@ -32,14 +33,15 @@ pub struct Reads {
     pub(super) store: Arc<Store>,
     pub(super) memory: Arc<Downloads>,
     pub(super) turns: Turns,
+    pub(super) throttle: Throttle,
     pub(super) config: Config,
     pub(super) ended: CancellationToken,
 }
 
 impl Reads {
-    /// Reads from `store`, with the memory of `memory`. It is worked on in `turns`.
-    pub fn new(store: Arc<Store>, memory: Arc<Downloads>, turns: Turns, config: Config) -> Reads {
-        Reads { store, memory, turns, config, ended: CancellationToken::new() }
+    /// Reads from `store`, with the memory of `memory`. It is worked on in `turns`. `throttle` has what clients may do.
+    pub fn new(store: Arc<Store>, memory: Arc<Downloads>, turns: Turns, throttle: Throttle, config: Config) -> Reads {
+        Reads { store, memory, turns, throttle, config, ended: CancellationToken::new() }
     }
 
     /// Cuts off the downloads that are under way, and serves no more.
@@ -57,13 +59,19 @@ impl Reads {
         &self.memory
     }
 
+    /// Whether the caller may do this by its token, and its client has not done too much.
+    pub(super) fn permit(&self, call: &Call, rpc: Rpc, target: Target) -> Result<()> {
+        rights::decide(&call.caller, rpc.row().scope, target, Stands::Unread)?;
+        self.throttle.request(target.key.client)
+    }
+
     /// Looks up one attachment.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`], [`Kind::NotFound`], and what storage raises.
+    /// [`Kind::Forbidden`], [`Kind::RateLimited`], [`Kind::NotFound`], and what storage raises.
     pub async fn get(&self, call: &Call, target: Target) -> Result<Record> {
         let scope = Rpc::GetAttachment.row().scope;
-        rights::decide(&call.caller, scope, target, Stands::Unread)?;
+        self.permit(call, Rpc::GetAttachment, target)?;
         let turn = self.turns.take(target.key.client, 0).await;
         let standing = self.store.record(target.key).await?;
         drop(turn);

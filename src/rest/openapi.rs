@@ -17,7 +17,7 @@ mod parts;
 mod schemas;
 
 /// The kinds of error that an upload over REST can end with, in the order of the checks.
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::MethodNotAllowed,
     Kind::TokenMissing,
     Kind::TokenInvalid,
@@ -32,6 +32,7 @@ const KINDS: [Kind; 19] = [
     Kind::Incomplete,
     Kind::DigestMismatch,
     Kind::ClientTooSlow,
+    Kind::RateLimited,
     Kind::Overloaded,
     Kind::Draining,
     Kind::KeysUnavailable,
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn every_status_is_described_with_its_envelope_and_its_headers() {
         let responses = responses();
-        let statuses = ["201", "400", "401", "403", "404", "405", "408", "412", "413", "431", "500", "503"];
+        let statuses = ["201", "400", "401", "403", "404", "405", "408", "412", "413", "429", "431", "500", "503"];
         assert!(responses.as_object().unwrap().keys().eq(statuses), "{responses}");
         for status in statuses {
             let schema = if status == "201" { "SuccessResponse" } else { "ErrorResponse" };
@@ -236,6 +237,7 @@ mod tests {
             ("405", "Allow"),
             ("412", "ETag"),
             ("412", "Repr-Digest"),
+            ("429", "Retry-After"),
             ("503", "Retry-After"),
         ] {
             assert!(responses[status]["headers"][header].is_object(), "{status}");
@@ -277,9 +279,8 @@ mod tests {
         let raised = [&KINDS[..], &operations::OF_BODIES, &operations::OF_CHANGES, &download::KINDS].concat();
         let is_raised = |kind: &Kind| raised.contains(kind);
         let left_out: Vec<_> = Kind::ALL.into_iter().filter(|kind| !is_raised(kind)).collect();
-        // The size of a form's file is never declared apart from its bytes; nothing limits the rate of requests.
-        // Compressed messages are those of the gRPC port.
-        let expected = [Kind::SizeMismatch, Kind::UnsupportedCompression, Kind::RateLimited];
+        // The size of a form's file is never declared apart from its bytes. Compressed messages are those of the gRPC port.
+        let expected = [Kind::SizeMismatch, Kind::UnsupportedCompression];
         assert_eq!(left_out, expected);
     }
 

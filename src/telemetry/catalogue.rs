@@ -175,8 +175,11 @@ pub const CATALOGUE: &[Entry] = &[
     entry(
         "attachd_limited_total",
         Counter,
-        &[("limit", "storage.min_free, limits.max_uploads")],
-        "Requests that were refused by a limit, by its configuration key. Limits that have a counter of their own are not in it.",
+        &[(
+            "limit",
+            "storage.min_free, limits.max_uploads, limits.max_waiting_uploads, and those of limits.per_client",
+        )],
+        "Requests that were refused by a limit, by its configuration key. Limits of connections have counters of their own.",
     ),
     // Tokens.
     entry(
@@ -255,6 +258,7 @@ pub const CATALOGUE: &[Entry] = &[
         "Request heads that could not be read. Their connections were closed.",
     ),
     // The log.
+    entry("attachd_log_bytes_total", Counter, &[], "Bytes of log lines that were taken to be written."),
     entry(
         "attachd_log_dropped_lines_total",
         Counter,

@@ -100,6 +100,7 @@ impl Exposition {
         register(&mut registry, "attachd_connections_evicted_total", all.evicted.clone());
         register(&mut registry, "attachd_heads_refused_total", all.heads_refused.clone());
         register(&mut registry, "attachd_trace_spans_total", all.spans.clone());
+        register(&mut registry, "attachd_log_bytes_total", all.log_bytes.clone());
         register(&mut registry, "attachd_log_dropped_lines_total", all.log_dropped.clone());
         register(&mut registry, "attachd_limited_total", all.limited.clone());
         registry.register_collector(Box::new(Reading(Arc::new(read))));
@@ -257,7 +258,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use super::super::metrics::{End, Operation, Outcome, Port, Rejection};
+    use super::super::labels::{Operation, Outcome, Port, Rejection};
+    use super::super::metrics::End;
     use super::super::words::{Method, Protocol};
     use super::*;
     use crate::error;

@@ -13,7 +13,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const OURS: &str = "attachd";
 
 /// What may follow it: the modules of the library.
-const MODULES: [&str; 27] = [
+const MODULES: [&str; 29] = [
     "cli",
     "config",
     "server",
@@ -37,8 +37,10 @@ const MODULES: [&str; 27] = [
     "error",
     "fair",
     "pace",
+    "rate",
     "spelling",
     "telemetry",
+    "throttle",
     "units",
     "pb",
 ];

@@ -6,16 +6,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::metrics::{CLIENT_GONE, LogLine, Metrics};
+use super::labels::LogLine;
+use super::metrics::{CLIENT_GONE, Metrics};
 use crate::error::Kind;
+use crate::rate::{SECOND, spend};
 
 /// How often the number of lines that were left out is logged.
 pub(super) const SUMMARY: Duration = Duration::from_secs(10);
 
 /// How many seconds' worth of lines may come at once, in nanoseconds.
-const BURST: u64 = 10_000_000_000;
-
-const SECOND: u64 = 1_000_000_000;
+const BURST: u64 = 10 * SECOND;
 
 /// The limits of this process.
 static LIMITS: OnceLock<Limits> = OnceLock::new();
@@ -32,7 +32,7 @@ struct Limits {
     certificates: Limit,
 }
 
-/// The generic cell rate algorithm: when the next line would be due if all came at their rate, in nanoseconds.
+/// When the next line would be due if all came at their rate, in nanoseconds.
 #[derive(Debug, Default)]
 struct Limit {
     due: AtomicU64,
@@ -41,10 +41,8 @@ struct Limit {
 
 impl Limit {
     fn permits(&self, now: u64, interval: u64) -> bool {
-        let permitted = self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
-            let due = due.max(now);
-            (due - now < BURST).then_some(due + interval)
-        });
+        let next = |due| spend(due, now, interval, BURST).ok();
+        let permitted = self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         if permitted.is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }

@@ -12,7 +12,10 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use tracing::{Span, field};
 
-use super::words::{Method, Protocol, SPANS, label};
+use super::labels::{Eviction, HeadFault, Limit, LogLine, Operation, Outcome, Port, Rejection};
+use super::refused;
+use super::words::{Method, Protocol, SPANS};
+use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
 
 /// Names and values of the labels of one series.
@@ -51,6 +54,7 @@ pub(super) struct Families {
     pub evicted: Counters<2>,
     pub heads_refused: Counters<2>,
     pub spans: Counters<1>,
+    pub log_bytes: Counter,
     pub log_dropped: Counters<1>,
     pub limited: Counters<1>,
 }
@@ -77,6 +81,7 @@ impl Default for Families {
             evicted: Family::default(),
             heads_refused: Family::default(),
             spans: Family::default(),
+            log_bytes: Counter::default(),
             log_dropped: Family::default(),
             limited: Family::default(),
         };
@@ -250,9 +255,17 @@ impl Metrics {
         self.0.spans.get_or_create(&[("outcome", outcome)]).inc_by(count as u64);
     }
 
-    /// A request was refused by a limit.
-    pub fn limited(&self, limit: Limit) {
+    /// A limit refused a request, of a client where that is known.
+    pub fn limited(&self, limit: Limit, client: Option<Id>) {
         self.0.limited.get_or_create(&[("limit", limit.as_str())]).inc();
+        if let Some(client) = client {
+            refused::count(limit, client);
+        }
+    }
+
+    /// A line of the log of so many bytes is to be written.
+    pub(super) fn logged(&self, bytes: usize) {
+        self.0.log_bytes.inc_by(bytes as u64);
     }
 
     /// So many lines of the log were left out.
@@ -351,152 +364,5 @@ pub struct OpenConnection(Gauge);
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-label! {
-    /// A kind of storage operation.
-    Operation {
-        /// A look at an object.
-        Stat = "stat",
-        /// The reading of an object, or of a part of it.
-        Read = "read",
-        /// The next page of a listing.
-        List = "list",
-        /// A write to an object that is not closed yet.
-        Write = "write",
-        /// The closing of an object, which makes it visible.
-        Close = "close",
-        /// The taking back of an object that is not closed.
-        Abort = "abort",
-        /// A deletion.
-        Delete = "delete",
-        /// The replacement of a record, on a local file system: its lock, its file, its directories.
-        Put = "put",
-        /// The commit of a content, on a local file system: its end, its fsync, and the replacement of the record.
-        Commit = "commit",
-    }
-}
-
-label! {
-    /// How a storage operation ended.
-    Outcome {
-        /// It was done.
-        Ok = "ok",
-        /// There is no such object.
-        NotFound = "not_found",
-        /// A condition did not hold.
-        Condition = "condition",
-        /// The storage asks to slow down.
-        RateLimited = "rate_limited",
-        /// The storage does not permit it.
-        Denied = "denied",
-        /// It failed and may succeed later.
-        Unavailable = "unavailable",
-        /// It failed.
-        Failed = "failed",
-        /// Nobody waited for its end, as when its time had passed.
-        Abandoned = "abandoned",
-    }
-}
-
-impl Outcome {
-    /// What became of an operation whose failure is one of ours.
-    pub fn of(failure: Option<Kind>) -> Outcome {
-        match failure {
-            None => Outcome::Ok,
-            Some(Kind::StorageUnavailable) => Outcome::Unavailable,
-            Some(Kind::Internal) => Outcome::Failed,
-            // What was asked for is not to be, and the storage has done its part.
-            Some(_) => Outcome::Condition,
-        }
-    }
-}
-
-label! {
-    /// A kind of log line.
-    LogLine {
-        /// A line of the audit trail.
-        Audit = "audit",
-        /// The line of a request.
-        Request = "request",
-        /// A line of either for a request that was refused, where there were too many of the kind.
-        Refusal = "refusal",
-        /// Any other line.
-        Other = "other",
-    }
-}
-
-label! {
-    /// A limit, by its configuration key.
-    Limit {
-        /// How much of the storage uploads leave free.
-        MinFree = "storage.min_free",
-        /// How many uploads may be under way.
-        MaxUploads = "limits.max_uploads",
-    }
-}
-
-label! {
-    /// A port.
-    Port {
-        /// The REST port.
-        Rest = "rest",
-        /// The gRPC port.
-        Grpc = "grpc",
-        /// The admin port.
-        Admin = "admin",
-    }
-}
-
-label! {
-    /// Why the head of a request could not be read.
-    HeadFault {
-        /// The method is no token.
-        Method = "method",
-        /// The target is no URI.
-        Target = "target",
-        /// The version is unknown.
-        Version = "version",
-        /// A header line has no colon, a space before it, or a character that is not permitted.
-        Header = "header",
-        /// Content-Length is no number, or several.
-        Length = "length",
-        /// Transfer-Encoding is not chunked, or the version does not know it.
-        Encoding = "encoding",
-        /// The head is too long, or has too many headers.
-        Large = "large",
-        /// The head was begun and not completed in time.
-        Slow = "slow",
-        /// The client broke the rules of HTTP/2.
-        Http2 = "http2",
-    }
-}
-
-label! {
-    /// What a client did, or did not do, whose connection was ended.
-    Eviction {
-        /// It had asked for nothing.
-        Silent = "silent",
-        /// Its TLS handshake was not complete.
-        Handshaking = "handshaking",
-        /// It had no request under way.
-        Idle = "idle",
-        /// It took nothing of what was sent to it.
-        Stalled = "stalled",
-        /// It sent too many frames of HTTP/2 for what they carried.
-        Flooding = "flooding",
-    }
-}
-
-label! {
-    /// Why a connection was closed without having served anything.
-    Rejection {
-        /// The TLS handshake failed.
-        Tls = "tls",
-        /// It said nothing in time.
-        Silent = "silent",
-        /// Its address had as many connections as it may have.
-        Address = "address",
     }
 }

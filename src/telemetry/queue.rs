@@ -13,8 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::flood;
-use super::metrics::{LogLine, Metrics};
+use super::labels::LogLine;
+use super::metrics::Metrics;
+use super::{flood, refused};
 use crate::error::{Error, Kind, Result};
 
 /// For how many bytes of the queue one line of a change may wait beside it.
@@ -126,6 +127,7 @@ impl Queue {
         waiting.lines.extend_from_slice(line);
         waiting.counts[kind as usize] += 1;
         waiting.held += line.len();
+        self.metrics.logged(line.len());
         waiting.rooms.extend(room);
         drop(waiting);
         if is_first {
@@ -165,6 +167,7 @@ impl Queue {
             if told.elapsed() >= flood::SUMMARY {
                 told = Instant::now();
                 flood::tell();
+                refused::tell();
             }
         }
     }

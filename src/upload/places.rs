@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::{Limit, Metrics};
 
@@ -76,13 +77,13 @@ impl Places {
         Places { free: Arc::new(Semaphore::new(all)), all, turnover: Arc::new(Mutex::new(turnover)) }
     }
 
-    /// Takes a place.
+    /// Takes a place for an upload of a client.
     ///
     /// # Errors
     /// [`Kind::Overloaded`] if none is free.
-    pub(super) fn take(&self, metrics: &Metrics) -> Result<Place> {
+    pub(super) fn take(&self, client: Id, metrics: &Metrics) -> Result<Place> {
         let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else {
-            metrics.limited(Limit::MaxUploads);
+            metrics.limited(Limit::MaxUploads, Some(client));
             let why = format!(
                 "{} uploads are under way, which is limits.max_uploads or what the file descriptors permit",
                 self.all
@@ -117,13 +118,14 @@ mod tests {
     #[test]
     fn as_many_places_are_taken_as_there_are_and_one_that_is_left_is_free() {
         let (places, metrics) = (Places::new(3), Metrics::default());
-        let mut taken: Vec<_> = (0..3).map(|_| places.take(&metrics).unwrap()).collect();
-        let refused = places.take(&metrics).unwrap_err();
+        let client = Id::try_from(1).unwrap();
+        let mut taken: Vec<_> = (0..3).map(|_| places.take(client, &metrics).unwrap()).collect();
+        let refused = places.take(client, &metrics).unwrap_err();
         assert_eq!((refused.kind(), refused.is_at_limit()), (Kind::Overloaded, true));
         assert!(WAIT.contains(&refused.retry_after().unwrap().as_secs()));
         taken.pop();
-        let _again = places.take(&metrics).unwrap();
-        assert!(places.take(&metrics).is_err());
+        let _again = places.take(client, &metrics).unwrap();
+        assert!(places.take(client, &metrics).is_err());
     }
 
     #[test]

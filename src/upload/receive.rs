@@ -24,6 +24,7 @@ use crate::fair::Turn;
 use crate::pace::Pace;
 use crate::store::{ContentWriter, Receipt, Sealed, Standing, Step, WRITE};
 use crate::telemetry::{SPANS, Trail};
+use crate::throttle::Meter;
 
 /// By how much the last piece of a batch may be expected to pass its size, in bytes. Where one passes it by more, the memory for that
 /// is taken when it is there.
@@ -107,6 +108,7 @@ struct Upload<'a> {
     /// The most that can arrive, in bytes, where that is known.
     known: Option<u64>,
     trail: Trail,
+    meter: Meter,
     size: u64,
     batch: Batch,
     /// Held while a batch is gathered, and not while a slow client, memory or the storage is waited for.
@@ -172,6 +174,7 @@ impl<'a> Upload<'a> {
             declared,
             known,
             trail,
+            meter: uploads.throttle.meter(target.key.client),
             size: 0,
             batch: Batch::default(),
             turn,
@@ -264,6 +267,7 @@ impl<'a> Upload<'a> {
         }
         self.size += bytes.len() as u64;
         self.trail.received(bytes.len());
+        self.meter.passed(bytes.len());
         self.uploads.fits(Some(self.size))?;
         if let Some(declared) = self.declared.size.filter(|declared| self.size > *declared) {
             return Err(size_mismatch(declared, "more"));

@@ -8,7 +8,7 @@ use std::process::Command;
 mod graph;
 
 /// Which modules each module may import from. Who is not here is not part of the house.
-const ARROWS: [(&str, &[&str]); 29] = [
+const ARROWS: [(&str, &[&str]); 31] = [
     ("main", &[]),
     ("cli", &["attachment", "auth", "config", "pb", "rest", "server", "store", "telemetry", "tls"]),
     (
@@ -23,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 29] = [
             "spelling",
             "store",
             "telemetry",
+            "throttle",
             "tls",
             "units",
             "upload",
@@ -46,6 +47,7 @@ const ARROWS: [(&str, &[&str]); 29] = [
             "rpc",
             "store",
             "telemetry",
+            "throttle",
             "tls",
             "upload",
         ],
@@ -76,10 +78,37 @@ const ARROWS: [(&str, &[&str]); 29] = [
     ("auth", &["error", "tls", "units"]),
     ("audit", &["auth", "error", "operation", "origin", "telemetry"]),
     ("rights", &["attachment", "auth", "error"]),
-    ("reads", &["attachment", "auth", "budget", "error", "fair", "operation", "pace", "request", "rights", "store"]),
+    (
+        "reads",
+        &[
+            "attachment",
+            "auth",
+            "budget",
+            "error",
+            "fair",
+            "operation",
+            "pace",
+            "request",
+            "rights",
+            "store",
+            "throttle",
+        ],
+    ),
     (
         "upload",
-        &["attachment", "budget", "error", "fair", "operation", "pace", "request", "rights", "store", "telemetry"],
+        &[
+            "attachment",
+            "budget",
+            "error",
+            "fair",
+            "operation",
+            "pace",
+            "request",
+            "rights",
+            "store",
+            "telemetry",
+            "throttle",
+        ],
     ),
     ("attachment", &["error"]),
     ("operation", &["auth"]),
@@ -89,7 +118,9 @@ const ARROWS: [(&str, &[&str]); 29] = [
     ("fair", &["attachment"]),
     ("pace", &[]),
     ("spelling", &[]),
-    ("telemetry", &["attachment", "error", "operation", "tls", "units"]),
+    ("rate", &[]),
+    ("telemetry", &["attachment", "error", "operation", "rate", "tls", "units"]),
+    ("throttle", &["attachment", "error", "rate", "telemetry", "units"]),
     ("units", &[]),
     ("pb", &["operation"]),
     ("lib", &[]),

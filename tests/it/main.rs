@@ -56,6 +56,7 @@ mod order;
 mod outcome;
 mod pace;
 mod parity;
+mod per_client;
 mod query;
 mod race;
 mod reference;

@@ -7,7 +7,7 @@ use super::parts::{TAG, digest, etag, header, refusals, request_id, tags};
 use crate::error::Kind;
 
 /// The kinds of error that a download over REST can end with, in the order of the checks.
-pub const KINDS: [Kind; 15] = [
+pub const KINDS: [Kind; 16] = [
     Kind::MethodNotAllowed,
     Kind::TokenMissing,
     Kind::TokenInvalid,
@@ -18,6 +18,7 @@ pub const KINDS: [Kind; 15] = [
     Kind::PreconditionFailed,
     Kind::RangeNotSatisfiable,
     Kind::HeadTooLarge,
+    Kind::RateLimited,
     Kind::Overloaded,
     Kind::Draining,
     Kind::KeysUnavailable,

@@ -15,7 +15,7 @@ use crate::rest::transcode::{Binding, BodyRule, Details, Field, Rule, Shape, rul
 type Members = Map<String, Value>;
 
 /// The kinds of error that every route may end with, in the order of the checks.
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::MethodNotAllowed,
     Kind::TokenMissing,
     Kind::TokenInvalid,
@@ -24,6 +24,7 @@ const KINDS: [Kind; 13] = [
     Kind::Forbidden,
     Kind::NotFound,
     Kind::HeadTooLarge,
+    Kind::RateLimited,
     Kind::Overloaded,
     Kind::Draining,
     Kind::KeysUnavailable,

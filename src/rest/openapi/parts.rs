@@ -65,7 +65,7 @@ fn refusal(status: StatusCode, kinds: &[Kind]) -> Value {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             Some(("Accept", header("The format that is supported.", json!({ "type": "string" }))))
         }
-        StatusCode::SERVICE_UNAVAILABLE => Some((
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some((
             "Retry-After",
             header("Seconds to wait before the request is repeated.", json!({ "type": "integer", "minimum": 1 })),
         )),

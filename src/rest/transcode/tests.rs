@@ -26,6 +26,7 @@ use crate::request::Arrival;
 use crate::rpc::Failure;
 use crate::store::{Access, Store};
 use crate::telemetry::Metrics;
+use crate::throttle::Throttle;
 use crate::upload::Uploads;
 
 mod body;
@@ -156,8 +157,20 @@ fn attachments(config: &Config) -> Attachments {
     let metrics = Metrics::default();
     let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap();
     let store = Arc::new(store);
-    let reads = Reads::new(Arc::clone(&store), Arc::new(config.downloads()), Turns::new(1), config.reads());
-    let uploads = Uploads::new(store, Arc::new(Budget::new(config.budget())), Turns::new(1), config.upload(8));
+    let reads = Reads::new(
+        Arc::clone(&store),
+        Arc::new(config.downloads()),
+        Turns::new(1),
+        Throttle::default(),
+        config.reads(),
+    );
+    let uploads = Uploads::new(
+        store,
+        Arc::new(Budget::new(config.budget())),
+        Turns::new(1),
+        Throttle::default(),
+        config.upload(8),
+    );
     let verifier = Verifier::load(&config.auth).unwrap();
     Attachments::new(Arc::new(verifier), Arc::new(uploads), Arc::new(reads), metrics)
 }

@@ -195,7 +195,7 @@ impl Space {
 
     /// Refuses an upload.
     fn refuse(&self, state: &mut State, lack: Lack) -> Error {
-        self.metrics.limited(Limit::MinFree);
+        self.metrics.limited(Limit::MinFree, None);
         if lack == Lack::Fit {
             state.met = Some((Instant::now(), lack));
             state.tell(self.min_free);

@@ -49,6 +49,7 @@ impl Reply {
             413 => "Payload too large",
             415 => "Unsupported media type",
             416 => "Range not satisfiable",
+            429 => "Too many requests",
             431 => "Request header fields too large",
             500 => "Internal server error",
             503 => "Service unavailable",
