@@ -1,8 +1,9 @@
 //! What the admin port says to a scraper.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use super::Server;
 
@@ -12,13 +13,23 @@ pub type Numbers = BTreeMap<String, f64>;
 impl Server {
     /// What a scraper is sent that accepts this, head and body.
     pub fn exposed(&self, accept: &str) -> String {
-        let mut stream = TcpStream::connect(self.admin).expect("the admin port is open");
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: attachd\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")
-            .expect("a request is taken");
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).expect("a reply");
+        let reply = self.try_exposed(accept).expect("the admin port replies");
         assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
         reply
+    }
+
+    fn try_exposed(&self, accept: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: attachd\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply)?;
+        Ok(reply)
+    }
+
+    /// What is measured now, unless the server is ending or has ended.
+    pub fn try_numbers(&self) -> Option<Numbers> {
+        self.try_exposed("text/plain").ok().map(|text| numbers(&text))
     }
 
     /// What is measured now.

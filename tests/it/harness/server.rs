@@ -222,9 +222,22 @@ impl Server {
         self.folder.path().join("attachd.toml")
     }
 
-    /// The lines of the log so far.
+    /// The lines of the log so far: all that the server has said before this is asked.
     pub fn log(&self) -> Vec<String> {
+        self.read_what_was_said();
         self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until as much of the log is read as the server has taken to be written, unless it has ended or nobody reads.
+    fn read_what_was_said(&self) {
+        let Some(said) = self.try_numbers().and_then(|numbers| numbers.get("attachd_log_bytes_total").copied()) else {
+            return;
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let read = || self.log.lock().unwrap().iter().map(|line| line.len() as f64 + 1.0).sum::<f64>();
+        while read() < said && self.reads_log.try_lock().is_ok() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// How the request of this id ended, by its line in the log, which is waited for.
