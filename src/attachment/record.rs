@@ -1,7 +1,7 @@
 //! What is known of an attachment, in record format 2.
 //!
 //! A reader refuses a format that it does not know. It accepts fields that it does not know, and a rewrite keeps them: those of
-//! the record always, those of the content as long as the content stays.
+//! the record always, those of the content and of the deletion as long as these stay.
 
 use std::fmt;
 use std::time::Duration;
@@ -103,6 +103,9 @@ pub struct Deletion {
     /// Until when the deletion can be undone. `None` if it cannot be.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub undeletable_until: Option<OffsetDateTime>,
+    /// Fields of the deletion that this build does not know. Empty for a new one.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 /// The name of an object that holds content: `{upload_id}.{number}`.
@@ -146,7 +149,7 @@ impl Record {
         let deleted_at = OffsetDateTime::now_utc();
         let undeletable_until = (!window.is_zero()).then(|| deleted_at + window);
         let content = self.content().filter(|_| undeletable_until.is_some()).cloned();
-        let deletion = Deletion { deleted_at, deleted_by: by.to_owned(), undeletable_until };
+        let deletion = Deletion { deleted_at, deleted_by: by.to_owned(), undeletable_until, other: Map::new() };
         Record { state: State::Deleted { deletion, content }, ..self.clone() }
     }
 
@@ -407,6 +410,18 @@ mod tests {
         let json = serde_json::to_value(Record { state: State::Stored(content()), ..read }).unwrap();
         assert_eq!(json["hold"], "legal");
         assert!(json["content"].get("verdict").is_none(), "{json}");
+        // Those of a deletion stay when its content is given up.
+        let deleted = Record::registered(target(), "someone").deleted("someone", DAY);
+        let deleted = Record {
+            state: State::Deleted { deletion: deleted.deletion().unwrap().clone(), content: Some(content()) },
+            ..deleted
+        };
+        let mut json = serde_json::to_value(&deleted).unwrap();
+        json["deletion"]["reason"] = "asked for".into();
+        let read: Record = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), json);
+        let given_up = read.given_up(OffsetDateTime::now_utc() + 2 * DAY).unwrap();
+        assert_eq!(given_up.deletion().unwrap().other["reason"], "asked for");
     }
 
     #[test]
