@@ -21,7 +21,7 @@ test-all:
 lint:
     cargo fmt --all --check
     cargo clippy --locked --workspace --all-targets -- -D warnings
-    cargo clippy --locked --workspace --all-targets --features faults -- -D warnings
+    cargo clippy --locked --workspace --all-targets --features faults,fuzzing -- -D warnings
     tests/prose/check.py
 
 # Measure uploads, compared with other servers; arguments go to the benchmark

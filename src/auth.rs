@@ -38,5 +38,9 @@ pub use principal::{Ids, Principal, Scope};
 pub use token::{bearer, www_authenticate};
 pub use verifier::Verifier;
 
+#[cfg(feature = "fuzzing")]
+#[path = "../fuzz/inside/auth.rs"]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod tests;

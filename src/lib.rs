@@ -40,3 +40,6 @@ mod throttle;
 mod units;
 
 pub mod pb;
+
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;

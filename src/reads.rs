@@ -8,6 +8,10 @@ mod look_up;
 mod page_token;
 mod query;
 
+#[cfg(feature = "fuzzing")]
+#[path = "../fuzz/inside/reads.rs"]
+pub mod fuzzing;
+
 pub use download::{Download, Plan, Sent};
 pub use look_up::{Config, Reads};
 pub use query::{Page, Query};

@@ -39,6 +39,10 @@ mod range;
 mod target;
 mod transcode;
 
+#[cfg(feature = "fuzzing")]
+#[path = "../fuzz/inside/rest.rs"]
+pub mod fuzzing;
+
 use body::{Form, Reading};
 use chunks::Chunks;
 use digests::Digests;

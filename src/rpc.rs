@@ -40,6 +40,10 @@ mod messages;
 mod passed;
 mod whole;
 
+#[cfg(feature = "fuzzing")]
+#[path = "../fuzz/inside/rpc.rs"]
+pub mod fuzzing;
+
 pub use deadline::{TIMEOUT, before_deadline};
 pub use failure::Failure;
 pub use frames::Unread;

@@ -23,6 +23,10 @@ mod turn;
 mod victims;
 mod watches;
 
+#[cfg(feature = "fuzzing")]
+#[path = "../fuzz/inside/server.rs"]
+pub mod fuzzing;
+
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;

@@ -48,6 +48,10 @@ mod services;
 mod steps;
 mod transport;
 
+#[cfg(feature = "fuzzing")]
+#[path = "../fuzz/inside/store.rs"]
+pub mod fuzzing;
+
 pub use address::{Address, Presented};
 pub use commit::{Settled, Standing};
 pub use config::{Config, OpenError};

@@ -30,6 +30,10 @@ mod reply;
 mod rule;
 mod template;
 
+#[cfg(feature = "fuzzing")]
+#[path = "../../fuzz/inside/transcode.rs"]
+pub mod fuzzing;
+
 pub use call::Server;
 
 pub use binding::{Binding, Field};
