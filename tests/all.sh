@@ -70,6 +70,7 @@ step "every storage by its servers" storage
 step "the benchmark, in small" benchmark
 # The one optimised build: what the image holds is what the scripts try.
 step "the build that is deployed" cargo build --profile dist --locked --bin attachd
+step "the supply chain" tests/supply/run.sh "${attachd%/*}/deps"
 step "the commands of README and the tutorial" tests/tutorial.sh "$attachd"
 step "what the clients need" tests/clients/setup.sh
 step "clients in ten languages" tests/clients/run.sh "$attachd"

@@ -66,6 +66,7 @@ mod rest;
 mod roots;
 mod serve;
 mod storage;
+mod supply;
 mod tls;
 mod tokens;
 mod traces;
