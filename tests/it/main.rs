@@ -64,6 +64,7 @@ mod reflection;
 mod register;
 mod rest;
 mod roots;
+mod security;
 mod serve;
 mod storage;
 mod supply;
