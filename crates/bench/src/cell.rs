@@ -1,10 +1,12 @@
-//! The loads that are measured, each on a disk or in memory. It knows no server.
+//! The loads that are measured, each on a disk or in memory. It knows how attachd is to run, and nothing else of servers.
 
 use std::time::Duration;
 
 use crate::contestant::{Contestant, Door, LARGE_MESSAGE, Program};
+use crate::hostile::{self, Hostile};
 use crate::plain::Plain;
 use crate::read::{self, Read};
+use crate::server::Manner;
 
 /// How many connections attachd takes if it is not told otherwise.
 const MAX_CONNECTIONS: usize = 4096;
@@ -47,6 +49,8 @@ pub enum Load {
     Read(Read),
     /// A client with few connections beside one with many.
     Share(Share),
+    /// An attack beside honest clients.
+    Hostile(Hostile),
     /// One upload after the other over each of so many connections.
     Small {
         /// Over how many connections.
@@ -107,6 +111,14 @@ impl Cell {
         limits
     }
 
+    /// How attachd is to run.
+    pub fn manner(&self) -> Manner {
+        match self.load {
+            Load::Hostile(hostile) => Manner { tls: hostile.over_tls(), piped_log: hostile.piped_log() },
+            _ => Manner::default(),
+        }
+    }
+
     /// Whether the contestant is measured under it: the door differs only where it is used, the size of messages only where
     /// there are many.
     pub fn takes(&self, contestant: &Contestant) -> bool {
@@ -123,6 +135,7 @@ impl Cell {
             },
             _ if matches!(contestant.program, Program::Plain(Plain::Files)) => false,
             (Load::Idle(_), door) => !matches!(door, Door::Grpc { .. }),
+            (Load::Hostile(_), door) => door == Door::Form && matches!(contestant.program, Program::Attachd(_)),
             (Load::Share(_), _) if !matches!(contestant.program, Program::Attachd(_)) => false,
             (Load::Paced { .. } | Load::Small { .. } | Load::Share(_), Door::Grpc { message }) => {
                 message == LARGE_MESSAGE
@@ -168,6 +181,10 @@ pub fn all(smoke: bool, s3: bool, attachments: u64) -> Vec<Cell> {
         let (name, title) =
             (format!("share-{name}"), format!("{name} over 5 connections, beside 500 of another client"));
         cells.push(Cell { name, title, medium: Medium::Tmpfs, load: Load::Share(share), budget: None });
+    }
+    for (name, title, hostile) in hostile::all(smoke) {
+        let (name, title, load) = (name.to_owned(), title.to_owned(), Load::Hostile(hostile));
+        cells.push(Cell { name, title, medium: Medium::Tmpfs, load, budget: None });
     }
     for (name, title, load) in read::all(smoke, attachments) {
         let (name, load) = (name.to_owned(), Load::Read(load));

@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod flame;
 mod floor;
+mod hostile;
 mod load;
 mod maintenance;
 mod plain;
@@ -48,7 +49,7 @@ const REST: Duration = Duration::from_secs(1);
 struct Arguments {
     /// Which cells, by the beginnings of their names: large-1, large-4, many, slow, drip, idle, small, each with /disk or
     /// /tmpfs, get-1, get-ranges, get-many, get-small, get-slow, list-first, list-middle, list-last,
-    /// share-4KiB, share-256KiB, share-16MiB [default: these]; size- and
+    /// share-4KiB, share-256KiB, share-16MiB [default: these]; hostile- are attacks, size- and
     /// connections- show how the cost grows
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     cells: Vec<String>,
@@ -156,7 +157,10 @@ fn measure(arguments: &Arguments, folder: &Path) -> Result {
     let out = arguments.out.clone().unwrap_or_else(|| folder.join("uploads"));
     let rounds = if arguments.smoke { 1 } else { arguments.rounds };
     let mut cells = cell::all(arguments.smoke, arguments.minio.is_some(), arguments.attachments);
-    if !arguments.cells.is_empty() {
+    if arguments.cells.is_empty() {
+        // They take long, and say little of speed.
+        cells.retain(|cell| arguments.smoke || !matches!(cell.load, Load::Hostile(_)));
+    } else {
         cells.extend(cell::growth());
         cells.retain(|cell| picked(&arguments.cells, &cell.name()));
     }
@@ -176,6 +180,9 @@ fn measure(arguments: &Arguments, folder: &Path) -> Result {
             _ => None,
         };
         rows.extend(turns(cell, &contestants, rounds, folder, planted.as_ref(), arguments)?);
+    }
+    if let Some(table) = report::attacks(&cells, &rows) {
+        println!("{table}");
     }
     fs::create_dir_all(&out)?;
     fs::write(out.join("uploads.csv"), report::csv(&rows))?;
@@ -251,7 +258,7 @@ fn turns(
 
 /// One contestant under one load, in a folder of its own.
 fn one(cell: &Cell, contestant: &Contestant, place: &Place) -> Result<Run> {
-    let server = Server::start(contestant, place, &cell.limits())?;
+    let server = Server::start(contestant, place, &cell.limits(), cell.manner())?;
     let (server_before, client_before) = (server.cpu()?, process::own_cpu(std::process::id())?);
     let outcome = load::drive(cell, contestant, &server)?;
     let run = Run {

@@ -2,6 +2,7 @@
 //! and again, and nothing is copied or encoded while the clock runs that could have been before.
 
 mod grpc;
+mod hostile;
 mod http1;
 mod paced;
 mod read;
@@ -12,6 +13,7 @@ use crate::cell::{Cell, Load};
 use crate::contestant::{Contestant, Door};
 use crate::error::Result;
 use crate::server::Server;
+pub use hostile::Ordeal;
 use upload::LIMIT;
 pub use upload::{IDS, Outcome};
 
@@ -32,6 +34,7 @@ pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Ou
             std::thread::sleep(time);
             Outcome { time: server.ready, ..Outcome::default() }
         }
+        (Load::Hostile(hostile), _) => hostile::drive(hostile, server)?,
         (Load::Read(load), Door::Grpc { .. }) => asynchronous(grpc::read(load, server))?,
         (Load::Read(load), door) => read::drive(load, door, server)?,
         (load, Door::Grpc { message }) => asynchronous(grpc::drive(load, message, server))?,
@@ -47,7 +50,7 @@ pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Ou
 }
 
 /// One thread drives all: it has to leave the rest of the machine to the server.
-fn asynchronous(load: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
+fn asynchronous<T>(load: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { tokio::time::timeout(LIMIT, load).await.map_err(|_| "it took too long")? })
 }

@@ -1,6 +1,7 @@
 //! What the kernel knows of a process and of a folder.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -63,12 +64,20 @@ pub fn flush(folder: &Path) -> Result {
     Ok(rustix::fs::syncfs(File::open(folder)?)?)
 }
 
-/// How many bytes are in the files below a folder.
+/// How many bytes are in the files below a folder. A file that is deleted meanwhile has none.
 pub fn stored(folder: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        bytes += if entry.file_type()?.is_dir() { stored(&entry.path())? } else { entry.metadata()?.len() };
+        bytes += if entry.file_type()?.is_dir() {
+            stored(&entry.path())?
+        } else {
+            match entry.metadata() {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == ErrorKind::NotFound => 0,
+                Err(error) => return Err(error.into()),
+            }
+        };
     }
     Ok(bytes)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cell::{Cell, Load};
 use crate::contestant::Contestant;
-use crate::load::Outcome;
+use crate::load::{Ordeal, Outcome};
 use crate::read::Read;
 
 /// What all others are compared with.
@@ -101,6 +101,7 @@ impl Row {
     pub fn headline(&self) -> f64 {
         match self.cell.split('/').next() {
             Some(name) if name.starts_with("share-") => self.median(Run::uploads_per_second),
+            Some(name) if name.starts_with("hostile-") => self.median(|run| run.quantile(0.99)),
             Some("small" | "get-small" | "get-ranges") => self.median(Run::uploads_per_second),
             Some(name) if name.starts_with("list-") => self.median(Run::uploads_per_second),
             Some("slow" | "drip" | "idle" | "get-slow") => self.median(Run::peak_mib),
@@ -112,6 +113,7 @@ impl Row {
     pub fn unit(&self) -> &'static str {
         match self.cell.split('/').next() {
             Some(name) if name == "small" || name.starts_with("share-") => "uploads/s",
+            Some(name) if name.starts_with("hostile-") => "ms at p99",
             Some("get-small" | "get-ranges") => "reads/s",
             Some(name) if name.starts_with("list-") => "pages/s",
             Some("slow" | "drip" | "idle" | "get-slow") => "MiB at the peak",
@@ -132,6 +134,45 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+/// The head of a table of attacks.
+const HOSTILE: &str = "| | ended by the server | server cores | honest p50 ms | p99 ms | lost | peak RSS MiB | RSS after MiB | log KB/s |\n\
+                       |---|---|---|---|---|---|---|---|---|\n";
+
+/// A line of such a table.
+fn hostile(name: &str, row: &Row) -> String {
+    let of = |value: fn(&Ordeal) -> f64| row.median(|run| run.outcome.ordeal.as_ref().map_or(f64::NAN, value));
+    let opened = of(|ordeal| ordeal.opened as f64);
+    let ended = match opened {
+        0.0 => "–".to_owned(),
+        _ => format!("{:.0} of {opened:.0}", of(|ordeal| ordeal.ended as f64)),
+    };
+    format!(
+        "| {name} | {ended} | {:.2} | {:.1} | {:.1} | {:.0} of {:.0} | {:.1} | {:.1} | {:.1} |\n",
+        of(|ordeal| ordeal.cores),
+        row.median(|run| run.quantile(0.5)),
+        row.median(|run| run.quantile(0.99)),
+        of(|ordeal| ordeal.lost as f64),
+        row.median(|run| run.outcome.uploads as f64) + of(|ordeal| ordeal.lost as f64),
+        row.median(Run::peak_mib),
+        row.median(|run| mib(run.resident)),
+        of(|ordeal| ordeal.log) / 1000.0,
+    )
+}
+
+/// All attacks in one table, if there are any.
+pub fn attacks(cells: &[Cell], rows: &[Row]) -> Option<String> {
+    let mut table = format!("\n### All attacks\n\n{HOSTILE}");
+    let attacks = cells.iter().filter(|cell| matches!(cell.load, Load::Hostile(_)));
+    let lines: Vec<_> = attacks
+        .flat_map(|cell| {
+            let of_cell = rows.iter().filter(|row| row.cell == cell.name());
+            of_cell.map(|row| hostile(&format!("{}, {}", cell.title, row.contestant.name), row))
+        })
+        .collect();
+    table.extend(lines.iter().map(String::as_str));
+    (!lines.is_empty()).then_some(table)
 }
 
 /// The table of one cell.
@@ -223,6 +264,12 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
                     row.median(|run| crowd(run).map_or(f64::NAN, |(_, refused)| refused)),
                     row.median(Run::peak_mib),
                 );
+            }
+        }
+        Load::Hostile(_) => {
+            table += HOSTILE;
+            for row in rows {
+                table += &hostile(row.contestant.name, row);
             }
         }
         Load::Paced { .. } => {

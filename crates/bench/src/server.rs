@@ -1,15 +1,16 @@
 //! A contestant as a process of its own, in a folder of its own, until it is dropped.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rcgen::{KeyPair, PKCS_RSA_SHA256};
+use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256};
 
 use crate::contestant::{Contestant, Door, Program};
 use crate::engine::{Copying, Engine};
@@ -31,6 +32,12 @@ pub struct Server {
     copying: Option<Mutex<Copying>>,
     /// Where uploads are sent.
     pub address: SocketAddr,
+    /// Whether nobody reads the log for now, if it is written to a pipe.
+    log_stalls: Arc<AtomicBool>,
+    /// The gRPC port of attachd.
+    pub grpc: SocketAddr,
+    /// The certificate of its ports, in DER, if they speak TLS.
+    pub certificate: Option<Vec<u8>>,
     /// Attachments from this id on are not there yet.
     pub ids: u64,
     /// The token that they carry, where they need one.
@@ -54,6 +61,18 @@ pub struct Place<'a> {
     pub ids: u64,
 }
 
+/// What of attachd is not as usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Its ports speak TLS, with a certificate for [`NAME`].
+    pub tls: bool,
+    /// Its log is written to a pipe, whose reader can be stopped.
+    pub piped_log: bool,
+}
+
+/// The name of the server in its certificate.
+pub const NAME: &str = "localhost";
+
 /// How a program is ended.
 #[derive(Clone, Copy, Debug)]
 enum Stop {
@@ -64,11 +83,11 @@ enum Stop {
 
 impl Server {
     /// Starts a contestant, and waits until it is ready. `limits` are lines of attachd's section.
-    pub fn start(contestant: &Contestant, place: &Place, limits: &str) -> Result<Server> {
+    pub fn start(contestant: &Contestant, place: &Place, limits: &str, manner: Manner) -> Result<Server> {
         let folder = place.folder;
         fs::create_dir(folder.join("root"))?;
         match &contestant.program {
-            Program::Attachd(program) => Server::attachd(program, contestant.door, place, limits),
+            Program::Attachd(program) => Server::attachd(program, contestant.door, place, limits, manner),
             Program::Floor(floor) => own("floor", floor, place),
             Program::Plain(plain) => own("plain", plain, place),
             Program::Copy { at_once } => {
@@ -80,6 +99,9 @@ impl Server {
                     stop: Stop::Kill,
                     copying: Some(Mutex::new(copying)),
                     address: SocketAddr::from(([127, 0, 0, 1], 0)),
+                    log_stalls: Arc::default(),
+                    grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
+                    certificate: None,
                     ids: 0,
                     token: String::new(),
                     ready: begun.elapsed(),
@@ -100,7 +122,7 @@ impl Server {
         }
     }
 
-    fn attachd(program: &Path, door: Door, place: &Place, limits: &str) -> Result<Server> {
+    fn attachd(program: &Path, door: Door, place: &Place, limits: &str, manner: Manner) -> Result<Server> {
         let folder = place.folder;
         let (private, public) = keys()?;
         fs::write(folder.join("private.pem"), private)?;
@@ -113,8 +135,9 @@ impl Server {
                 ("s3", engine.options().iter().map(|(name, value)| format!("{name} = {value:?}\n")).collect())
             }
         };
+        let (certificate, tls) = if manner.tls { certified(folder)? } else { (None, "") };
         let text = format!(
-            "[rest]\nlisten = \"127.0.0.1:0\"\n[grpc]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+            "[rest]\nlisten = \"127.0.0.1:0\"\n{tls}[grpc]\nlisten = \"127.0.0.1:0\"\n{tls}[admin]\nlisten = \"127.0.0.1:0\"\n\
              [storage]\nservice = \"{service}\"\n[storage.options]\n{options}\n\
              [attachments]\non_unknown = \"create\"\n[limits]\nmax_upload_size = \"16GiB\"\n{limits}\
              [[auth.issuers]]\nissuer = \"https://id.example\"\naudience = [\"attachd\"]\nalgorithms = [\"RS256\"]\n\
@@ -132,9 +155,20 @@ impl Server {
         }
         let log = folder.join("log");
         let mut command = Command::new(program);
-        command.args(["serve", "--config"]).arg(&config).stderr(File::create(&log)?);
+        command.args(["serve", "--config"]).arg(&config);
+        let log_stalls = Arc::new(AtomicBool::new(false));
+        let mut written = File::create(&log)?;
+        if manner.piped_log {
+            command.stderr(Stdio::piped());
+        } else {
+            command.stderr(written.try_clone()?);
+        }
         let begun = Instant::now();
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
+        if let Some(mut pipe) = child.stderr.take() {
+            let stalls = Arc::clone(&log_stalls);
+            thread::spawn(move || copy_log(&mut pipe, &mut written, &stalls));
+        }
         let token = String::from_utf8(token.stdout)?.trim().to_owned();
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Server {
@@ -143,6 +177,9 @@ impl Server {
             stop: Stop::Kill,
             copying: None,
             address: anywhere,
+            log_stalls,
+            grpc: anywhere,
+            certificate,
             ids: place.ids,
             token,
             ready: Duration::ZERO,
@@ -152,6 +189,7 @@ impl Server {
         server.ready = begun.elapsed();
         let port = if matches!(door, Door::Grpc { .. }) { "grpc" } else { "rest" };
         server.address = server.wait(|_| listening(&log, port))?;
+        server.grpc = server.wait(|_| listening(&log, "grpc"))?;
         Ok(server)
     }
 
@@ -184,6 +222,16 @@ impl Server {
         copying.lock().map_err(|_| "a copy that panicked")?.copy(count, size)
     }
 
+    /// Has nobody read its log, or somebody again.
+    pub fn stall_log(&self, stalls: bool) {
+        self.log_stalls.store(stalls, Ordering::Relaxed);
+    }
+
+    /// How many bytes of log it has written, or of its pipe were read.
+    pub fn log_bytes(&self) -> Result<u64> {
+        Ok(fs::metadata(self.folder.join("log"))?.len())
+    }
+
     /// The processor time that it has used.
     pub fn cpu(&self) -> Result<Duration> {
         process::cpu(self.child.id())
@@ -202,6 +250,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        self.stall_log(false);
         let told = match self.stop {
             Stop::Kill => self.child.kill(),
             Stop::Terminate => Command::new("kill").arg(self.child.id().to_string()).status().map(drop),
@@ -223,6 +272,30 @@ fn keys() -> Result<&'static (String, String)> {
     KEYS.get().ok_or_else(|| "no keys".into())
 }
 
+/// A certificate for [`NAME`] in the folder: in DER, and the line of a port's section that names it.
+fn certified(folder: &Path) -> Result<(Option<Vec<u8>>, &'static str)> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new([NAME.to_owned()])?.self_signed(&key)?;
+    fs::write(folder.join("tls.crt"), certificate.pem())?;
+    fs::write(folder.join("tls.key"), key.serialize_pem())?;
+    let tls = "tls = { cert_file = \"tls.crt\", key_file = \"tls.key\" }\n";
+    Ok((Some(certificate.der().to_vec()), tls))
+}
+
+/// Copies a log from a pipe to a file, except while it stalls, until the pipe ends.
+fn copy_log(pipe: &mut impl Read, file: &mut File, stalls: &AtomicBool) {
+    let mut room = [0; 4 << 10];
+    loop {
+        while stalls.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        match pipe.read(&mut room) {
+            Ok(length) if length > 0 && file.write_all(&room[..length]).is_ok() => {}
+            _ => return,
+        }
+    }
+}
+
 /// The address that attachd's log says a port has.
 fn listening(log: &Path, port: &str) -> Option<SocketAddr> {
     let text = fs::read_to_string(log).ok()?;
@@ -236,7 +309,6 @@ fn listening(log: &Path, port: &str) -> Option<SocketAddr> {
 
 /// Whether attachd says that it is ready.
 fn ready(admin: SocketAddr) -> Option<()> {
-    use std::io::{Read, Write};
     let mut stream = TcpStream::connect(admin).ok()?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: attachd\r\nConnection: close\r\n\r\n").ok()?;
     let mut reply = String::new();
@@ -265,6 +337,9 @@ fn own(role: &str, which: &impl clap::ValueEnum, place: &Place) -> Result<Server
         stop: Stop::Kill,
         copying: None,
         address: anywhere,
+        log_stalls: Arc::default(),
+        grpc: anywhere,
+        certificate: None,
         ids: 0,
         token: String::new(),
         ready,
@@ -286,6 +361,9 @@ fn other(command: &mut Command, folder: &Path, finish: impl FnOnce(&mut Command,
         stop: Stop::Terminate,
         copying: None,
         address,
+        log_stalls: Arc::default(),
+        grpc: address,
+        certificate: None,
         ids: 0,
         token: String::new(),
         ready: Duration::ZERO,

@@ -1,6 +1,7 @@
 //! gRPC, with messages that were encoded beforehand: one thread with as many connections as there are clients.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderValue, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -67,7 +69,7 @@ pub async fn drive(load: Load, message: usize, server: &Server) -> Result<Outcom
         }
         Load::Small { connections, size, time } => return small(&caller, connections, size, message, time).await,
         Load::Share(load) => return share(&caller, load, message).await,
-        Load::Idle(_) | Load::Read(_) => (0, 0),
+        Load::Idle(_) | Load::Read(_) | Load::Hostile(_) => (0, 0),
     };
     while let Some(client) = clients.join_next().await {
         client??;
@@ -179,8 +181,8 @@ async fn few(caller: &Caller, load: Share, content: &Arc<[Bytes]>, number: usize
 
 /// What every call begins with.
 #[derive(Clone)]
-struct Caller {
-    address: std::net::SocketAddr,
+pub(super) struct Caller {
+    address: SocketAddr,
     uri: http::Uri,
     headers: HeaderMap,
     ids: u64,
@@ -188,17 +190,35 @@ struct Caller {
 
 impl Caller {
     fn new(server: &Server, method: &str) -> Result<Caller> {
-        let uri = format!("http://{}/attachments.v2.AttachmentService/{method}", server.address).parse()?;
+        Caller::to(server.address, server, method)
+    }
+
+    /// One that calls this port of a server.
+    pub(super) fn to(address: SocketAddr, server: &Server, method: &str) -> Result<Caller> {
+        let uri = format!("http://{address}/attachments.v2.AttachmentService/{method}").parse()?;
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static("application/grpc"));
         headers.insert("te", HeaderValue::from_static("trailers"));
         headers.insert("authorization", HeaderValue::try_from(format!("Bearer {}", server.token))?);
-        Ok(Caller { address: server.address, uri, headers, ids: server.ids })
+        Ok(Caller { address, uri, headers, ids: server.ids })
     }
 
-    async fn connect(&self) -> Result<Connection> {
+    pub(super) async fn connect(&self) -> Result<Connection> {
+        self.over(self.stream().await?).await
+    }
+
+    /// The socket of a connection.
+    pub(super) async fn stream(&self) -> Result<TcpStream> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// A connection over a socket, or over TLS.
+    pub(super) async fn over<S>(&self, stream: S) -> Result<Connection>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW).enable_push(false);
         let (requests, connection) = builder.handshake(stream).await?;
@@ -209,7 +229,7 @@ impl Caller {
 }
 
 /// One HTTP/2 connection.
-struct Connection {
+pub(super) struct Connection {
     caller: Caller,
     requests: SendRequest<Bytes>,
 }
@@ -223,7 +243,7 @@ impl Connection {
         Ok(Upload { reply, stream, _requests: self.requests.clone() })
     }
 
-    async fn begin(&mut self, id: u64) -> Result<Upload> {
+    pub(super) async fn begin(&mut self, id: u64) -> Result<Upload> {
         let mut upload = self.call().await?;
         upload.send(header(Target::own(id))?).await?;
         Ok(upload)
@@ -240,7 +260,7 @@ impl Connection {
     }
 
     /// A whole upload, whose messages after the header are `rest`.
-    async fn whole(&mut self, id: u64, rest: &[u8]) -> Result {
+    pub(super) async fn whole(&mut self, id: u64, rest: &[u8]) -> Result {
         let mut upload = self.call().await?;
         let header = header(Target::own(id))?;
         let mut all = BytesMut::with_capacity(header.len() + rest.len());
@@ -259,7 +279,7 @@ impl Connection {
 }
 
 /// A call that is under way.
-struct Upload {
+pub(super) struct Upload {
     reply: h2::client::ResponseFuture,
     stream: SendStream<Bytes>,
     /// A connection without a handle to it is closed once it is idle.
@@ -268,7 +288,7 @@ struct Upload {
 
 impl Upload {
     /// Sends what fits the windows of the server, and waits for room for the rest.
-    async fn send(&mut self, mut bytes: Bytes) -> Result {
+    pub(super) async fn send(&mut self, mut bytes: Bytes) -> Result {
         while !bytes.is_empty() {
             self.stream.reserve_capacity(bytes.len());
             match poll_fn(|context| self.stream.poll_capacity(context)).await {
@@ -367,18 +387,18 @@ fn download(id: u64, range: Option<(u64, u64)>) -> Result<DownloadAttachmentRequ
     Ok(DownloadAttachmentRequest { client_id, attachment_id, offset, length, ..DownloadAttachmentRequest::default() })
 }
 
-fn header(Target { client, id }: Target) -> Result<Bytes> {
+pub(super) fn header(Target { client, id }: Target) -> Result<Bytes> {
     let (client_id, attachment_id) = (i64::try_from(client)?, i64::try_from(id)?);
     let filename = format!("{id}.bin");
     Ok(part(Message::Header(UploadHeader { client_id, attachment_id, filename, ..UploadHeader::default() })))
 }
 
-fn finish() -> Bytes {
+pub(super) fn finish() -> Bytes {
     part(Message::Finish(UploadFinish::default()))
 }
 
 /// A message of an upload, framed.
-fn part(message: Message) -> Bytes {
+pub(super) fn part(message: Message) -> Bytes {
     framed(&UploadAttachmentRequest { message: Some(message) })
 }
 

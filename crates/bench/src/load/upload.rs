@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::hostile::Ordeal;
 use crate::contestant::Door;
 use crate::error::Result;
 use crate::plant::CLIENT;
@@ -32,6 +33,8 @@ pub struct Outcome {
     /// What the same load came to without a crowd, how many uploads of the crowd were accepted meanwhile, and how many were
     /// refused.
     pub beside_crowd: Option<(Box<Outcome>, u64, u64)>,
+    /// What an attack came to, beside which honest clients uploaded.
+    pub ordeal: Option<Ordeal>,
 }
 
 impl Outcome {
