@@ -243,9 +243,13 @@ impl Connection {
         Ok(Upload { reply, stream, _requests: self.requests.clone() })
     }
 
-    pub(super) async fn begin(&mut self, id: u64) -> Result<Upload> {
+    async fn begin(&mut self, id: u64) -> Result<Upload> {
+        self.start(Target::own(id)).await
+    }
+
+    pub(super) async fn start(&mut self, target: Target) -> Result<Upload> {
         let mut upload = self.call().await?;
-        upload.send(header(Target::own(id))?).await?;
+        upload.send(header(target)?).await?;
         Ok(upload)
     }
 

@@ -18,6 +18,7 @@ use crate::contestant::Door;
 use crate::error::Result;
 use crate::hostile::{Attack, Flood, Hostile};
 use crate::load::grpc::{Caller, header, part};
+use crate::load::share::CROWD;
 use crate::load::upload::{IDS, Target, envelope};
 use crate::server::Server;
 
@@ -179,7 +180,7 @@ impl Attacker {
             Attack::OpenStreams => {
                 for (place, stream) in streams(UPLOADS).enumerate() {
                     first.extend(call(stream, &[("authorization", &bearer)]));
-                    first.extend(frame(DATA, 0, stream, &header(Target::own(id + place as u64))?));
+                    first.extend(frame(DATA, 0, stream, &header(theirs(id + place as u64))?));
                 }
             }
             Attack::Silent => {
@@ -197,7 +198,7 @@ impl Attacker {
             }
             Attack::ByteChunks => {
                 address = server.address;
-                let (declared, _) = envelope(Door::Form, server, Target::own(id), 0);
+                let (declared, _) = envelope(Door::Form, server, theirs(id), 0);
                 let (fields, open) = declared.split_once("\r\n\r\n").ok_or("a request without an end of its head")?;
                 let fields = fields.lines().filter(|line| !line.starts_with("Content-Length"));
                 let fields = fields.collect::<Vec<_>>().join("\r\n");
@@ -207,7 +208,7 @@ impl Attacker {
             }
             Attack::Declared => {
                 address = server.address;
-                first = envelope(Door::Form, server, Target::own(id), DECLARED >> (number % HALVES)).0.into_bytes();
+                first = envelope(Door::Form, server, theirs(id), DECLARED >> (number % HALVES)).0.into_bytes();
                 again = vec![b'x'; DRIPS];
             }
         }
@@ -262,13 +263,18 @@ impl Attacker {
 
     /// These go as the windows of the server permit, which a library knows.
     async fn empty_messages(&self, tally: &Tally) -> Result {
-        let mut upload = self.caller.connect().await?.begin(self.id).await?;
+        let mut upload = self.caller.connect().await?.start(theirs(self.id)).await?;
         let _opened = Opened::new(tally, 1);
         let messages: Bytes = part(Message::Chunk(Bytes::new())).repeat(AT_ONCE).into();
         loop {
             upload.send(messages.clone()).await?;
         }
     }
+}
+
+/// An attachment of a client other than the honest ones.
+fn theirs(id: u64) -> Target {
+    Target { client: CROWD, id }
 }
 
 /// The first streams that a client opens.
