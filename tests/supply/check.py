@@ -16,6 +16,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs/explanation/supply-chain.md"
+# The platform of the page.
+TARGET = "x86_64-unknown-linux-gnu"
 # How many crates the table of `unsafe` has.
 ROWS = 20
 
@@ -50,7 +52,7 @@ def valid(text):
 def complete(bill):
     """The crates that cargo and the bill do not have in common, by the scope that says whether they are linked."""
     def crates(edges):
-        lines = output("cargo", "tree", "--locked", "--package", "attachd", "--target", "x86_64-unknown-linux-gnu", "--edges", edges, "--prefix", "none")
+        lines = output("cargo", "tree", "--locked", "--package", "attachd", "--target", TARGET, "--edges", edges, "--prefix", "none")
         return {tuple(line.split()[:2]) for line in lines.splitlines()}
 
     listed = lambda scope: {
@@ -86,7 +88,7 @@ def rows(title, columns):
 
 def licences():
     """The crates whose licence the page has wrong."""
-    described = json.loads(output("cargo", "metadata", "--locked", "--format-version", "1"))
+    described = json.loads(output("cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", TARGET))
     nodes = {node["id"]: node for node in described["resolve"]["nodes"]}
     packages = {package["id"]: package for package in described["packages"]}
     (itself,) = [package["id"] for package in described["packages"] if package["name"] == "attachd"]

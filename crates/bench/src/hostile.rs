@@ -102,7 +102,7 @@ pub fn all(smoke: bool) -> Vec<(&'static str, &'static str, Hostile)> {
     ];
     let scaled = |(name, title, attack, connections, seconds): (&'static str, &'static str, A, usize, u64)| {
         let (connections, time, rest) = if smoke {
-            (connections.min(50), Duration::from_millis(500), Duration::from_millis(100))
+            (connections.min(10), Duration::from_millis(500), Duration::from_millis(100))
         } else {
             (connections, Duration::from_secs(seconds), Duration::from_secs(5))
         };
