@@ -47,7 +47,9 @@ fn bounding(reference: &str) -> BTreeMap<String, String> {
         let mut cells = line.strip_prefix("| `")?.split(" | ");
         let key = cells.next()?.trim_end_matches('`');
         let default = cells.nth(1)?.trim().trim_matches('`');
-        let bounds = key.starts_with("limits.") || OTHERS.contains(&key);
+        // The exceptions for single clients say the same as the keys that they are exceptions from.
+        let is_exception = key.starts_with("limits.per_client.overrides");
+        let bounds = key.starts_with("limits.") && !is_exception || OTHERS.contains(&key);
         bounds.then(|| (key.to_owned(), if default.is_empty() { "none" } else { default }.to_owned()))
     });
     keys.collect()
