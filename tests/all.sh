@@ -62,14 +62,26 @@ storage() {
     cargo test --locked --features faults --test storage -- --nocapture --test-threads 4 "${ignored[@]}"
 }
 
+# What the fuzz targets said, which have ended.
+fuzz() {
+    cat "$TMPDIR/fuzz"
+    return "$fuzz_status"
+}
+
 step "the documents" tests/prose/check.py
 step "the check of the documents, on seeded violations" tests/prose/check.py --self-test
 step "the Rust suite" cargo test --locked
 step "faults, crashes and a full disk" faults
 step "every storage by its servers" storage
+# The fuzz targets take one processor. Nothing beside them waits for a time.
+JOBS=1 tests/fuzz.sh 30 >"$TMPDIR/fuzz" 2>&1 &
+fuzz_pid=$!
 step "the benchmark, in small" benchmark
 # The one optimised build: what the image holds is what the scripts try.
 step "the build that is deployed" cargo build --profile dist --locked --bin attachd
+wait "$fuzz_pid"
+fuzz_status=$?
+step "the fuzz targets" fuzz
 step "the supply chain" tests/supply/run.sh "${attachd%/*}/deps"
 step "the commands of README and the tutorial" tests/tutorial.sh "$attachd"
 step "what the clients need" tests/clients/setup.sh
