@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::auth::{Freshness, KeysState, Verifier};
 use crate::budget::Budget;
+use crate::fair::Load;
 use crate::reads::Reads;
 use crate::store::Store;
 use crate::telemetry::{self, Exposition, KeySet, Metrics, Snapshot};
@@ -145,7 +146,15 @@ impl Health {
     /// What is read for `/metrics`, which waits for nothing.
     fn snapshot(&self) -> Snapshot {
         let (verifications, free) = (self.verifier.verifications(), self.store.free());
+        let uploads = Load { waiting: self.budget.waiting(), active: self.uploads.in_flight() };
+        let shared = [
+            ("processors", self.reads.turns()),
+            ("upload_memory", uploads),
+            ("download_memory", self.reads.memory().load()),
+        ];
+        let queues = shared.into_iter().chain(self.store.load());
         Snapshot {
+            queues: queues.map(|(name, Load { waiting, active })| (name, waiting, active)).collect(),
             budget_bytes: self.budget.total_bytes(),
             budget_used_bytes: self.budget.used_bytes(),
             budget_waiting: self.budget.waiting(),

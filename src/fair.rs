@@ -2,10 +2,12 @@
 //! [`Queue`] holds what waits, [`Semaphore`] hands out permits in the order of such a queue, and [`Turns`] are taken at the
 //! processors. This module does not know what is waited for.
 
+pub use load::Load;
 pub use queue::Queue;
 pub use semaphore::{Permit, Semaphore};
 pub use turns::{Turn, Turns};
 
+mod load;
 mod queue;
 mod semaphore;
 mod turns;

@@ -12,6 +12,7 @@ use opendal::{ErrorKind, Operator};
 
 use crate::attachment::{Key, UploadId};
 use crate::error::{Error, Kind, Result};
+use crate::fair::Load;
 use crate::telemetry::{Metrics, Operation};
 
 use backend::{Backend, Failure, Kept, Version};
@@ -317,6 +318,14 @@ impl Store {
         match &self.backend {
             Backend::Local(local) => local.space().free(),
             Backend::Objects(_) => None,
+        }
+    }
+
+    /// What its threads have to do, by name, where it has any.
+    pub fn load(&self) -> Vec<(&'static str, Load)> {
+        match &self.backend {
+            Backend::Local(local) => local.load().to_vec(),
+            Backend::Objects(_) => Vec::new(),
         }
     }
 

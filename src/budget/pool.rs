@@ -45,6 +45,11 @@ impl Pool {
         self.has(bytes).then(|| self.try_take(bytes)).flatten()
     }
 
+    /// How many wait for some of it.
+    pub(super) fn waiting(&self) -> usize {
+        self.free.waiting()
+    }
+
     pub(super) fn used_bytes(&self) -> usize {
         (self.units - self.free.free()) * UNIT
     }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::pool::{Pool, Reservation, units};
 use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
+use crate::fair::Load;
 
 /// The smallest pool that is accepted, in bytes.
 pub const LEAST: u64 = 1 << 20;
@@ -66,6 +67,11 @@ impl Downloads {
     /// How many there are now.
     pub fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
+    }
+
+    /// How many wait for memory, and how many there are.
+    pub fn load(&self) -> Load {
+        Load { waiting: self.pool.waiting(), active: self.active() }
     }
 
     /// Bytes that downloads may hold.

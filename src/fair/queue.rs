@@ -60,6 +60,11 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
+    /// How many items wait.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.length == 0

@@ -50,6 +50,11 @@ impl Semaphore {
         self.lock().free
     }
 
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     /// Takes permits if they are free and nobody waits.
     pub fn try_acquire(self: &Arc<Self>, permits: usize) -> Option<Permit> {
         let mut state = self.lock();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::load::Load;
 use super::queue::{Queue, Ticket};
 use crate::attachment::Id;
 
@@ -79,6 +80,12 @@ impl Turns {
         let _place = Place { turns: self, ticket };
         // It is granted or given up: the queue never drops one.
         granted.await.unwrap_or(Turn(None))
+    }
+
+    /// What waits for turns, and how many turns are taken. A client that is alone takes none.
+    pub fn load(&self) -> Load {
+        let state = self.lock();
+        Load { waiting: state.waiting.len(), active: state.taken.len() }
     }
 
     fn begin(&self, state: &mut State, now: Instant) -> Turn {
@@ -173,6 +180,7 @@ mod tests {
         let other = turns.take(client(2), 0).await;
         let (_second, mut third) = (turns.take(client(1), 0).await, Box::pin(turns.take(client(1), 0)));
         assert!(waits(&mut third).await);
+        assert_eq!(turns.load(), Load { waiting: 1, active: 2 });
         drop(other);
         third.await;
     }

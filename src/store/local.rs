@@ -23,7 +23,7 @@ use super::steps::{Step, Steps};
 use super::{Access, WRITE, io_failure, layout, lock};
 use crate::attachment::{Id, Key, Record};
 use crate::error::{Error, Kind, Result};
-use crate::fair::Semaphore;
+use crate::fair::{Load, Semaphore};
 use crate::telemetry::Metrics;
 
 use directory::Directory;
@@ -122,6 +122,11 @@ impl Local {
             #[cfg(feature = "faults")]
             faults,
         })
+    }
+
+    /// What the threads have to do, by name.
+    pub fn load(&self) -> [(&'static str, Load); 2] {
+        [("commit_threads", self.committing.load()), ("read_threads", self.reading.load())]
     }
 
     /// What reads, lists and deletes below the root.

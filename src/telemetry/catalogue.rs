@@ -45,6 +45,11 @@ const OPERATION: (&str, &str) = (
     "operation",
     "stat, read, list, write, close, abort, delete; on a local file system put (of a record), commit (of a content, with its record)",
 );
+const QUEUE: (&str, &str) = (
+    "queue",
+    "processors (turns of requests, while several clients ask), upload_memory, download_memory, and with the service `fs` \
+     commit_threads, read_threads",
+);
 const ISSUER: (&str, &str) = ("issuer", "the issuers of the configuration");
 
 const fn entry(
@@ -170,6 +175,14 @@ pub const CATALOGUE: &[Entry] = &[
         Gauge,
         &[],
         "Inodes that are free there. Absent if the file system has no fixed number of them.",
+    ),
+    // Queues.
+    entry("attachd_queue_waiting", Gauge, &[QUEUE], "How many wait in each of the queues in which clients take turns."),
+    entry(
+        "attachd_queue_active",
+        Gauge,
+        &[QUEUE],
+        "How many have left the queue and are at work: turns that are taken, uploads and downloads that are under way, work on threads.",
     ),
     // Limits.
     entry(

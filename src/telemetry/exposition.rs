@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub storage_free_bytes: Option<u64>,
     /// Inodes that are free in the storage, where it has a fixed number of them.
     pub storage_free_inodes: Option<u64>,
+    /// How many wait in each queue and how many are at work, by its name.
+    pub queues: Vec<(&'static str, usize, usize)>,
     /// Whether the process was told to end.
     pub draining: bool,
     /// Tokens whose signatures were verified.
@@ -185,6 +187,10 @@ impl Collector for Reading {
         out.one("attachd_memory_budget_waits_total", &[], read.budget_waits as f64)?;
         out.one("attachd_memory_budget_refused_total", &[], read.budget_refused as f64)?;
         out.one("attachd_storage_late_operations", &[], read.late_operations as f64)?;
+        let of = |name: &str, count: usize| (vec![("queue", name.to_owned())], count as f64);
+        let queues = &read.queues;
+        out.all("attachd_queue_waiting", queues.iter().map(|(name, waiting, _)| of(name, *waiting)))?;
+        out.all("attachd_queue_active", queues.iter().map(|(name, _, active)| of(name, *active)))?;
         let free = [
             ("attachd_storage_free_bytes", read.storage_free_bytes),
             ("attachd_storage_free_inodes", read.storage_free_inodes),
@@ -289,6 +295,7 @@ mod tests {
         Exposition::new(&metrics, move || Snapshot {
             draining: true,
             storage_free_bytes: Some(1 << 30),
+            queues: vec![("processors", 3, 2)],
             storage_free_inodes: Some(1 << 20),
             key_sets: key_sets.clone(),
             ..Snapshot::default()

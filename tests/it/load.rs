@@ -1,12 +1,13 @@
 //! Many uploads at once: the memory budget holds, and those who came wait for it. Those for whom there is no place are in
 //! `tests/faults`, where a storage can be made to keep what it is given.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use attachd::pb::upload_attachment_request::Message;
 use bytes::Bytes;
 
-use crate::harness::{Form, MAX_UPLOAD, Setup, eventually, finish, header, noise, token};
+use crate::harness::{Ask, Form, MAX_UPLOAD, Server, Setup, eventually, finish, header, noise, token};
 
 /// The smallest budget that a server accepts, in bytes.
 const BUDGET: u64 = 8 << 20;
@@ -81,4 +82,31 @@ fn many_slow_uploads_take_little_memory() {
         let reply = connection.reply().expect("a reply");
         assert_eq!(reply.status, 201, "{reply:?}");
     }
+}
+
+#[test]
+fn clients_that_ask_at_the_same_time_take_turns_and_one_that_is_alone_does_not() {
+    const ACTIVE: &str = "attachd_queue_active{queue=\"processors\"}";
+    let server = Server::start();
+    let over = AtomicBool::new(false);
+    let turns = || server.numbers()[ACTIVE];
+    thread::scope(|scope| {
+        let _end = scopeguard::guard((), |()| over.store(true, Ordering::Relaxed));
+        let ask = |client: i64| {
+            let (server, over) = (&server, &over);
+            scope.spawn(move || {
+                let mut connection = server.connect();
+                let upload = Ask::upload(client, 1, &Form::file(&noise(4096, 1)));
+                while !over.load(Ordering::Relaxed) {
+                    assert_eq!(connection.ask(&upload).status, 201);
+                }
+            })
+        };
+        (0..4).for_each(|_| drop(ask(1)));
+        eventually("it is busy", || server.numbers()["attachd_queue_active{queue=\"commit_threads\"}"] > 0.0);
+        assert!((0..20).all(|_| turns() == 0.0), "nobody else asks");
+        (0..4).for_each(|_| drop(ask(2)));
+        eventually("turns are taken", || turns() > 0.0);
+    });
+    eventually("all turns are over", || turns() == 0.0);
 }

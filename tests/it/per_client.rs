@@ -185,8 +185,7 @@ async fn a_client_that_had_too_many_bytes_waits_until_its_rate_has_caught_up() {
     assert_limited(&server.connect().ask(&Ask::download(3, 1)), "send and receive 1024 bytes a second");
     assert!(refused(&server, "bytes_per_second") >= 3.0);
     // Downloads count as uploads do.
-    let server =
-        limited("bytes_per_second = \"1KiB\"\nburst = \"1h\"", "clients = [7]\nbytes_per_second = \"1GiB\"");
+    let server = limited("bytes_per_second = \"1KiB\"\nburst = \"1h\"", "clients = [7]\nbytes_per_second = \"1GiB\"");
     assert_eq!(server.connect().ask(&whole(1)).status, 201);
     assert_eq!(server.connect().ask(&Ask::download(1, 1)).bytes.len(), SIZE);
     assert_limited(&server.connect().ask(&Ask::download(1, 1)), "send and receive 1024 bytes a second");

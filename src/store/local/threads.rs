@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::lock;
 use crate::attachment::Id;
 use crate::error::{Error, Result};
-use crate::fair::Queue;
+use crate::fair::{Load, Queue};
 
 /// How long a piece of work takes at least where it waits for a disk. Without that it takes a tenth.
 const SLOW: Duration = Duration::from_millis(1);
@@ -136,6 +136,12 @@ impl Pool {
         let done = told.await;
         awaited.ended();
         done.map_err(|_| Error::internal("work on a thread panicked"))
+    }
+
+    /// What waits for a thread, and what threads do.
+    pub fn load(&self) -> Load {
+        let state = lock(&self.0.state);
+        Load { waiting: state.waiting.len(), active: state.begun.len() }
     }
 
     fn begin(&self, client: Id, bytes: usize, work: Work) {
