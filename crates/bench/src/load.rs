@@ -13,9 +13,8 @@ use crate::cell::{Cell, Load};
 use crate::contestant::{Contestant, Door};
 use crate::error::Result;
 use crate::server::Server;
-pub use hostile::Ordeal;
-use upload::LIMIT;
-pub use upload::{IDS, Outcome};
+use upload::asynchronous;
+pub use upload::{IDS, Ordeal, Outcome};
 
 /// Puts a server under a load. Every upload must be accepted, and every read must bring all that it asks for.
 pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Outcome> {
@@ -47,10 +46,4 @@ pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Ou
     };
     outcome.latencies.sort_unstable();
     Ok(outcome)
-}
-
-/// One thread drives all: it has to leave the rest of the machine to the server.
-fn asynchronous<T>(load: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { tokio::time::timeout(LIMIT, load).await.map_err(|_| "it took too long")? })
 }

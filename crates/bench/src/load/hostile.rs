@@ -7,8 +7,7 @@ mod wire;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::asynchronous;
-use super::upload::Outcome;
+use super::upload::{Ordeal, Outcome, asynchronous};
 use crate::error::Result;
 use crate::hostile::{Attack, Hostile};
 use crate::server::Server;
@@ -16,21 +15,6 @@ use attackers::Attackers;
 
 /// How long the attack is under way before honest clients come, in parts of its time.
 const BEFORE: u32 = 10;
-
-/// What an attack came to, beside what honest clients saw.
-#[derive(Clone, Copy, Debug)]
-pub struct Ordeal {
-    /// How many connections, or streams if it was an attack of streams, the attackers opened.
-    pub opened: u64,
-    /// How many of them the server ended.
-    pub ended: u64,
-    /// How many honest uploads were not accepted.
-    pub lost: u64,
-    /// How many cores the server used.
-    pub cores: f64,
-    /// How much log it wrote, in bytes a second.
-    pub log: f64,
-}
 
 /// Attacks a server.
 pub fn drive(hostile: Hostile, server: &Server) -> Result<Outcome> {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::hostile::Ordeal;
 use crate::contestant::Door;
 use crate::error::Result;
 use crate::plant::CLIENT;
@@ -44,6 +43,21 @@ impl Outcome {
         let uploads = latencies.len() as u64;
         Outcome { time, uploads, bytes: uploads * size as u64, latencies, ..Outcome::default() }
     }
+}
+
+/// What an attack came to, beside what honest clients saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Ordeal {
+    /// How many connections, or streams if it was an attack of streams, the attackers opened.
+    pub opened: u64,
+    /// How many of them the server ended.
+    pub ended: u64,
+    /// How many honest uploads were not accepted.
+    pub lost: u64,
+    /// How many cores the server used.
+    pub cores: f64,
+    /// How much log it wrote, in bytes a second.
+    pub log: f64,
 }
 
 /// What is uploaded to.
@@ -123,4 +137,10 @@ pub(super) struct Reply {
     pub(super) length: usize,
     /// Whether more may be sent over its connection.
     pub(super) goes_on: bool,
+}
+
+/// One thread drives all: it has to leave the rest of the machine to the server.
+pub(super) fn asynchronous<T>(load: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { tokio::time::timeout(LIMIT, load).await.map_err(|_| "it took too long")? })
 }
