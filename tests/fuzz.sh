@@ -31,7 +31,7 @@ targets=("$@")
 if [ $# -eq 0 ]; then
     for file in fuzz/src/bin/*.rs; do targets+=("$(basename "$file" .rs)"); done
 fi
-seed=${SEED:-1} jobs=${JOBS:-$(nproc)}
+seed=${SEED:-1} at_once=${JOBS:-$(nproc)}
 # One input may take this long, in seconds, and this much memory, in MiB. Targets take microseconds and 200 MiB.
 slow=10 memory=1024
 triple=$(rustc -vV | sed -n 's/^host: //p')
@@ -62,7 +62,8 @@ echo "built in $((SECONDS - begun)) s, seed $seed"
 # one TARGET: runs a target on a copy of its inputs.
 one() {
     local target=$1 dir=$work/$1 limits
-    mkdir -p "$dir/new" && cp -r "fuzz/corpus/$target" "$dir/seeds" || return 1
+    mkdir -p "$dir/new" && : >"$dir/log" || return 1
+    cp -r "fuzz/corpus/$target" "$dir/seeds" 2>"$dir/log" || return 1
     limits=(-timeout="$slow" -rss_limit_mb="$memory" -artifact_prefix="$dir/failed-" -print_final_stats=1)
     if [ -f "fuzz/dictionaries/$target" ]; then limits+=(-dict="fuzz/dictionaries/$target"); fi
     if [ -n "$replay" ]; then
@@ -75,9 +76,8 @@ one() {
 }
 
 waiting=("${targets[@]}")
-declare -A status
 while [ ${#waiting[@]} -gt 0 ] || [ ${#running[@]} -gt 0 ]; do
-    while [ ${#waiting[@]} -gt 0 ] && [ ${#running[@]} -lt "$jobs" ]; do
+    while [ ${#waiting[@]} -gt 0 ] && [ ${#running[@]} -lt "$at_once" ]; do
         (one "${waiting[0]}"; echo $? >"$work/${waiting[0]}.status") &
         running+=($!)
         waiting=("${waiting[@]:1}")
@@ -98,9 +98,9 @@ for target in "${targets[@]}"; do
     log=$work/$target/log
     last=$(grep -aoE 'cov: [0-9]+ ft: [0-9]+ corp: [0-9]+' "$log" 2>/dev/null | tail -1)
     read -r _ edges _ _ _ corpus <<<"${last:-cov: - ft: - corp: -}"
-    stat() { sed -n "s/^stat::$1: *//p" "$log" 2>/dev/null; }
+    of() { sed -n "s/^stat::$1: *//p" "$log"; }
     # shellcheck disable=SC2059
-    printf "$row" "$target" "$(stat number_of_executed_units)" "$(stat average_exec_per_sec)" "$edges" "$corpus"
+    printf "$row" "$target" "$(of number_of_executed_units)" "$(of average_exec_per_sec)" "$edges" "$corpus"
 done
 for target in "${targets[@]}"; do
     if [ "$(cat "$work/$target.status")" = 0 ]; then
@@ -110,7 +110,7 @@ for target in "${targets[@]}"; do
     fi
     failed=$((failed + 1))
     echo "FAIL $target"
-    grep -aE "panicked at|^ERROR|ERROR: libFuzzer|SUMMARY" -A2 "$work/$target/log" | head -20
+    grep -aE "panicked at|ERROR: |cp: " -A2 "$work/$target/log" | head -20
     for input in "$work/$target"/failed-*; do
         [ -f "$input" ] || continue
         echo "The input, in base64; to run it, give the file to the program:"

@@ -89,7 +89,7 @@ pub fn signed(bench: &Bench, header: &[u8], claims: &[u8], change: usize) {
         assert!(not_before.as_f64().unwrap() <= (NOW + LEEWAY) as f64);
     }
     let holds = |name: &str, id: i64| {
-        let is_it = |value: &Value| value == "*" || value == id || *value == id.to_string();
+        let is_it = |value: &Value| value == "*" || value == id || value.as_str() == Some(&id.to_string());
         claims.get(name).is_some_and(|claim| is_it(claim) || claim.as_array().is_some_and(|all| all.iter().any(is_it)))
     };
     for id in [1, 7, 42] {

@@ -1,6 +1,6 @@
 //! Targets that try how a request over REST becomes a message.
 
-#![allow(clippy::unwrap_used, reason = "a fuzz target ends where it fails")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a fuzz target ends where it fails")]
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
