@@ -128,9 +128,12 @@ pub fn json(text: &[u8]) {
     match (ours, theirs) {
         (Ok(ours), Ok(theirs)) => assert_eq!(ours, theirs),
         (Ok(ours), Err(error)) => panic!("{ours} is taken: {error}"),
-        // Without a key that is given twice it is taken.
+        // Without a key that is given twice it is taken. The library may read the last digit of a large number in another way
+        // than it wrote it.
         (Err(_), Ok(theirs)) if depth(&theirs) <= MAX_DEPTH => {
-            assert_eq!(json::parse(theirs.to_string().as_bytes()).unwrap(), theirs);
+            let again = theirs.to_string();
+            let theirs = serde_json::from_str::<Value>(&again).unwrap();
+            assert_eq!(json::parse(again.as_bytes()).unwrap(), theirs);
         }
         (Err(_), _) => {}
     }
