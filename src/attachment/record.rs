@@ -425,6 +425,18 @@ mod tests {
     }
 
     #[test]
+    fn a_fraction_in_a_field_that_is_not_known_survives_any_number_of_rewrites() {
+        let text = serde_json::to_string(&Record::registered(target(), "someone")).unwrap();
+        for number in ["1.30e50", "98446744073709551616", "0.1", "-1.5e300"] {
+            let text = text.replacen('{', &format!(r#"{{"score":{number},"#), 1);
+            let read = Record::parse(text.as_bytes()).unwrap();
+            assert_eq!(read.other["score"].as_f64(), number.parse::<f64>().ok(), "{number}");
+            let again = Record::parse(&serde_json::to_vec(&read).unwrap()).unwrap();
+            assert_eq!(again, read, "{number}");
+        }
+    }
+
+    #[test]
     fn another_format_and_a_state_without_its_fields_are_refused() {
         let record = Record { state: State::Stored(content()), ..Record::registered(target(), "someone") };
         let good = serde_json::to_value(record).unwrap();
