@@ -118,11 +118,10 @@ pub fn signed(bench: &Bench, header: &[u8], claims: &[u8], change: usize) {
 pub fn json(text: &[u8]) {
     match (json::object(text), serde_json::from_slice::<Value>(text)) {
         (Ok(ours), theirs) => assert_eq!(Value::Object(ours), theirs.unwrap()),
-        // Without a member that is there twice it is taken. The library may read the last digit of a large number in another
-        // way than it wrote it.
+        // Without a member that is there twice it is taken.
         (Err(_), Ok(Value::Object(theirs))) if depth(&theirs) <= 64 => {
             let again = serde_json::to_vec(&theirs).unwrap();
-            assert_eq!(Value::Object(json::object(&again).unwrap()), serde_json::from_slice::<Value>(&again).unwrap());
+            assert_eq!(json::object(&again).unwrap(), theirs);
         }
         (Err(_), _) => {}
     }

@@ -111,7 +111,8 @@ fn by_hand(mut body: &[u8], encoding: Encoding) -> Read {
 fn chunk(message: &[u8], length: usize) -> Option<&[u8]> {
     let mut rest = message.strip_prefix(&[0x12])?;
     let content = prost::decode_length_delimiter(&mut rest).ok()?;
-    (message.len() - rest.len() + content == length && message.len() - rest.len() <= 6).then_some(rest)
+    let head = message.len() - rest.len();
+    (head <= 6 && head.checked_add(content) == Some(length)).then_some(rest)
 }
 
 /// What is taken of a message is what the types of the domain permit.
