@@ -207,7 +207,8 @@ mod tests {
     fn every_module_of_the_library_may_be_a_target() {
         let named =
             include_str!("../lib.rs").lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
-        let named: Vec<_> = named.map(|name| name.trim_end_matches(';')).collect();
+        // The module for the fuzz targets is in no program.
+        let named: Vec<_> = named.map(|name| name.trim_end_matches(';')).filter(|name| *name != "fuzzing").collect();
         assert_eq!(named, MODULES);
     }
 }
