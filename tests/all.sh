@@ -6,7 +6,7 @@
 # each.
 set -uo pipefail
 # What builds and tests take of a disk.
-gibibytes=16
+gibibytes=18
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/apt.sh
 # A test that is ended from outside leaves its files, up to a gigabyte: all are below one directory, which goes with the run.
@@ -74,7 +74,7 @@ step "the Rust suite" cargo test --locked
 step "faults, crashes and a full disk" faults
 step "every storage by its servers" storage
 # The fuzz targets take one processor. Nothing beside them waits for a time.
-JOBS=1 tests/fuzz.sh 30 >"$TMPDIR/fuzz" 2>&1 &
+JOBS=1 tests/fuzz.sh --runs 10000 >"$TMPDIR/fuzz" 2>&1 &
 fuzz_pid=$!
 step "the benchmark, in small" benchmark
 # The one optimised build: what the image holds is what the scripts try.

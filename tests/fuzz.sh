@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the fuzz targets of fuzz/, each for some time, and prints a table of them.
 #   tests/fuzz.sh [SECONDS]            each target for so long, by default 60 seconds
+#   tests/fuzz.sh --runs NUMBER        each target so many times: the same inputs each time, on any machine
 #   tests/fuzz.sh --replay             the inputs of fuzz/corpus alone
 #   tests/fuzz.sh [SECONDS] -- TARGET… these targets alone
 # SEED chooses the sequence of inputs. It is printed, and by default it is the same each time. JOBS targets run at once, by
@@ -15,9 +16,13 @@ usage() {
     sed -n 's/^#   //p' "${BASH_SOURCE[0]}" >&2
     exit 2
 }
-seconds=60 replay=""
+seconds=60 runs=""
 case ${1:-} in
-    --replay) replay=1 && shift ;;
+    --replay) runs=0 && shift ;;
+    --runs)
+        case ${2:-} in "" | *[!0-9]* | 0) usage ;; esac
+        runs=$2 && shift 2
+        ;;
     "" | --) ;;
     *[!0-9]* | 0) usage ;;
     *) seconds=$1 && shift ;;
@@ -66,10 +71,11 @@ one() {
     cp -r "fuzz/corpus/$target" "$dir/seeds" 2>"$dir/log" || return 1
     limits=(-timeout="$slow" -rss_limit_mb="$memory" -artifact_prefix="$dir/failed-" -print_final_stats=1)
     if [ -f "fuzz/dictionaries/$target" ]; then limits+=(-dict="fuzz/dictionaries/$target"); fi
-    if [ -n "$replay" ]; then
-        limits+=(-runs=0)
+    limits+=(-seed="$seed")
+    if [ -n "$runs" ]; then
+        limits+=(-runs="$runs")
     else
-        limits+=(-max_total_time="$seconds" -seed="$seed")
+        limits+=(-max_total_time="$seconds")
     fi
     if [ -n "${CORPUS:-}" ]; then mkdir -p "$CORPUS/$target" && dir=$CORPUS/$target; else dir=$dir/new; fi
     "$built/$triple/release/$target" "${limits[@]}" "$dir" "$work/$target/seeds" >"$work/$target/log" 2>&1
