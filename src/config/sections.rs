@@ -207,7 +207,8 @@ pub struct Limits {
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub http2_window: ByteSize,
-    /// How many uploads may be under way. Past it new ones get 503 / UNAVAILABLE before their content is read. 0 takes twice
+    /// How many uploads may be under way. Past it new ones get 503 / UNAVAILABLE before their content is read. So do those of a
+    /// client that has 3 under way for each place that is free: a client that is alone gets 75 %. 0 takes twice
     /// `max_connections`, or as many as the file descriptors permit, if that is less: an upload takes up to 3 with the service `fs`, 2 with an
     /// object store. Where the descriptors do not suffice for what is written here and in `max_connections`, both are lowered, with a
     /// warning. Default 0.

@@ -1,11 +1,12 @@
-//! Places of uploads that are under way. An upload without a place is refused, and asked to come back when those that were refused
-//! before it are likely to have been served. This module must not know what an upload does.
+//! Places of uploads that are under way. A client may take one as long as it has fewer than three times as many as are free
+//! (the dynamic thresholds of Choudhury and Hahne, 1998): one client alone gets three quarters of them, and another that comes
+//! finds some free. An upload without a place is refused, and asked to come back when those that were refused before it are likely
+//! to have been served. This module must not know what an upload does.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
@@ -17,19 +18,29 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// How many seconds a refused caller is asked to wait.
 const WAIT: RangeInclusive<u64> = 1..=30;
 
+/// How many times as many places as are free a client may have.
+const OF_FREE: usize = 3;
+
 /// The places of a process.
 #[derive(Debug)]
 pub(super) struct Places {
-    free: Arc<Semaphore>,
     all: usize,
-    turnover: Arc<Mutex<Turnover>>,
+    state: Arc<Mutex<State>>,
 }
 
 /// The place of one upload, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
-    turnover: Arc<Mutex<Turnover>>,
+    client: Id,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    taken: usize,
+    /// Of each client that has any.
+    clients: HashMap<Id, usize>,
+    turnover: Turnover,
 }
 
 /// How many uploads have ended and how many were refused, in the current window and in the one before.
@@ -66,38 +77,45 @@ impl Turnover {
     }
 }
 
-fn lock(turnover: &Mutex<Turnover>) -> MutexGuard<'_, Turnover> {
-    turnover.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Places {
     pub(super) fn new(all: usize) -> Places {
-        let all = all.min(Semaphore::MAX_PERMITS);
         let turnover = Turnover { since: Instant::now(), now: Counts::default(), before: None };
-        Places { free: Arc::new(Semaphore::new(all)), all, turnover: Arc::new(Mutex::new(turnover)) }
+        Places { all, state: Arc::new(Mutex::new(State { taken: 0, clients: HashMap::new(), turnover })) }
     }
 
     /// Takes a place for an upload of a client.
     ///
     /// # Errors
-    /// [`Kind::Overloaded`] if none is free.
+    /// [`Kind::Overloaded`] if too few are free for one more of this client.
     pub(super) fn take(&self, client: Id, metrics: &Metrics) -> Result<Place> {
-        let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else {
+        let mut state = lock(&self.state);
+        let free = self.all.saturating_sub(state.taken);
+        let own = state.clients.get(&client).copied().unwrap_or_default();
+        if own >= free.saturating_mul(OF_FREE) {
+            let taken = state.taken;
+            drop(state);
             metrics.limited(Limit::MaxUploads, Some(client));
             let why = format!(
-                "{} uploads are under way, which is limits.max_uploads or what the file descriptors permit",
+                "{taken} uploads are under way, {own} of them of this client; limits.max_uploads or the file descriptors permit {}, \
+                 and each client {OF_FREE} times as many as are free",
                 self.all
             );
             return Err(self.later(Error::new(Kind::Overloaded).because(why)));
-        };
-        Ok(Place { _permit: permit, turnover: Arc::clone(&self.turnover) })
+        }
+        state.taken += 1;
+        *state.clients.entry(client).or_default() += 1;
+        Ok(Place { client, state: Arc::clone(&self.state) })
     }
 
     /// Asks a caller that is refused to come back when it is likely to be served.
     pub(super) fn later(&self, refusal: Error) -> Error {
         let now = Instant::now();
         let seconds = {
-            let mut turnover = lock(&self.turnover);
+            let turnover = &mut lock(&self.state).turnover;
             turnover.counts(now).refused += 1;
             turnover.seconds(now)
         };
@@ -107,7 +125,15 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.turnover).counts(Instant::now()).ended += 1;
+        let mut state = lock(&self.state);
+        state.turnover.counts(Instant::now()).ended += 1;
+        state.taken -= 1;
+        if let Some(own) = state.clients.get_mut(&self.client) {
+            *own -= 1;
+            if *own == 0 {
+                state.clients.remove(&self.client);
+            }
+        }
     }
 }
 
@@ -115,17 +141,43 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn client(id: i64) -> Id {
+        Id::try_from(id).unwrap()
+    }
+
+    /// How many places a client gets.
+    fn fill(places: &Places, of: i64, taken: &mut Vec<Place>) -> usize {
+        let before = taken.len();
+        while let Ok(place) = places.take(client(of), &Metrics::default()) {
+            taken.push(place);
+        }
+        taken.len() - before
+    }
+
     #[test]
-    fn as_many_places_are_taken_as_there_are_and_one_that_is_left_is_free() {
+    fn no_more_places_are_taken_than_there_are_and_one_that_is_left_is_free() {
         let (places, metrics) = (Places::new(3), Metrics::default());
-        let client = Id::try_from(1).unwrap();
-        let mut taken: Vec<_> = (0..3).map(|_| places.take(client, &metrics).unwrap()).collect();
-        let refused = places.take(client, &metrics).unwrap_err();
+        let mut taken: Vec<_> = (1..=3).map(|id| places.take(client(id), &metrics).unwrap()).collect();
+        let refused = places.take(client(4), &metrics).unwrap_err();
         assert_eq!((refused.kind(), refused.is_at_limit()), (Kind::Overloaded, true));
         assert!(WAIT.contains(&refused.retry_after().unwrap().as_secs()));
         taken.pop();
-        let _again = places.take(client, &metrics).unwrap();
-        assert!(places.take(client, &metrics).is_err());
+        let _again = places.take(client(4), &metrics).unwrap();
+        assert!(places.take(client(1), &metrics).is_err());
+    }
+
+    #[test]
+    fn a_client_leaves_places_to_others() {
+        let (places, mut taken) = (Places::new(1000), Vec::new());
+        let shares = (1..=4).map(|id| fill(&places, id, &mut taken)).collect::<Vec<_>>();
+        assert_eq!(shares[0], 750);
+        // The others find some, each fewer than the one before.
+        assert!(shares.windows(2).all(|pair| pair[1] < pair[0] && pair[1] > 0), "{shares:?}");
+        drop(taken);
+        assert_eq!(fill(&places, 2, &mut Vec::new()), 750);
+        assert!(lock(&places.state).clients.is_empty());
+        // With one place there is nothing to share.
+        assert_eq!(fill(&Places::new(1), 1, &mut Vec::new()), 1);
     }
 
     #[test]

@@ -15,10 +15,11 @@ use crate::harness::{
 
 const REFUSED: &str = "attachd_limited_total{limit=\"limits.max_uploads\"}";
 
-/// An upload over REST that has begun and waits for the rest of its body.
+/// An upload over REST that has begun and waits for the rest of its body. Each is of a client of its own: one alone does not get
+/// all places.
 fn begun(server: &Server, attachment: i64) -> (Connection, Vec<u8>) {
     let mut connection = server.connect();
-    let rest = connection.begin(&token(&[1]), 1, attachment, &Form::file(&noise(5000, 1)), 2000);
+    let rest = connection.begin(&token(&[attachment]), attachment, attachment, &Form::file(&noise(5000, 1)), 2000);
     (connection, rest)
 }
 
@@ -28,11 +29,11 @@ async fn begun_over_grpc(
     attachment: i64,
 ) -> (mpsc::UnboundedSender<Message>, tokio::task::JoinHandle<Result<(), GrpcRefusal>>) {
     let (send, messages) = mpsc::unbounded_channel();
-    send.send(Message::Header(header(1, attachment))).unwrap();
+    send.send(Message::Header(header(attachment, attachment))).unwrap();
     send.send(chunk(noise(2000, 1))).unwrap();
     let messages = UnboundedReceiverStream::new(messages);
     let messages = messages.map(|message| UploadAttachmentRequest { message: Some(message) });
-    let request = authorised(Request::new(messages), &token(&[1]));
+    let request = authorised(Request::new(messages), &token(&[attachment]));
     let mut client = server.channel().await;
     let call = tokio::spawn(async move { Ok(client.upload_attachment(request).await.map(drop)?) });
     (send, call)
@@ -172,4 +173,26 @@ async fn limits_that_the_descriptors_permit_are_kept_and_used_to_the_last() {
 fn the_limit_of_open_files_is_raised_as_far_as_the_process_may() {
     let server = start_with("64:4096", "");
     assert_eq!(server.numbers()["process_max_fds"], 4096.0);
+}
+
+#[test]
+fn one_client_leaves_places_to_others_and_gets_three_quarters_of_them() {
+    let server = Setup { limits: "max_uploads = 40\n".to_owned(), ..Setup::default() }.start();
+    let form = Form::file(&noise(5000, 1));
+    let begin = |client: i64, attachment: i64| {
+        let mut connection = server.connect();
+        connection.begin(&token(&[client]), client, attachment, &form, 2000);
+        connection
+    };
+    let held: Vec<_> = (1..=30).map(|attachment| begin(1, attachment)).collect();
+    in_flight(&server, 30);
+    assert_eq!(server.connect().ask(&Ask::upload(1, 31, &form)).status, 503);
+    for client in 2..=5 {
+        assert_eq!(server.connect().ask(&Ask::upload(client, 1, &form)).status, 201);
+    }
+    let _other = begin(2, 2);
+    in_flight(&server, 31);
+    drop(held);
+    in_flight(&server, 1);
+    assert_eq!(server.connect().ask(&Ask::upload(1, 31, &form)).status, 201);
 }
