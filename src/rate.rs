@@ -1,6 +1,8 @@
-//! A rate that is not to be passed, by the generic cell rate algorithm (ITU-T I.371). It needs one number for whatever is limited:
-//! when the next piece would be due if all came at the rate. Times are nanoseconds since a moment of the caller's choice. This
-//! module must not know what is limited.
+//! Rates that are not to be passed. [`spend`] is the generic cell rate algorithm (ITU-T I.371), which needs one number for whatever
+//! is limited: when the next piece would be due if all came at the rate. Its times are nanoseconds since a moment of the caller's
+//! choice. [`Bucket`] is for what earns its cost by itself too. This module must not know what is limited.
+
+use std::time::Instant;
 
 /// One second.
 pub const SECOND: u64 = 1_000_000_000;
@@ -17,9 +19,64 @@ pub fn spend(due: u64, now: u64, cost: u64, burst: u64) -> Result<u64, u64> {
     if ahead < burst { Ok(due.saturating_add(cost)) } else { Err((ahead - burst).saturating_add(1)) }
 }
 
+/// A bucket of units (a token bucket). Units come with time and are earned, and what costs some takes them out.
+#[derive(Debug)]
+pub struct Bucket {
+    units: u64,
+    /// How many come in a second.
+    a_second: u64,
+    /// How many there are at most.
+    most: u64,
+    since: Instant,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub fn full(a_second: u64, most: u64, now: Instant) -> Bucket {
+        Bucket { units: most, a_second, most, since: now }
+    }
+
+    /// Adds what has come until `now`.
+    pub fn refill(&mut self, now: Instant) {
+        let millis = u64::try_from(now.duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
+        if millis > 0 {
+            self.since = now;
+            self.earn(millis.saturating_mul(self.a_second) / 1000);
+        }
+    }
+
+    /// Adds units that were earned.
+    pub fn earn(&mut self, units: u64) {
+        self.units = self.units.saturating_add(units).min(self.most);
+    }
+
+    /// Takes units out. If there are too few, the bucket is empty afterwards, and the answer is no.
+    pub fn pay(&mut self, units: u64) -> bool {
+        let left = self.units.checked_sub(units);
+        self.units = left.unwrap_or_default();
+        left.is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_bucket_has_what_came_and_was_earned_and_no_more_than_it_holds() {
+        let now = Instant::now();
+        let mut bucket = Bucket::full(1000, 10, now);
+        assert!(bucket.pay(10) && !bucket.pay(1));
+        bucket.refill(now + Duration::from_millis(3));
+        assert!(bucket.pay(3) && !bucket.pay(1));
+        bucket.earn(2);
+        assert!(bucket.pay(2));
+        bucket.earn(100);
+        bucket.refill(now + Duration::from_secs(9));
+        assert!(bucket.pay(10) && !bucket.pay(1));
+    }
 
     /// How many of `tries` pieces may come at `now`.
     fn come(due: &mut u64, now: u64, tries: u32) -> u32 {

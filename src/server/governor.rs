@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use crate::rate::Bucket;
+
 /// What one frame costs. A frame of data pays for itself with as many bytes.
 const FRAME: u64 = 64;
 
@@ -38,16 +40,16 @@ pub(super) struct Governor {
     head: [u8; HEAD],
     /// How many bytes of the head have come.
     come: usize,
-    credit: u64,
+    credit: Bucket,
     /// Bytes that were sent and not counted yet.
     sent: u64,
-    since: Instant,
 }
 
 impl Governor {
     /// A connection that begins at `now`.
     pub(super) fn new(now: Instant) -> Governor {
-        Governor { skipped: PREFACE, head: [0; HEAD], come: 0, credit: BURST * FRAME, sent: 0, since: now }
+        let credit = Bucket::full(FREE * FRAME, BURST * FRAME, now);
+        Governor { skipped: PREFACE, head: [0; HEAD], come: 0, credit, sent: 0 }
     }
 
     /// So many bytes were sent to the client.
@@ -57,14 +59,10 @@ impl Governor {
 
     /// Looks at the next bytes that came, until `now`. Whether they may come: once they may not, the connection is to be ended.
     pub(super) fn permits(&mut self, mut bytes: &[u8], now: Instant) -> bool {
-        let refill = u64::try_from(now.duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
-        if refill > 0 {
-            self.since = now;
-            self.earn(refill.saturating_mul(FREE * FRAME / 1000));
-        }
+        self.credit.refill(now);
         let frames = self.sent / BYTES_A_FRAME;
         self.sent %= BYTES_A_FRAME;
-        self.earn(frames * FRAME);
+        self.credit.earn(frames * FRAME);
         while !bytes.is_empty() {
             let skipped = self.skipped.min(bytes.len());
             self.skipped -= skipped;
@@ -85,18 +83,12 @@ impl Governor {
         let [high, middle, low, kind, ..] = self.head;
         self.skipped = u32::from_be_bytes([0, high, middle, low]) as usize;
         self.come = 0;
-        self.earn(match kind {
+        self.credit.earn(match kind {
             DATA => self.skipped as u64,
             HEADERS => REQUEST,
             _ => 0,
         });
-        let paid = self.credit.checked_sub(FRAME);
-        self.credit = paid.unwrap_or_default();
-        paid.is_some()
-    }
-
-    fn earn(&mut self, credit: u64) {
-        self.credit = self.credit.saturating_add(credit).min(BURST * FRAME);
+        self.credit.pay(FRAME)
     }
 }
 

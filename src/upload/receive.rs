@@ -22,6 +22,7 @@ use crate::budget::{Claim, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::fair::Turn;
 use crate::pace::Pace;
+use crate::rate::Bucket;
 use crate::store::{ContentWriter, Receipt, Sealed, Standing, Step, WRITE};
 use crate::telemetry::{SPANS, Trail};
 use crate::throttle::Meter;
@@ -35,6 +36,13 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// How long they do while memory is scarce.
 const HURRY: Duration = Duration::from_millis(5);
+
+/// What a piece costs, in bytes: one of so many pays for itself. A chunk over gRPC comes in two.
+const GRAIN: u64 = 32;
+
+/// How many pieces a second are free, and how many of them may come at once.
+const FREE: u64 = 2000;
+const AT_ONCE: u64 = 20_000;
 
 impl Uploads {
     /// Takes the content and stores it: all of it, verified and durable, or nothing.
@@ -117,6 +125,8 @@ struct Upload<'a> {
     /// Since when the batch has memory.
     since: Instant,
     pace: Pace,
+    /// What pieces that are too small to pay for themselves may still cost.
+    grain: Bucket,
     alarm: Alarm,
     /// Counts the upload as in flight. It goes last.
     begun: TaskTrackerToken,
@@ -166,6 +176,7 @@ impl<'a> Upload<'a> {
         let trail = call.request.trail.clone();
         let writer = uploads.store.begin(target.key, room, claim.clone());
         trail.writes(writer.id());
+        let now = Instant::now();
         Upload {
             uploads,
             client: target.key.client,
@@ -179,8 +190,9 @@ impl<'a> Upload<'a> {
             batch: Batch::default(),
             turn,
             flow: if known.is_some_and(|size| size > COPIED as u64) { Flow::Whole } else { Flow::Unknown },
-            since: Instant::now(),
+            since: now,
             pace: Pace::default(),
+            grain: Bucket::full(FREE * GRAIN, AT_ONCE * GRAIN, now.into_std()),
             alarm: Alarm::default(),
             begun: uploads.tasks.token(),
         }
@@ -214,6 +226,7 @@ impl<'a> Upload<'a> {
         S: Stream<Item = Result<Piece>>,
     {
         let asked = Instant::now();
+        self.grain.refill(asked.into_std());
         let (piece, waited) = self.arrival(pieces, deadline).await?;
         let waited = waited.saturating_sub(self.uploads.presence.missed(asked));
         let bytes = if let Some(Piece::Chunk(bytes)) = &piece { bytes.len() as u64 } else { 0 };
@@ -262,6 +275,11 @@ impl<'a> Upload<'a> {
     }
 
     async fn chunk(&mut self, bytes: Bytes) -> Result<()> {
+        // Each costs the server much the same, whatever it has.
+        self.grain.earn(bytes.len() as u64);
+        if !self.grain.pay(GRAIN) {
+            return Err(Error::invalid("too many chunks have less than 64 bytes; send larger chunks"));
+        }
         if bytes.is_empty() {
             return Ok(());
         }

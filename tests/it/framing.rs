@@ -413,3 +413,18 @@ fn a_head_has_64_kib_at_most_whether_or_not_it_ends() {
     assert_eq!([LIMIT - 1, LIMIT, LIMIT + 1].map(ended), [401, 401, 431]);
     assert_eq!(status(LIMIT, ""), 431);
 }
+
+#[test]
+fn thousands_of_tiny_chunks_are_stored_over_http1_and_a_flood_of_them_is_refused() {
+    let server = Server::start();
+    let upload = |bytes: &[u8]| Ask::upload(1, 1, &Form::file(bytes));
+    let stored = noise(9000, 1);
+    assert_eq!(server.connect().ask(&upload(&stored).chunked(1)).status, 201);
+    assert!(server.stored(1, 1).unwrap() == stored);
+    let refused = server.connect().ask(&upload(&noise(100_000, 2)).chunked(1));
+    refused.assert_refusal(400, "Validation error: too many chunks have less than 64 bytes; send larger chunks");
+    assert!(server.stored(1, 1).unwrap() == stored);
+    let large = noise(1_000_000, 3);
+    assert_eq!(server.connect().ask(&upload(&large).chunked(64)).status, 201);
+    assert!(server.stored(1, 1).unwrap() == large);
+}

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use attachd::pb::upload_attachment_request::Message;
 use attachd::pb::{RegisterAttachmentRequest, UploadAttachmentRequest};
-use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Code, Request};
 
 use crate::harness::{
-    MAX_UPLOAD, RawConnection, Server, Setup, authorised, chunk, eventually, finish, framed, header, message_frame,
-    noise, record_path, token,
+    GrpcRefusal, MAX_UPLOAD, RawConnection, Server, Setup, authorised, chunk, eventually, finish, framed, header,
+    message_frame, noise, record_path, token,
 };
 
 const MAX_CHUNK: usize = 4 << 20;
@@ -57,33 +56,38 @@ async fn as_much_of_a_stream_is_taken_unread_as_is_configured_and_no_more() {
     assert_eq!(stream.room().await, 128 << 10);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_thousand_empty_chunks_cost_nothing() {
-    let server = Server::start();
-    let before = server.peak_rss();
+/// Sends the header, so many chunks of so many bytes each at once, and the finish.
+async fn chunks(server: &Server, count: usize, size: usize) -> Result<Vec<u8>, GrpcRefusal> {
+    let bytes = noise(count * size, 3);
     let mut connection = RawConnection::open(server.grpc).await;
     let mut stream = connection.upload(&token(&[1]), &[]).await;
-    stream.send([framed(Message::Header(header(1, 1))), framed(chunk("a"))].concat());
-    stream.send(framed(chunk(Bytes::new())).repeat(100_000));
-    stream.send([framed(chunk("b")), framed(finish())].concat());
+    let of = |index: usize| framed(chunk(bytes[index * size..(index + 1) * size].to_vec()));
+    let chunks: Vec<u8> = (0..count).flat_map(of).collect();
+    stream.send([framed(Message::Header(header(1, 1))), chunks, framed(finish())].concat());
     stream.end();
-    stream.reply().await.expect("it is stored");
-    assert_eq!(server.stored(1, 1).expect("it is stored"), b"ab");
-    let grown = server.peak_rss() - before;
-    assert!(grown < 32 << 20, "{grown} bytes more than before");
+    stream.reply().await.map(|_| bytes)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_thousand_chunks_of_one_byte_are_stored_in_order() {
+async fn thousands_of_empty_and_tiny_chunks_are_stored_in_order_and_a_flood_of_them_is_refused() {
     let server = Server::start();
-    let bytes = noise(100_000, 3);
-    let mut connection = RawConnection::open(server.grpc).await;
-    let mut stream = connection.upload(&token(&[1]), &[]).await;
-    let chunks: Vec<u8> = bytes.iter().flat_map(|byte| framed(chunk(vec![*byte]))).collect();
-    stream.send([framed(Message::Header(header(1, 1))), chunks, framed(finish())].concat());
-    stream.end();
-    stream.reply().await.expect("it is stored");
-    assert!(server.stored(1, 1).expect("it is stored") == bytes);
+    let before = server.peak_rss();
+    for (count, size) in [(9000, 0), (9000, 1), (9000, 63), (100_000, 64)] {
+        let bytes = chunks(&server, count, size).await.expect("it is stored");
+        assert!(server.stored(1, 1).expect("it is stored") == bytes, "{count} of {size}");
+    }
+    let stands = server.record(1, 1);
+    for size in [0, 1, 32] {
+        let refusal = chunks(&server, 100_000, size).await.expect_err("they are too small");
+        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::InvalidArgument, "INVALID_REQUEST"), "{refusal:?}");
+        assert!(
+            refusal.message.ends_with(": too many chunks have less than 64 bytes; send larger chunks"),
+            "{refusal:?}"
+        );
+        assert_eq!(server.record(1, 1), stands);
+    }
+    let grown = server.peak_rss() - before;
+    assert!(grown < 32 << 20, "{grown} bytes more than before");
 }
 
 #[tokio::test(flavor = "multi_thread")]
