@@ -106,7 +106,7 @@ for target in "${targets[@]}"; do
     read -r _ edges _ _ _ corpus <<<"${last:-cov: - ft: - corp: -}"
     of() { sed -n "s/^stat::$1: *//p" "$log"; }
     # shellcheck disable=SC2059
-    printf "$row" "$target" "$(of number_of_executed_units)" "$(of average_exec_per_sec)" "$edges" "$corpus"
+    printf "$row" "$target" "$(of number_of_executed_units)" "$(of average_exec_per_sec | sed "s|^0\$|-|")" "$edges" "$corpus"
 done
 for target in "${targets[@]}"; do
     if [ "$(cat "$work/$target.status")" = 0 ]; then
