@@ -201,7 +201,7 @@ impl Budget {
     /// # Errors
     /// [`Kind::Overloaded`].
     pub fn check_queue(&self, client: Id) -> Result<()> {
-        if self.waiting.is_full_for(client, self.max_waiting) {
+        if self.waiting.is_full_for(client, self.max_waiting as u64) {
             return self.refuse();
         }
         Ok(())
@@ -218,7 +218,7 @@ impl Budget {
     }
 
     /// How many wait now.
-    pub fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> u64 {
         self.waiting.count()
     }
 

@@ -46,18 +46,12 @@ struct Clients {
     forget_at: usize,
 }
 
-/// What a client has used up.
+/// When the next request of a client would be due, and its next byte.
 #[derive(Debug, Default)]
 struct Used {
-    uploads: usize,
-    /// When its next request would be due, and its next byte.
     request_due: u64,
     byte_due: u64,
 }
-
-/// An upload that is under way, until this is dropped.
-#[derive(Debug)]
-pub struct Upload(Option<(Arc<Inner>, Id)>);
 
 /// Counts the content of one client.
 #[derive(Clone, Debug)]
@@ -88,14 +82,12 @@ impl Throttle {
         self.0.as_ref().map_or(Ok(()), |inner| inner.request_at(client, inner.now()))
     }
 
-    /// Counts an upload of a client that begins.
+    /// Permits one more upload to a client that has `under_way`.
     ///
     /// # Errors
-    /// [`Kind::RateLimited`] if as many are under way as the client may have.
-    pub fn upload(&self, client: Id) -> Result<Upload> {
-        let Some(inner) = &self.0 else { return Ok(Upload(None)) };
-        inner.upload(client)?;
-        Ok(Upload(Some((Arc::clone(inner), client))))
+    /// [`Kind::RateLimited`] if the client may not have more.
+    pub fn upload(&self, client: Id, under_way: u64) -> Result<()> {
+        self.0.as_ref().map_or(Ok(()), |inner| inner.upload(client, under_way))
     }
 
     /// Counts the content of a client.
@@ -109,16 +101,6 @@ impl Meter {
     pub fn passed(&self, bytes: usize) {
         if let Some((inner, client)) = &self.0 {
             inner.passed_at(*client, bytes as u64, inner.now());
-        }
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some((inner, client)) = self.0.take()
-            && let Some(used) = inner.lock().known.get_mut(&client)
-        {
-            used.uploads = used.uploads.saturating_sub(1);
         }
     }
 }
@@ -163,17 +145,13 @@ impl Inner {
         Ok(())
     }
 
-    fn upload(&self, client: Id) -> Result<()> {
+    fn upload(&self, client: Id, under_way: u64) -> Result<()> {
         let most = self.allows(client).uploads;
-        let mut clients = self.lock();
-        let used = clients.of(client, self.now());
-        if most > 0 && used.uploads >= most {
-            drop(clients);
-            let what = format!("the client may have {most} uploads under way");
-            return Err(self.refused(Limit::ClientUploads, client, what, 1));
+        if most == 0 || under_way < most as u64 {
+            return Ok(());
         }
-        used.uploads += 1;
-        Ok(())
+        let what = format!("the client may have {most} uploads under way");
+        Err(self.refused(Limit::ClientUploads, client, what, 1))
     }
 
     fn passed_at(&self, client: Id, bytes: u64, now: u64) {
@@ -201,7 +179,7 @@ impl Clients {
     /// What a client has used up. It is remembered until that is nothing any more.
     fn of(&mut self, client: Id, now: u64) -> &mut Used {
         if self.known.len() >= self.forget_at && !self.known.contains_key(&client) {
-            self.known.retain(|_, used| used.uploads > 0 || used.request_due > now || used.byte_due > now);
+            self.known.retain(|_, used| used.request_due > now || used.byte_due > now);
             self.forget_at = (2 * self.known.len()).max(FORGET_AT);
         }
         self.known.entry(client).or_default()
@@ -258,12 +236,9 @@ mod tests {
     fn as_many_uploads_are_under_way_as_a_client_may_have() {
         let config = Config { max_uploads: 2, ..Config::default() };
         let throttle = Throttle::new(&config, &Metrics::default());
-        let first = throttle.upload(client(1)).unwrap();
-        let _second = throttle.upload(client(1)).unwrap();
-        assert_eq!(throttle.upload(client(1)).unwrap_err().kind(), Kind::RateLimited);
-        assert!(throttle.upload(client(2)).is_ok());
-        drop(first);
-        assert!(throttle.upload(client(1)).is_ok());
+        assert!(throttle.upload(client(1), 1).is_ok());
+        assert_eq!(throttle.upload(client(1), 2).unwrap_err().kind(), Kind::RateLimited);
+        assert!(Throttle::default().upload(client(1), u64::MAX).is_ok());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::request::Call;
 use crate::rights::{self, Stands};
 use crate::store::{Room, Sealed, Standing, Store};
 use crate::telemetry::Limit;
-use crate::throttle::{self, Throttle};
+use crate::throttle::Throttle;
 
 pub use conditions::Conditions;
 use places::{Place, Places};
@@ -94,8 +94,6 @@ pub struct Admitted {
     /// The most that can arrive, in bytes, where it is known.
     at_most: Option<u64>,
     place: Place,
-    /// Counts it among those of its client.
-    _under_way: throttle::Upload,
     /// The turn in which the record was read. Content that is small and there at once is received in it.
     turn: Option<Turn>,
     room: Room,
@@ -121,7 +119,7 @@ impl Uploads {
     /// Uploads into `store` with the memory of `budget`, which are worked on in `turns`. `throttle` has what clients may do.
     pub fn new(store: Arc<Store>, budget: Arc<Budget>, turns: Turns, throttle: Throttle, config: Config) -> Self {
         let (tasks, ended, presence) = (TaskTracker::new(), CancellationToken::new(), Presence::default());
-        let places = Places::new(config.max_uploads);
+        let places = Places::new(config.max_uploads, throttle.clone());
         Uploads { store, budget, turns, config, tasks, ended, presence, places, throttle }
     }
 
@@ -166,7 +164,6 @@ impl Uploads {
     pub async fn admit(&self, call: Call, target: Target, conditions: Conditions) -> Result<Admitted> {
         self.permit(&call, Rpc::UploadAttachment, target)?;
         let (client, metrics) = (target.key.client, call.request.trail.metrics());
-        let under_way = self.throttle.upload(client)?;
         self.budget.check_queue(client).map_err(|full| {
             metrics.limited(Limit::MaxWaitingUploads, Some(client));
             self.places.later(full)
@@ -176,7 +173,7 @@ impl Uploads {
         let standing = Box::new(self.store.record(target.key).await?);
         self.config.accepts(&call, target, &conditions, standing.record())?;
         let (at_most, room) = (None, Room::default());
-        Ok(Admitted { call, target, conditions, at_most, place, _under_way: under_way, turn, room, standing })
+        Ok(Admitted { call, target, conditions, at_most, place, turn, room, standing })
     }
 
     /// Says that no more than `at_most` bytes can arrive, of which the caller `declared` as many to be content, where that is

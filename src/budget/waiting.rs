@@ -1,20 +1,13 @@
 //! How many uploads wait for memory, of each client.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::attachment::Id;
+use crate::fair::Tally;
 
 /// The uploads that wait.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(Mutex<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    all: usize,
-    /// Of each client of which any wait.
-    clients: HashMap<Id, usize>,
-}
+pub(super) struct Waiting(Mutex<Tally>);
 
 /// One that waits, until this is dropped.
 pub(super) struct Place<'a> {
@@ -25,39 +18,30 @@ pub(super) struct Place<'a> {
 impl Waiting {
     /// Counts one more.
     pub(super) fn enter(&self, client: Id) -> Place<'_> {
-        let mut counts = self.lock();
-        counts.all += 1;
-        *counts.clients.entry(client).or_default() += 1;
+        self.lock().add(client, 1);
         Place { waiting: self, client }
     }
 
     /// How many wait.
-    pub(super) fn count(&self) -> usize {
-        self.lock().all
+    pub(super) fn count(&self) -> u64 {
+        self.lock().all()
     }
 
     /// Whether `most` wait, and as many of the client as is its share among those that wait.
-    pub(super) fn is_full_for(&self, client: Id, most: usize) -> bool {
-        let counts = self.lock();
-        let own = counts.clients.get(&client).copied().unwrap_or_default();
-        let clients = counts.clients.len() + usize::from(own == 0);
-        counts.all >= most && own >= most.div_ceil(clients)
+    pub(super) fn is_full_for(&self, client: Id, most: u64) -> bool {
+        let waiting = self.lock();
+        let own = waiting.of(client);
+        let clients = waiting.clients() + u64::from(own == 0);
+        waiting.all() >= most && own >= most.div_ceil(clients)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
+    fn lock(&self) -> MutexGuard<'_, Tally> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut counts = self.waiting.lock();
-        counts.all -= 1;
-        if let Some(own) = counts.clients.get_mut(&self.client) {
-            *own -= 1;
-            if *own == 0 {
-                counts.clients.remove(&self.client);
-            }
-        }
+        self.waiting.lock().remove(self.client, 1);
     }
 }

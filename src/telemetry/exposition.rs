@@ -28,7 +28,7 @@ pub struct Snapshot {
     /// Bytes of it that are taken.
     pub budget_used_bytes: usize,
     /// Uploads that wait for memory.
-    pub budget_waiting: usize,
+    pub budget_waiting: u64,
     /// How often an upload had to wait for memory.
     pub budget_waits: u64,
     /// How many uploads were refused since too many waited.

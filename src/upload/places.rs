@@ -1,16 +1,17 @@
 //! Places of uploads that are under way. A client may take one as long as it has fewer than three times as many as are free
-//! (the dynamic thresholds of Choudhury and Hahne, 1998): one client alone gets three quarters of them, and another that comes
-//! finds some free. An upload without a place is refused, and asked to come back when those that were refused before it are likely
+//! (the dynamic thresholds of Choudhury and Hahne, 1998): one client alone gets 75 % of them, and another that comes
+//! finds some free. A client that may have fewer is held to that. An upload without a place is refused, and asked to come back when those that were refused before it are likely
 //! to have been served. This module must not know what an upload does.
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
+use crate::fair::Tally;
 use crate::telemetry::{Limit, Metrics};
+use crate::throttle::Throttle;
 
 /// Over which time refusals and ends are counted at least, and at most twice.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -19,12 +20,13 @@ const WINDOW: Duration = Duration::from_secs(10);
 const WAIT: RangeInclusive<u64> = 1..=30;
 
 /// How many times as many places as are free a client may have.
-const OF_FREE: usize = 3;
+const OF_FREE: u64 = 3;
 
 /// The places of a process.
 #[derive(Debug)]
 pub(super) struct Places {
-    all: usize,
+    all: u64,
+    throttle: Throttle,
     state: Arc<Mutex<State>>,
 }
 
@@ -37,9 +39,7 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 struct State {
-    taken: usize,
-    /// Of each client that has any.
-    clients: HashMap<Id, usize>,
+    taken: Tally,
     turnover: Turnover,
 }
 
@@ -82,21 +82,22 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Places {
-    pub(super) fn new(all: usize) -> Places {
+    /// So many places. `throttle` has how many a client may take.
+    pub(super) fn new(all: usize, throttle: Throttle) -> Places {
         let turnover = Turnover { since: Instant::now(), now: Counts::default(), before: None };
-        Places { all, state: Arc::new(Mutex::new(State { taken: 0, clients: HashMap::new(), turnover })) }
+        Places { all: all as u64, throttle, state: Arc::new(Mutex::new(State { taken: Tally::default(), turnover })) }
     }
 
     /// Takes a place for an upload of a client.
     ///
     /// # Errors
-    /// [`Kind::Overloaded`] if too few are free for one more of this client.
+    /// [`Kind::RateLimited`] if the client has what it may have, and [`Kind::Overloaded`] if too few are free for one more of it.
     pub(super) fn take(&self, client: Id, metrics: &Metrics) -> Result<Place> {
         let mut state = lock(&self.state);
-        let free = self.all.saturating_sub(state.taken);
-        let own = state.clients.get(&client).copied().unwrap_or_default();
+        let (taken, own) = (state.taken.all(), state.taken.of(client));
+        self.throttle.upload(client, own)?;
+        let free = self.all.saturating_sub(taken);
         if own >= free.saturating_mul(OF_FREE) {
-            let taken = state.taken;
             drop(state);
             metrics.limited(Limit::MaxUploads, Some(client));
             let why = format!(
@@ -106,8 +107,7 @@ impl Places {
             );
             return Err(self.later(Error::new(Kind::Overloaded).because(why)));
         }
-        state.taken += 1;
-        *state.clients.entry(client).or_default() += 1;
+        state.taken.add(client, 1);
         Ok(Place { client, state: Arc::clone(&self.state) })
     }
 
@@ -127,13 +127,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
         state.turnover.counts(Instant::now()).ended += 1;
-        state.taken -= 1;
-        if let Some(own) = state.clients.get_mut(&self.client) {
-            *own -= 1;
-            if *own == 0 {
-                state.clients.remove(&self.client);
-            }
-        }
+        state.taken.remove(self.client, 1);
     }
 }
 
@@ -143,6 +137,10 @@ mod tests {
 
     fn client(id: i64) -> Id {
         Id::try_from(id).unwrap()
+    }
+
+    fn of(all: usize) -> Places {
+        Places::new(all, Throttle::default())
     }
 
     /// How many places a client gets.
@@ -156,7 +154,7 @@ mod tests {
 
     #[test]
     fn no_more_places_are_taken_than_there_are_and_one_that_is_left_is_free() {
-        let (places, metrics) = (Places::new(3), Metrics::default());
+        let (places, metrics) = (of(3), Metrics::default());
         let mut taken: Vec<_> = (1..=3).map(|id| places.take(client(id), &metrics).unwrap()).collect();
         let refused = places.take(client(4), &metrics).unwrap_err();
         assert_eq!((refused.kind(), refused.is_at_limit()), (Kind::Overloaded, true));
@@ -168,16 +166,16 @@ mod tests {
 
     #[test]
     fn a_client_leaves_places_to_others() {
-        let (places, mut taken) = (Places::new(1000), Vec::new());
+        let (places, mut taken) = (of(1000), Vec::new());
         let shares = (1..=4).map(|id| fill(&places, id, &mut taken)).collect::<Vec<_>>();
         assert_eq!(shares[0], 750);
         // The others find some, each fewer than the one before.
         assert!(shares.windows(2).all(|pair| pair[1] < pair[0] && pair[1] > 0), "{shares:?}");
         drop(taken);
         assert_eq!(fill(&places, 2, &mut Vec::new()), 750);
-        assert!(lock(&places.state).clients.is_empty());
+        assert_eq!(lock(&places.state).taken.clients(), 0);
         // With one place there is nothing to share.
-        assert_eq!(fill(&Places::new(1), 1, &mut Vec::new()), 1);
+        assert_eq!(fill(&of(1), 1, &mut Vec::new()), 1);
     }
 
     #[test]
