@@ -2,7 +2,7 @@
 //! is limited: when the next piece would be due if all came at the rate. Its times are nanoseconds since a moment of the caller's
 //! choice. [`Bucket`] is for what earns its cost by itself too. This module must not know what is limited.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One second.
 pub const SECOND: u64 = 1_000_000_000;
@@ -23,8 +23,8 @@ pub fn spend(due: u64, now: u64, cost: u64, burst: u64) -> Result<u64, u64> {
 #[derive(Debug)]
 pub struct Bucket {
     units: u64,
-    /// How many come in a second.
-    a_second: u64,
+    /// How many come in a millisecond.
+    a_milli: u64,
     /// How many there are at most.
     most: u64,
     since: Instant,
@@ -32,17 +32,15 @@ pub struct Bucket {
 
 impl Bucket {
     /// A full bucket.
-    pub fn full(a_second: u64, most: u64, now: Instant) -> Bucket {
-        Bucket { units: most, a_second, most, since: now }
+    pub fn full(a_milli: u64, most: u64, now: Instant) -> Bucket {
+        Bucket { units: most, a_milli, most, since: now }
     }
 
-    /// Adds what has come until `now`.
+    /// Adds what has come until `now`, by whole milliseconds. The rest of a millisecond is kept for the next time.
     pub fn refill(&mut self, now: Instant) {
-        let millis = u64::try_from(now.duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
-        if millis > 0 {
-            self.since = now;
-            self.earn(millis.saturating_mul(self.a_second) / 1000);
-        }
+        let millis = u64::try_from(now.duration_since(self.since).as_millis()).unwrap_or_default();
+        self.since += Duration::from_millis(millis);
+        self.earn(millis.saturating_mul(self.a_milli));
     }
 
     /// Adds units that were earned.
@@ -60,14 +58,12 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn a_bucket_has_what_came_and_was_earned_and_no_more_than_it_holds() {
         let now = Instant::now();
-        let mut bucket = Bucket::full(1000, 10, now);
+        let mut bucket = Bucket::full(1, 10, now);
         assert!(bucket.pay(10) && !bucket.pay(1));
         bucket.refill(now + Duration::from_millis(3));
         assert!(bucket.pay(3) && !bucket.pay(1));
@@ -76,6 +72,15 @@ mod tests {
         bucket.earn(100);
         bucket.refill(now + Duration::from_secs(9));
         assert!(bucket.pay(10) && !bucket.pay(1));
+    }
+
+    #[test]
+    fn a_bucket_that_is_often_looked_at_gets_all_that_comes() {
+        let now = Instant::now();
+        let mut bucket = Bucket::full(3, 3000, now);
+        assert!(bucket.pay(3000));
+        (1..=500).for_each(|step| bucket.refill(now + Duration::from_micros(1900) * step));
+        assert!(bucket.pay(3 * 950) && !bucket.pay(1));
     }
 
     /// How many of `tries` pieces may come at `now`.

@@ -16,8 +16,8 @@ const REQUEST: u64 = 4 * FRAME;
 /// For how many bytes that are sent to the client it may send a frame: it confirms what it receives.
 const BYTES_A_FRAME: u64 = 4096;
 
-/// How many frames a second are free.
-const FREE: u64 = 1000;
+/// How many frames a millisecond are free.
+const FREE: u64 = 1;
 
 /// How many frames may come before any of that, at most. Each may be remembered, with about 250 bytes.
 const BURST: u64 = 6000;
@@ -123,7 +123,7 @@ mod tests {
             let mut governor = begun(now);
             assert_eq!(permitted(&mut governor, now, kind, length, BURST), BURST, "{kind}");
             let later = now + Duration::from_millis(500);
-            assert_eq!(permitted(&mut governor, later, kind, length, FREE / 2), FREE / 2, "{kind}");
+            assert_eq!(permitted(&mut governor, later, kind, length, 500 * FREE), 500 * FREE, "{kind}");
             let much_later = now + Duration::from_secs(3600);
             assert_eq!(permitted(&mut governor, much_later, kind, length, 10 * BURST), BURST, "{kind}");
         }

@@ -40,8 +40,8 @@ const HURRY: Duration = Duration::from_millis(5);
 /// What a piece costs, in bytes: one of so many pays for itself. A chunk over gRPC comes in two.
 const GRAIN: u64 = 32;
 
-/// How many pieces a second are free, and how many of them may come at once.
-const FREE: u64 = 2000;
+/// How many pieces a millisecond are free, and how many of them may come at once.
+const FREE: u64 = 2;
 const AT_ONCE: u64 = 20_000;
 
 impl Uploads {
