@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::auth::{Freshness, KeysState, Verifier};
 use crate::budget::Budget;
-use crate::fair::Load;
+use crate::fair::{Load, Turns};
 use crate::reads::Reads;
 use crate::store::Store;
 use crate::telemetry::{self, Exposition, KeySet, Metrics, Snapshot};
@@ -34,6 +34,8 @@ pub struct Health {
     pub reads: Arc<Reads>,
     /// The memory in use.
     pub budget: Arc<Budget>,
+    /// The turns that uploads and reads take.
+    pub turns: Turns,
     /// Set once the process is to end.
     pub draining: Arc<AtomicBool>,
     /// Set once the process could have served requests.
@@ -146,12 +148,8 @@ impl Health {
     /// What is read for `/metrics`, which waits for nothing.
     fn snapshot(&self) -> Snapshot {
         let (verifications, free) = (self.verifier.verifications(), self.store.free());
-        let uploads = Load { waiting: self.budget.waiting(), active: self.uploads.in_flight() };
-        let shared = [
-            ("processors", self.reads.turns()),
-            ("upload_memory", uploads),
-            ("download_memory", self.reads.memory().load()),
-        ];
+        // The queue for the memory of uploads has numbers of its own.
+        let shared = [("processors", self.turns.load()), ("download_memory", self.reads.memory().load())];
         let queues = shared.into_iter().chain(self.store.load());
         Snapshot {
             queues: queues.map(|(name, Load { waiting, active })| (name, waiting, active)).collect(),

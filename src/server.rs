@@ -258,12 +258,17 @@ impl Server {
         let upload = config.upload(division.uploads);
         let uploads =
             Arc::new(Uploads::new(Arc::clone(&store), Arc::clone(&budget), turns.clone(), throttle.clone(), upload));
-        let reads =
-            Arc::new(Reads::new(Arc::clone(&store), Arc::new(config.downloads()), turns, throttle, config.reads()));
+        let reads = Arc::new(Reads::new(
+            Arc::clone(&store),
+            Arc::new(config.downloads()),
+            turns.clone(),
+            throttle,
+            config.reads(),
+        ));
         let attachments =
             Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), Arc::clone(&reads), metrics.clone());
         let (draining, started, storage_lost) = (Arc::default(), Arc::default(), Arc::default());
-        let health = Health { verifier, store, uploads, reads, budget, draining, started, storage_lost };
+        let health = Health { verifier, store, uploads, reads, budget, turns, draining, started, storage_lost };
         let routes = rest::routes(attachments.clone(), config.download.clone(), config.rest.openapi)
             .map_err(StartError::Routes)?;
         let rest = listen("rest", config.rest.listen)?;

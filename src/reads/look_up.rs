@@ -9,7 +9,7 @@ use crate::attachment::{Record, Target};
 use crate::auth::Scope;
 use crate::budget::Downloads;
 use crate::error::{Error, Kind, Result};
-use crate::fair::{Load, Turns};
+use crate::fair::Turns;
 use crate::operation::Rpc;
 use crate::request::Call;
 use crate::rights::{self, Stands};
@@ -52,11 +52,6 @@ impl Reads {
     /// How many downloads there are now.
     pub fn in_flight(&self) -> usize {
         self.memory.active()
-    }
-
-    /// What waits for turns, and how many are taken, by uploads and reads together.
-    pub fn turns(&self) -> Load {
-        self.turns.load()
     }
 
     /// The memory of downloads.

@@ -47,7 +47,7 @@ const OPERATION: (&str, &str) = (
 );
 const QUEUE: (&str, &str) = (
     "queue",
-    "processors (turns of requests, while several clients ask), upload_memory, download_memory, and with the service `fs` \
+    "processors (turns of requests, while several clients ask), download_memory, and with the service `fs` \
      commit_threads, read_threads",
 );
 const ISSUER: (&str, &str) = ("issuer", "the issuers of the configuration");

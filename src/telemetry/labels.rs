@@ -130,6 +130,13 @@ label! {
     }
 }
 
+impl Port {
+    /// What can be wrong with heads here: gRPC knows HTTP/2 alone.
+    pub(super) fn head_faults(self) -> impl Iterator<Item = HeadFault> {
+        HeadFault::ALL.into_iter().filter(move |fault| self != Port::Grpc || *fault == HeadFault::Http2)
+    }
+}
+
 label! {
     /// What a client did, or did not do, whose connection was ended.
     Eviction {

@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tracing::{Span, field};
 
 use super::labels::{Eviction, HeadFault, Limit, LogLine, Operation, Outcome, Port, Rejection};
-use super::refused;
+use super::refused::Refused;
 use super::words::{Method, Protocol, SPANS};
 use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
@@ -57,6 +57,8 @@ pub(super) struct Families {
     pub log_bytes: Counter,
     pub log_dropped: Counters<1>,
     pub limited: Counters<1>,
+    /// By client, for the log.
+    pub refusals: Refused,
 }
 
 impl Default for Families {
@@ -84,6 +86,7 @@ impl Default for Families {
             log_bytes: Counter::default(),
             log_dropped: Family::default(),
             limited: Family::default(),
+            refusals: Refused::default(),
         };
         for protocol in Protocol::ALL {
             drop(families.requests_in_flight.get_or_create(&[("door", protocol.as_str())]));
@@ -128,7 +131,7 @@ impl Default for Families {
             for state in Eviction::ALL {
                 drop(families.evicted.get_or_create(&[("port", port.as_str()), ("state", state.as_str())]));
             }
-            for cause in HeadFault::ALL {
+            for cause in port.head_faults() {
                 drop(families.heads_refused.get_or_create(&[("port", port.as_str()), ("cause", cause.as_str())]));
             }
         }
@@ -259,8 +262,13 @@ impl Metrics {
     pub fn limited(&self, limit: Limit, client: Option<Id>) {
         self.0.limited.get_or_create(&[("limit", limit.as_str())]).inc();
         if let Some(client) = client {
-            refused::count(limit, client);
+            self.0.refusals.count(limit, client);
         }
+    }
+
+    /// Logs which client each limit refused most since the last time.
+    pub(super) fn tell_refusals(&self) {
+        self.0.refusals.tell();
     }
 
     /// A line of the log of so many bytes is to be written.

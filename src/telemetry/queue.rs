@@ -13,9 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::flood;
 use super::labels::LogLine;
 use super::metrics::Metrics;
-use super::{flood, refused};
 use crate::error::{Error, Kind, Result};
 
 /// For how many bytes of the queue one line of a change may wait beside it.
@@ -167,7 +167,7 @@ impl Queue {
             if told.elapsed() >= flood::SUMMARY {
                 told = Instant::now();
                 flood::tell();
-                refused::tell();
+                self.metrics.tell_refusals();
             }
         }
     }

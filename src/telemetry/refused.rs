@@ -2,7 +2,7 @@
 //! one that asks for too much, every ten seconds while there is one.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::labels::Limit;
 use crate::attachment::Id;
@@ -11,10 +11,8 @@ use crate::attachment::Id;
 const CLIENTS: usize = 1024;
 
 /// What was refused since the last line.
-static REFUSED: LazyLock<Refused> = LazyLock::new(Refused::default);
-
 #[derive(Debug, Default)]
-struct Refused(Mutex<HashMap<Limit, Counts>>);
+pub(super) struct Refused(Mutex<HashMap<Limit, Counts>>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -37,7 +35,8 @@ impl Refused {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, limit: Limit, client: Id) {
+    /// A limit refused a request of a client.
+    pub(super) fn count(&self, limit: Limit, client: Id) {
         let mut limits = self.lock();
         let counts = limits.entry(limit).or_default();
         counts.all += 1;
@@ -55,18 +54,19 @@ impl Refused {
         });
         most.collect()
     }
-}
 
-/// A limit refused a request of a client.
-pub(super) fn count(limit: Limit, client: Id) {
-    REFUSED.count(limit, client);
-}
-
-/// Logs the client that each limit refused most since the last time.
-pub(super) fn tell() {
-    for Most { limit, client, refused, all } in REFUSED.take() {
-        let (limit, client_id) = (limit.as_str(), client.get());
-        tracing::warn!(limit, client_id, refused, of = all, "a limit refused requests, most of them of this client");
+    /// Logs the client that each limit refused most since the last time.
+    pub(super) fn tell(&self) {
+        for Most { limit, client, refused, all } in self.take() {
+            let (limit, client_id) = (limit.as_str(), client.get());
+            tracing::warn!(
+                limit,
+                client_id,
+                refused,
+                of = all,
+                "a limit refused requests, most of them of this client"
+            );
+        }
     }
 }
 
