@@ -38,6 +38,8 @@ mod frames;
 mod framing;
 mod messages;
 mod passed;
+#[cfg(test)]
+pub(crate) mod tests;
 mod whole;
 
 #[cfg(feature = "fuzzing")]

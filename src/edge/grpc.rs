@@ -340,50 +340,17 @@ impl Drop for Told {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::routing::post;
     use tonic_types::StatusExt;
 
     use super::super::tests::arrival;
     use super::*;
-    use crate::auth::Verifier;
-    use crate::budget::Budget;
-    use crate::fair::Turns;
-    use crate::reads::Reads;
-    use crate::store::{Access, Store};
-    use crate::throttle::Throttle;
-    use crate::upload::Uploads;
+    use crate::rpc;
 
     /// The port in front of these routes.
     fn port(routes: Router) -> Routes {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("key"), [7; 64]).unwrap();
-        let file = folder.path().join("attachd.toml");
-        let text = "[storage]\nservice = \"memory\"\n[[auth.issuers]]\nissuer = \"https://id.example\"\n\
-                    audience = [\"attachd\"]\nalgorithms = [\"HS256\"]\nhmac_secret_file = \"key\"\n";
-        std::fs::write(&file, text).unwrap();
-        let config = crate::config::Config::load_with(&file, &Default::default()).unwrap();
-        let metrics = Metrics::default();
-        let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap();
-        let store = Arc::new(store);
-        let reads = Reads::new(
-            Arc::clone(&store),
-            Arc::new(config.downloads()),
-            Turns::new(1),
-            Throttle::default(),
-            config.reads(),
-        );
-        let uploads = Uploads::new(
-            store,
-            Arc::new(Budget::new(config.budget())),
-            Turns::new(1),
-            Throttle::default(),
-            config.upload(8),
-        );
-        let verifier = Verifier::load(&config.auth).unwrap();
-        let attachments = Attachments::new(Arc::new(verifier), Arc::new(uploads), Arc::new(reads), metrics.clone());
-        around(routes, attachments, config.edge(), metrics)
+        let (attachments, config, _folder) = rpc::tests::service();
+        around(routes, attachments, config.edge(), Metrics::default())
     }
 
     #[tokio::test]

@@ -15,19 +15,12 @@ use tower::service_fn;
 
 use super::call::Dynamic;
 use super::*;
-use crate::auth::{Claims, Ids, Minter, Peer, Verifier};
-use crate::budget::Budget;
-use crate::config::Config;
+use crate::auth::{Claims, Ids, Minter, Peer};
 use crate::edge::{self, Routes};
-use crate::fair::Turns;
 use crate::origin::Origin;
-use crate::reads::Reads;
 use crate::request::Arrival;
-use crate::rpc::Failure;
-use crate::store::{Access, Store};
+use crate::rpc::{self, Failure};
 use crate::telemetry::Metrics;
-use crate::throttle::Throttle;
-use crate::upload::Uploads;
 
 mod body;
 mod query;
@@ -87,13 +80,7 @@ impl Port {
     }
 
     fn of(pool: &DescriptorPool, service: &str) -> Result<Port, String> {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("key"), [7; 64]).unwrap();
-        let file = folder.path().join("attachd.toml");
-        let text = "[storage]\nservice = \"memory\"\n[[auth.issuers]]\nissuer = \"https://id.example\"\n\
-                    audience = [\"attachd\"]\nalgorithms = [\"HS256\"]\nhmac_secret_file = \"key\"\n";
-        std::fs::write(&file, text).unwrap();
-        let config = Config::load_with(&file, &Default::default()).unwrap();
+        let (attachments, config, _folder) = rpc::tests::service();
         let claims = Claims {
             subject: "tester".to_owned(),
             scopes: Vec::new(),
@@ -114,7 +101,7 @@ impl Port {
         let streams = vec![("/library.v1.LibraryService/WatchBooks", adapter())];
         let adapters = Adapters { streams, beside: vec![(Method::GET, "/openapi.json", adapter())] };
         let server = Server::new(service_fn(answer));
-        let transcoder = Transcoder::new(pool, service, server, attachments(&config), adapters)?;
+        let transcoder = Transcoder::new(pool, service, server, attachments, adapters)?;
         let routes = edge::around(transcoder.into_router(), config.edge(), Arc::default(), Metrics::default());
         Ok(Port { routes, token })
     }
@@ -150,29 +137,6 @@ impl Port {
     async fn get(&self, path: &str) -> Reply {
         self.ask("GET", path, "").await
     }
-}
-
-/// What finds out who is calling.
-fn attachments(config: &Config) -> Attachments {
-    let metrics = Metrics::default();
-    let store = Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap();
-    let store = Arc::new(store);
-    let reads = Reads::new(
-        Arc::clone(&store),
-        Arc::new(config.downloads()),
-        Turns::new(1),
-        Throttle::default(),
-        config.reads(),
-    );
-    let uploads = Uploads::new(
-        store,
-        Arc::new(Budget::new(config.budget())),
-        Turns::new(1),
-        Throttle::default(),
-        config.upload(8),
-    );
-    let verifier = Verifier::load(&config.auth).unwrap();
-    Attachments::new(Arc::new(verifier), Arc::new(uploads), Arc::new(reads), metrics)
 }
 
 /// The service: it replies with what it was asked.
