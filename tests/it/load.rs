@@ -17,7 +17,7 @@ const SLOW: u64 = 300;
 
 /// The most that each of them may cost, in bytes, with its connection and with what the allocator keeps. A batch for each would be
 /// twice that.
-const EACH: u64 = 128 << 10;
+const EACH: u64 = 96 << 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_uploads_than_the_budget_holds_wait_for_each_other_and_all_succeed() {

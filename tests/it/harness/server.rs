@@ -235,7 +235,8 @@ impl Server {
         };
         let deadline = Instant::now() + Duration::from_secs(10);
         let read = || self.log.lock().unwrap().iter().map(|line| line.len() as f64 + 1.0).sum::<f64>();
-        while read() < said && self.reads_log.try_lock().is_ok() && Instant::now() < deadline {
+        while read() < said && self.reads_log.try_lock().is_ok() {
+            assert!(Instant::now() < deadline, "{} of {said} bytes of the log were read in 10 s", read());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
