@@ -4,6 +4,11 @@
 use attachd_multipart::{Boundary, Error, ErrorKind, Event, Limits, Parser, PartHead};
 use bytes::Bytes;
 
+use reading::{Form, read};
+
+#[path = "../../../crates/multipart/tests/reading/mod.rs"]
+mod reading;
+
 /// No limit is in the way of the comparison. The others are as small as they can be for a limit to be met.
 const WIDE: Limits =
     Limits { preamble_bytes: 1 << 20, header_bytes: 1 << 20, headers: 1 << 20, overhead_bytes: 1 << 20 };
@@ -11,51 +16,6 @@ const NARROW: Limits = Limits { preamble_bytes: 16, header_bytes: 100, headers: 
 
 const DELIMITER: &[u8] = b"\r\n--b-b";
 const PADDING: usize = 64;
-
-/// The parts of a body with their data, and how it ended.
-type Form = (Vec<(PartHead, Vec<u8>)>, Result<(), Error>);
-
-/// Reads a body in pieces. Parts named `skip` are skipped, and those named `charge` are charged.
-fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: Limits) -> Form {
-    let boundary = Boundary::new(b"b-b").expect("a boundary");
-    let mut parser = Parser::new(&boundary, limits);
-    let (mut parts, mut is_open, mut is_closed) = (Vec::<(PartHead, Vec<u8>)>::new(), false, false);
-    let mut take = |parser: &mut Parser| {
-        while let Some(event) = parser.next()? {
-            assert!(!is_closed, "{event:?} after the end");
-            match event {
-                Event::Part(head) => {
-                    assert!(!std::mem::replace(&mut is_open, true), "a part within a part");
-                    match head.name.as_str() {
-                        "skip" => parser.skip_part(),
-                        "charge" => parser.charge_part(),
-                        _ => {}
-                    }
-                    parts.push((head, Vec::new()));
-                }
-                Event::Data(data) => {
-                    let (head, all) = parts.last_mut().filter(|_| is_open).expect("data belongs to a part");
-                    assert!(!data.is_empty() && head.name != "skip");
-                    all.extend_from_slice(&data);
-                }
-                Event::PartEnd => assert!(std::mem::replace(&mut is_open, false), "the end of no part"),
-                Event::Closed => is_closed = !is_open,
-            }
-        }
-        Ok(())
-    };
-    let mut ended = Ok(());
-    for piece in pieces {
-        parser.push(Bytes::copy_from_slice(piece));
-        ended = take(&mut parser);
-        if ended.is_err() {
-            break;
-        }
-    }
-    let ended = ended.and_then(|()| parser.finish()).and_then(|()| take(&mut parser));
-    assert!(ended.is_err() || is_closed);
-    (parts, ended)
-}
 
 /// What is expected of a body.
 enum Expected {
