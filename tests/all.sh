@@ -2,8 +2,8 @@
 # Runs every test. Installs what they need from the package registries, into tests/.env or by apt, and fails where
 # something cannot be had. Its last line is the sum of all: `N passed, N failed`.
 #
-# --long ends the server 500 times where the short form does 60, races 1,000 rounds over each storage, and sends 1 GiB to
-# each.
+# --long ends the server 500 times where the short form does 60, races 1,000 rounds over each storage, sends 1 GiB to each, and
+# runs each fuzz target for a minute.
 set -uo pipefail
 # What builds and tests take of a disk.
 gibibytes=18
@@ -13,7 +13,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Servers that give up root read there too.
 TMPDIR=$(mktemp -d) && chmod 1777 "$TMPDIR" || exit 1
 export TMPDIR
-trap 'rm -rf "$TMPDIR"' EXIT
+fuzz_pid=""
+trap 'if [ -n "$fuzz_pid" ]; then kill "$fuzz_pid" && wait "$fuzz_pid"; fi; rm -rf "$TMPDIR"' EXIT
+trap 'exit 1' INT TERM
 log=$TMPDIR/log
 for place in . "$TMPDIR"; do
     free=$(df --output=avail -B1G "$place" | tail -1)
@@ -26,10 +28,10 @@ done
 broken=0
 # A build cache may lie outside of the checkout.
 attachd=${CARGO_TARGET_DIR:-target}/dist/attachd
-ignored=()
+ignored=() fuzzing=(--runs 10000)
 if [ "${1:-}" = --long ]; then
     export ATTACHD_TEST_KILLS=${ATTACHD_TEST_KILLS:-500} ATTACHD_TEST_LONG=1
-    ignored=(--include-ignored)
+    ignored=(--include-ignored) fuzzing=(60)
 fi
 
 # step NAME COMMAND…: runs one part of the suite. A part that fails does not keep the others from running.
@@ -74,13 +76,13 @@ step "the Rust suite" cargo test --locked
 step "faults, crashes and a full disk" faults
 step "every storage by its servers" storage
 # The fuzz targets take one processor. Nothing beside them waits for a time.
-JOBS=1 tests/fuzz.sh --runs 10000 >"$TMPDIR/fuzz" 2>&1 &
+JOBS=1 tests/fuzz.sh "${fuzzing[@]}" >"$TMPDIR/fuzz" 2>&1 &
 fuzz_pid=$!
 step "the benchmark, in small" benchmark
 # The one optimised build: what the image holds is what the scripts try.
 step "the build that is deployed" cargo build --profile dist --locked --bin attachd
 wait "$fuzz_pid"
-fuzz_status=$?
+fuzz_status=$? fuzz_pid=""
 step "the fuzz targets" fuzz
 step "the supply chain" tests/supply/run.sh "${attachd%/*}/deps"
 step "the commands of README and the tutorial" tests/tutorial.sh "$attachd"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs the fuzz targets of fuzz/, each for some time, and prints a table of them.
 #   tests/fuzz.sh [SECONDS]            each target for so long, by default 60 seconds
-#   tests/fuzz.sh --runs NUMBER        each target so many times: the same inputs each time, on any machine
+#   tests/fuzz.sh --runs NUMBER        each target so many times, however long that takes
 #   tests/fuzz.sh --replay             the inputs of fuzz/corpus alone
 #   tests/fuzz.sh [SECONDS] -- TARGET… these targets alone
-# SEED chooses the sequence of inputs. It is printed, and by default it is the same each time. JOBS targets run at once, by
+# SEED chooses the sequence of random numbers. It is printed, and by default it is the same each time. The inputs are not: they
+# also follow from the order of hash maps and from addresses, which differ from run to run. JOBS targets run at once, by
 # default as many as there are processors. CORPUS is a folder that keeps what a run found, for the next one; by default it
 # is thrown away. The checkout is not changed. An input on which a target failed is printed, and so is how to run it.
 # The last line is `N passed, N failed`; the exit status is 1 if any failed.
