@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use opendal::{ErrorKind, Operator};
 
-use crate::attachment::{Key, UploadId};
+use crate::attachment::{Id, Key, UploadId};
 use crate::error::{Error, Kind, Result};
 use crate::fair::Load;
 use crate::telemetry::{Metrics, Operation};
@@ -295,13 +295,13 @@ impl Store {
         }
     }
 
-    /// Gives room in the storage to an upload of at most `size` bytes, where that is known.
+    /// Gives room in the storage to an upload of a client of at most `size` bytes, where that is known.
     ///
     /// # Errors
     /// [`Kind::StorageUnavailable`] if there is too little.
-    pub async fn room(&self, size: Option<u64>) -> Result<Room> {
+    pub async fn room(&self, client: Id, size: Option<u64>) -> Result<Room> {
         match &self.backend {
-            Backend::Local(local) => self.patience.wait(local.space().room(size)).await?,
+            Backend::Local(local) => self.patience.wait(local.space().room(client, size)).await?,
             Backend::Objects(_) => Ok(Room::default()),
         }
     }

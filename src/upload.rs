@@ -184,7 +184,7 @@ impl Uploads {
     pub async fn make_room(&self, admitted: Admitted, declared: Option<u64>, at_most: Option<u64>) -> Result<Admitted> {
         self.fits(declared)?;
         let at_most = declared.into_iter().chain(at_most).min();
-        let room = self.store.room(at_most).await?;
+        let room = self.store.room(admitted.target.key.client, at_most).await?;
         Ok(Admitted { at_most, room, ..admitted })
     }
 

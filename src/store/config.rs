@@ -44,8 +44,9 @@ pub struct Config {
     pub inline_below: ByteSize,
     /// How many bytes uploads leave free on the file system, for the service `fs`. An upload is answered 503 / UNAVAILABLE if what is
     /// free would fall below it: before its content is read, by its declared size, else while it is written. Fewer than 16
-    /// free inodes have the same effect. Reads are served, and so are deletions, which need some space. 0 leaves it to the file system to refuse
-    /// writes. Default 64 MiB.
+    /// free inodes have the same effect. So has a client for whose other uploads 75 % of the space is set aside already, but for
+    /// that client alone. Reads are served, and so are deletions, which need some space. 0 leaves it to the file system to refuse writes.
+    /// Default 64 MiB.
     #[serde(default = "default_min_free", with = "units::size")]
     #[schemars(with = "units::Size")]
     pub min_free: ByteSize,

@@ -51,8 +51,12 @@ fn room(server: &Server, disk: &Disk) -> u64 {
 
 /// An upload whose body has so many bytes.
 fn of_length(attachment: i64, length: u64) -> Ask {
+    of_client(1, attachment, length)
+}
+
+fn of_client(client: i64, attachment: i64, length: u64) -> Ask {
     let around = Form::file(b"").bytes().len();
-    Ask::upload(1, attachment, &Form::file(&noise(usize::try_from(length).unwrap() - around, 1)))
+    Ask::upload(client, attachment, &Form::file(&noise(usize::try_from(length).unwrap() - around, 1)))
 }
 
 async fn over_grpc(server: &Server, attachment: i64, size: u64, declares: bool) -> Result<(), GrpcRefusal> {
@@ -146,6 +150,39 @@ async fn content_of_unknown_size_is_refused_where_it_would_pass_the_free_space()
     end(server, disk);
 }
 
+#[test]
+fn a_client_that_declares_much_and_sends_nothing_leaves_space_to_others() {
+    let (server, disk) = start("size=32m");
+    fill(&disk, 16 << 20);
+    let declared = |client: i64, attachment: i64| {
+        let ask = Ask::upload(client, attachment, &Form::file(&noise(1 << 20, 4)));
+        let mut connection = server.connect();
+        connection.send(&ask.with("Expect", "100-continue").head()).unwrap();
+        let reply = connection.reply().expect("a reply");
+        (reply, connection)
+    };
+    let mut open = Vec::new();
+    let refused = loop {
+        let (reply, connection) = declared(1, open.len() as i64 + 1);
+        if reply.status != 100 {
+            break reply;
+        }
+        open.push(connection);
+        assert!(open.len() < 16, "the client has all of the space");
+    };
+    assert!(open.len() > 8, "{} uploads of 1 MiB", open.len());
+    assert_refused(&refused);
+    assert_eq!(server.readiness()["uploads"], "accepted");
+    assert_eq!(declared(2, 1).0.status, 100);
+    let content = noise(1 << 20, 5);
+    let stored = server.connect().upload(&token(&[2]), 2, 2, &Form::file(&content));
+    assert_eq!((stored.status, server.stored(2, 2)), (201, Some(content)), "{stored:?}");
+    // What they do not use returns with them.
+    drop(open);
+    eventually("the client may declare again", || declared(1, 1).0.status == 100);
+    end(server, disk);
+}
+
 #[tokio::test]
 async fn what_is_promised_to_one_upload_is_not_given_to_another() {
     let (server, disk) = start("size=16m");
@@ -157,15 +194,15 @@ async fn what_is_promised_to_one_upload_is_not_given_to_another() {
     let body = first.framed_body();
     connection.send(&body[..1000]).unwrap();
     eventually("it is under way", || server.readiness()["uploads_in_flight"] == 1);
-    assert_refused(&server.connect().ask(&of_length(2, (64 << 10) + 1)));
-    assert_eq!(server.connect().ask(&of_length(2, 32 << 10)).status, 201);
+    assert_refused(&server.connect().ask(&of_client(2, 1, (64 << 10) + 1)));
+    assert_eq!(before_the_body(&server, &of_client(2, 1, 32 << 10)).status, 100);
+    // What is left is for others.
+    assert_refused(&server.connect().ask(&of_length(2, 32 << 10)));
     connection.send(&body[1000..]).unwrap();
     assert_eq!(connection.reply().unwrap().status, 201);
 
     // One that goes away gives back what it did not use.
-    for attachment in [1, 2] {
-        delete(&server, attachment).await;
-    }
+    delete(&server, 1).await;
     eventually("the space returns", || self::room(&server, &disk) > room - (16 << 10));
     let mut gone = server.connect();
     gone.send(&first.head()).unwrap();

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use super::directory::Directory;
 use super::threads::{Abandoned, on_thread};
 use super::{io_failure, lock};
+use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
+use crate::fair::Tally;
 use crate::telemetry::{Limit, Metrics};
 
 /// How old a reading of the file system may be.
@@ -25,6 +27,9 @@ const SHORTAGE: Duration = Duration::from_secs(30);
 
 /// How many seconds a refused caller is asked to wait. Space rarely returns sooner.
 const RETRY: RangeInclusive<u64> = 30..=60;
+
+/// How many times as many bytes as are left may be promised to a client of which more than one upload is under way.
+const OF_LEFT: u64 = 3;
 
 /// What is free on a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +51,8 @@ enum Lack {
     Quota,
     /// Uploads were refused that would have used too much. Smaller ones are accepted.
     Fit,
+    /// Uploads of one client were refused, to which most of what is left is promised.
+    Share,
 }
 
 impl Lack {
@@ -56,6 +63,7 @@ impl Lack {
             Lack::Inodes => "no inodes are left",
             Lack::Quota => "the disk quota is used up",
             Lack::Fit => "an upload was larger than the space that is left for uploads",
+            Lack::Share => "most of the space that is left is set aside for other uploads of the client",
         }
     }
 }
@@ -79,7 +87,7 @@ struct State {
     /// Bytes that were handed over to be written since the reading.
     written: u64,
     /// Bytes that uploads of a known size may still write.
-    promised: u64,
+    promised: Tally,
     /// When a shortage was last met that `free` does not show.
     met: Option<(Instant, Lack)>,
     /// What the log says is used up.
@@ -89,7 +97,8 @@ struct State {
 /// Room that one upload has been given. What it did not use is free again when it is dropped.
 #[derive(Debug, Default)]
 pub struct Room {
-    space: Option<Arc<Space>>,
+    /// Where it is, and whose upload it is.
+    given: Option<(Arc<Space>, Id)>,
     promised: u64,
 }
 
@@ -170,11 +179,12 @@ impl Space {
         Ok(lack.filter(|lack| *lack != Lack::Fit).map(Lack::words))
     }
 
-    /// Gives room to an upload of at most `size` bytes, where that is known.
+    /// Gives room to an upload of a client of at most `size` bytes, where that is known. A client with more than one upload leaves
+    /// some to others: it may declare much and send little.
     ///
     /// # Errors
     /// [`Kind::StorageUnavailable`] if there is too little.
-    pub async fn room(self: &Arc<Self>, size: Option<u64>) -> Result<Room> {
+    pub async fn room(self: &Arc<Self>, client: Id, size: Option<u64>) -> Result<Room> {
         if self.min_free == 0 {
             return Ok(Room::default());
         }
@@ -184,13 +194,18 @@ impl Space {
         if let Some(lack) = state.shown(self.min_free) {
             return Err(self.refuse(&mut state, lack));
         }
-        let used = state.written.saturating_add(state.promised).saturating_add(promised);
-        if state.free.bytes.saturating_sub(used) < self.min_free {
+        let used = state.written.saturating_add(state.promised.all()).saturating_add(promised);
+        let Some(left) = state.free.bytes.saturating_sub(used).checked_sub(self.min_free) else {
             return Err(self.refuse(&mut state, Lack::Fit));
+        };
+        let own = state.promised.of(client);
+        if promised > 0 && own > 0 && own.saturating_add(promised) > left.saturating_mul(OF_LEFT) {
+            self.metrics.limited(Limit::MinFree, Some(client));
+            return Err(self.error(state.free, Lack::Share));
         }
-        state.promised += promised;
+        state.promised.add(client, promised);
         drop(state);
-        Ok(Room { space: Some(Arc::clone(self)), promised })
+        Ok(Room { given: Some((Arc::clone(self), client)), promised })
     }
 
     /// Refuses an upload.
@@ -261,7 +276,7 @@ impl Room {
     /// # Errors
     /// [`Kind::StorageUnavailable`] if there is too little.
     pub async fn take(&mut self, bytes: u64) -> Result<()> {
-        let Some(space) = &self.space else { return Ok(()) };
+        let Some((space, client)) = &self.given else { return Ok(()) };
         if bytes == 0 {
             return Ok(());
         }
@@ -269,13 +284,13 @@ impl Room {
         let mut state = lock(&space.state);
         let kept = bytes.min(self.promised);
         // What was promised to others is theirs. What was promised to this upload is not taken from it for their sake.
-        let others = if kept < bytes { state.promised - kept } else { 0 };
+        let others = if kept < bytes { state.promised.all() - kept } else { 0 };
         let used = state.written.saturating_add(bytes).saturating_add(others);
         if state.free.bytes.saturating_sub(used) < space.min_free {
             let lack = state.shown(space.min_free).unwrap_or(Lack::Fit);
             return Err(space.refuse(&mut state, lack));
         }
-        state.promised -= kept;
+        state.promised.remove(*client, kept);
         self.promised -= kept;
         state.written += bytes;
         Ok(())
@@ -284,8 +299,8 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if let Some(space) = &self.space {
-            lock(&space.state).promised -= self.promised;
+        if let Some((space, client)) = &self.given {
+            lock(&space.state).promised.remove(*client, self.promised);
         }
     }
 }
@@ -294,6 +309,10 @@ impl Drop for Room {
 mod tests {
     use super::*;
     use crate::store::Access;
+
+    fn client(id: i64) -> Id {
+        Id::try_from(id).unwrap()
+    }
 
     fn open(min_free: u64) -> (tempfile::TempDir, Arc<Space>) {
         let folder = tempfile::tempdir().unwrap();
@@ -309,7 +328,7 @@ mod tests {
         assert!(error.is_at_limit() && error.retry_after() >= Some(Duration::from_secs(30)), "{error}");
         assert!(error.log_source().unwrap().starts_with("the disk quota is used up: "), "{error}");
         assert_eq!(space.shortage().await.unwrap(), Some("the disk quota is used up"));
-        space.room(Some(1)).await.unwrap();
+        space.room(client(1), Some(1)).await.unwrap();
         // Long ago: nothing has failed since.
         lock(&space.state).met = Instant::now().checked_sub(SHORTAGE).map(|at| (at, Lack::Quota));
         assert_eq!(space.shortage().await.unwrap(), None);
@@ -320,18 +339,43 @@ mod tests {
         let (_folder, space) = open(100);
         let read = |bytes| lock(&space.state).take_in(Free { bytes, inodes: None });
         read(110);
-        let mut sized = space.room(Some(4)).await.unwrap();
-        let mut endless = space.room(None).await.unwrap();
+        let mut sized = space.room(client(1), Some(4)).await.unwrap();
+        let mut endless = space.room(client(1), None).await.unwrap();
         assert!(endless.take(7).await.is_err(), "four of ten are promised");
         endless.take(6).await.unwrap();
         assert!(endless.take(1).await.is_err());
         sized.take(4).await.unwrap();
         assert!(sized.take(1).await.is_err(), "it wrote more than it was to");
         read(110);
-        let promised = space.room(Some(10)).await.unwrap();
-        assert!(space.room(Some(1)).await.is_err());
-        space.room(None).await.unwrap();
+        let promised = space.room(client(1), Some(10)).await.unwrap();
+        assert!(space.room(client(2), Some(1)).await.is_err());
+        space.room(client(1), None).await.unwrap();
         drop(promised);
-        space.room(Some(10)).await.unwrap();
+        space.room(client(1), Some(10)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_declares_much_leaves_space_to_others() {
+        let (_folder, space) = open(100);
+        lock(&space.state).take_in(Free { bytes: 1100, inodes: None });
+        let declared = async |id, size, times| {
+            let mut rooms = Vec::new();
+            for _ in 0..times {
+                rooms.extend(space.room(client(id), Some(size)).await);
+            }
+            rooms
+        };
+        let greedy = declared(1, 50, 100).await;
+        assert_eq!(greedy.len(), 15);
+        let refused = space.room(client(1), Some(50)).await.unwrap_err();
+        assert!(refused.is_at_limit() && refused.log_source().unwrap().contains("of the client"), "{refused:?}");
+        space.room(client(1), None).await.expect("nothing is promised to content of unknown size");
+        // It is no shortage, and another finds some, also for one upload that takes all that is left.
+        assert!(lock(&space.state).lack(100).is_none());
+        assert_eq!(declared(2, 10, 100).await.len(), 18);
+        drop(declared(3, 250, 1).await.pop().expect("one fits"));
+        // What a client has written counts no more.
+        drop(greedy);
+        assert_eq!(declared(1, 750, 2).await.len(), 1);
     }
 }
