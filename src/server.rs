@@ -43,6 +43,7 @@ use crate::admin::{self, Health, Serves};
 use crate::auth::{Certificates, Verifier};
 use crate::budget::Budget;
 use crate::config::{self, Config, Division, Warning};
+use crate::edge::drains::Drains;
 use crate::error::{Error, Kind};
 use crate::fair::Turns;
 use crate::origin::Network;
@@ -309,7 +310,6 @@ impl Server {
             write: config.limits.write_timeout,
             min_rate: config.limits.min_rate.as_u64(),
             window: config.http2_window(),
-            drain: config.edge(),
         };
         let (stage, stages) = Stages::begin();
         let (serving, admin_serving) = (Serving::default(), Serving::default());
@@ -328,6 +328,7 @@ impl Server {
         let told = health::tell(&both, &health).await;
         let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone(), told)));
 
+        let drains = Drains::new(config.drains(), &metrics);
         let bound = |port, listener, tls, speaks, trusted: &[Network], routes, plain| {
             let (certificates, metrics, trusted_proxies) =
                 (Arc::clone(&certificates), metrics.clone(), trusted.to_vec());
@@ -343,13 +344,13 @@ impl Server {
                 plain,
                 explains,
                 limits,
+                drains: drains.clone(),
                 metrics,
             }
         };
-        let edge = config.edge();
         let cors = Arc::new(config.rest.cors.clone());
-        let routes = edge::around(routes, edge, Arc::clone(&cors), metrics.clone());
-        let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), edge, cors, metrics.clone()));
+        let routes = edge::around(routes, drains.clone(), Arc::clone(&cors), metrics.clone());
+        let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), drains.clone(), cors, metrics.clone()));
         let rest = bound(Port::Rest, rest, rest_tls, Speaks::Both, &config.rest.trusted_proxies, routes, plain);
         let rest = tokio::spawn(accept::serve(rest, stages.clone()));
         let grpc = bound(
@@ -361,7 +362,7 @@ impl Server {
             edge::grpc::around(
                 grpc::routes(attachments.clone(), &serving, config.grpc.reflection),
                 attachments,
-                edge,
+                drains.clone(),
                 metrics.clone(),
             ),
             None,

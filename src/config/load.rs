@@ -88,9 +88,11 @@ impl Config {
         if limits.max_waiting_uploads == 0 {
             problems.add("limits.max_waiting_uploads", "must be at least 1: with 0 every upload is refused");
         }
-        for (key, count) in
-            [("limits.max_connections", limits.max_connections), ("limits.max_handshakes", limits.max_handshakes)]
-        {
+        for (key, count) in [
+            ("limits.max_connections", limits.max_connections),
+            ("limits.max_handshakes", limits.max_handshakes),
+            ("limits.max_drains", limits.max_drains),
+        ] {
             if count == 0 {
                 problems.add(key, "must be at least 1");
             }

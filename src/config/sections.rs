@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address;
+use crate::edge::drains;
 use crate::origin::Network;
 use crate::store::Sizing;
 use crate::{auth, budget, edge, reads, rest, store, telemetry, throttle, tls, units, upload};
@@ -267,6 +268,14 @@ pub struct Limits {
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub drain_time: Duration,
+    /// How many refused requests all ports together read likewise at once, 1 or more. For a further one, the one that has been
+    /// read longest is given up: its connection is closed, or its stream of HTTP/2 reset. Default 256.
+    pub max_drains: usize,
+    /// How many bytes a second of refused requests all ports together read likewise. Past it their connections are closed, or
+    /// their streams of HTTP/2 reset. 0 sets no limit. Default 256 MiB.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::Size")]
+    pub drain_bytes_per_second: ByteSize,
     /// What each client may do.
     pub per_client: throttle::Config,
 }
@@ -298,6 +307,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             drain_bytes: ByteSize::mib(256),
             drain_time: Duration::from_secs(30),
+            max_drains: 256,
+            drain_bytes_per_second: ByteSize::mib(256),
             per_client: throttle::Config::default(),
         }
     }
@@ -379,7 +390,13 @@ impl Config {
     }
 
     /// How refused requests are drained.
-    pub(crate) fn edge(&self) -> edge::Config {
-        edge::Config { drain_bytes: self.limits.drain_bytes.as_u64(), drain_time: self.limits.drain_time }
+    pub(crate) fn drains(&self) -> drains::Config {
+        let Limits { drain_bytes, drain_time, max_drains, drain_bytes_per_second, .. } = &self.limits;
+        drains::Config {
+            bytes: drain_bytes.as_u64(),
+            time: *drain_time,
+            at_once: *max_drains,
+            bytes_per_second: drain_bytes_per_second.as_u64(),
+        }
     }
 }

@@ -109,6 +109,7 @@ fn a_port_may_have_one_connection_and_one_handshake_at_least_and_a_client_has_so
     for (key, variable, least) in [
         ("limits.max_connections", "ATTACHD_LIMITS__MAX_CONNECTIONS", ["0", "1", "2"]),
         ("limits.max_handshakes", "ATTACHD_LIMITS__MAX_HANDSHAKES", ["0", "1", "2"]),
+        ("limits.max_drains", "ATTACHD_LIMITS__MAX_DRAINS", ["0", "1", "2"]),
         ("limits.handshake_timeout", "ATTACHD_LIMITS__HANDSHAKE_TIMEOUT", ["0s", "1ns", "2ns"]),
         ("limits.min_rate_window", "ATTACHD_LIMITS__MIN_RATE_WINDOW", ["0s", "1ns", "2ns"]),
     ] {

@@ -19,7 +19,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status};
 use tracing::Instrument;
 
-use super::{Config, Rest, Routes, panicked};
+use super::drains::{Drains, Rest};
+use super::{Routes, panicked};
 use crate::auth::www_authenticate;
 use crate::envelope::{self, ReplyError};
 use crate::error::{Error, Kind, Result};
@@ -43,7 +44,7 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 #[derive(Clone)]
 struct Edge {
     attachments: Attachments,
-    config: Config,
+    drains: Drains,
     metrics: Metrics,
 }
 
@@ -56,8 +57,8 @@ struct Edge {
 /// 5. the check of the token, before a message is read. Health and reflection are open to all;
 /// 6. the check that there is such a method;
 /// 7. the check of the framing of its messages, before tonic decodes them. Uploads have a reader of their own.
-pub fn around(routes: Router, attachments: Attachments, config: Config, metrics: Metrics) -> Routes {
-    Routes(routes.layer(middleware::from_fn_with_state(Edge { attachments, config, metrics }, pass)))
+pub fn around(routes: Router, attachments: Attachments, drains: Drains, metrics: Metrics) -> Routes {
+    Routes(routes.layer(middleware::from_fn_with_state(Edge { attachments, drains, metrics }, pass)))
 }
 
 async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
@@ -74,7 +75,7 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
         }
         let (rest, version) = (Rest::default(), request.version());
         drop(rest.watch(request));
-        rest.settle(edge.config, version).await;
+        rest.settle(&edge.drains, version).await;
         return end(exit, response);
     }
     let context = match request::take(request.extensions_mut()) {
@@ -350,7 +351,7 @@ mod tests {
     /// The port in front of these routes.
     fn port(routes: Router) -> Routes {
         let (attachments, config, _folder) = rpc::tests::service();
-        around(routes, attachments, config.edge(), Metrics::default())
+        around(routes, attachments, Drains::new(config.drains(), &Metrics::default()), Metrics::default())
     }
 
     #[tokio::test]

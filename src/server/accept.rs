@@ -35,6 +35,7 @@ use super::streams::Streams;
 use super::turn::{Reply, Speaking, Turn};
 use super::watches::Watches;
 use crate::auth::{Certificates, Peer};
+use crate::edge::drains::Drains;
 use crate::edge::{self, Cut};
 use crate::origin::{FORWARDED_FOR, Network, Origin};
 use crate::request::Arrival;
@@ -63,8 +64,6 @@ pub(super) struct ConnectionLimits {
     pub(super) min_rate: u64,
     /// The window of an HTTP/2 stream, in bytes.
     pub(super) window: u32,
-    /// How much is read of what a client sends after the last reply, and for how long.
-    pub(super) drain: edge::Config,
 }
 
 /// A port that is bound.
@@ -89,6 +88,8 @@ pub(super) struct BoundPort {
     pub(super) explains: bool,
     /// What connections may do.
     pub(super) limits: ConnectionLimits,
+    /// How what a client sends after the last reply is drained.
+    pub(super) drains: Drains,
     /// Where they are counted.
     pub(super) metrics: Metrics,
 }
@@ -102,6 +103,7 @@ struct Connections {
     plain: Option<edge::Routes>,
     explains: bool,
     limits: ConnectionLimits,
+    drains: Drains,
     port: Port,
     metrics: Metrics,
     http1: http1::Builder,
@@ -122,6 +124,7 @@ pub(super) async fn serve(port: BoundPort, stages: Stages) {
         plain,
         explains,
         limits,
+        drains,
         metrics,
     } = port;
     let name = port.as_str();
@@ -160,6 +163,7 @@ pub(super) async fn serve(port: BoundPort, stages: Stages) {
         plain,
         explains,
         limits,
+        drains,
         port,
         metrics,
         http1,
@@ -325,10 +329,9 @@ impl Connections {
                 Box::pin(self.speak_http1(stream.hearing(STAND_IN).in_turn(&turn), service, stages.clone())).await.0
             }
         };
-        let edge::Config { drain_bytes, drain_time } = self.limits.drain;
-        let most = if turn.was_cut() { drain_bytes } else { 0 };
+        let drain = turn.was_cut().then(|| self.drains.begin());
         // A client that is gone by now wants nothing more.
-        let _ = timeout(drain_time, Box::pin(stream.part(most))).await;
+        let _ = timeout(self.drains.time(), Box::pin(stream.part(drain))).await;
     }
 
     /// Speaks HTTP/2 until the end, or until the client has asked for nothing for too long.

@@ -16,6 +16,7 @@ use super::governor::Governor;
 use super::reads::{Reader, Reads};
 use super::standing::Standing;
 use super::turn::Turn;
+use crate::edge::drains::Drain;
 use crate::telemetry::{Eviction, Metrics, Port};
 
 /// A connection to a port.
@@ -153,20 +154,22 @@ impl Stream {
         Stream { ahead: words.to_vec(), handed_on: 0, turn: None, ..self }
     }
 
-    /// Says that nothing more will be sent, and discards what the client is still sending, at most `most` bytes, until it
-    /// closes its side. A socket that is closed with unread bytes makes the client's system discard the reply.
-    pub(super) async fn part(mut self, most: u64) -> io::Result<()> {
+    /// Says that nothing more will be sent, and drains what the client is still sending, if anything is to be, until it closes its
+    /// side. A socket that is closed with unread bytes makes the client's system discard the reply.
+    pub(super) async fn part(mut self, drain: Option<Drain>) -> io::Result<()> {
         let transport = self.transport.get_mut();
         transport.shutdown().await?;
+        let Some(mut drain) = drain else { return Ok(()) };
         let mut room = vec![0; DISCARDED];
-        let mut discarded = 0;
-        while discarded < most {
-            match transport.read(&mut room).await? {
-                0 => break,
-                length => discarded += length as u64,
+        loop {
+            let length = tokio::select! {
+                length = transport.read(&mut room) => length?,
+                () = drain.given_up() => return Ok(()),
+            };
+            if length == 0 || !drain.permits(length) {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn may_send(&self) -> bool {

@@ -85,6 +85,10 @@ label! {
         MaxUploads = "limits.max_uploads",
         /// How many uploads may wait for memory.
         MaxWaitingUploads = "limits.max_waiting_uploads",
+        /// How many refused requests are drained at once.
+        MaxDrains = "limits.max_drains",
+        /// How many bytes a second of refused requests are drained.
+        DrainBytesPerSecond = "limits.drain_bytes_per_second",
         /// How many uploads a client may have under way.
         ClientUploads = "limits.per_client.max_uploads",
         /// How many requests a second a client may make.

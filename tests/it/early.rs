@@ -224,6 +224,58 @@ fn past_the_time_in_which_is_drained_the_connection_is_closed_and_the_reply_was_
     server.connect().assert_serves();
 }
 
+/// A client that has its refusal, and of which the server reads what it is still to send.
+fn drained(server: &Server, ask: &Ask) -> Connection {
+    let mut connection = server.connect();
+    connection.send(&ask.head()).unwrap();
+    connection.reply().expect("a reply").assert_refusal(401, "JWT token invalid");
+    connection
+}
+
+/// What a limit has ended.
+fn limited(server: &Server, key: &str) -> f64 {
+    server.numbers()[&format!("attachd_limited_total{{limit=\"limits.{key}\"}}")]
+}
+
+#[test]
+fn past_so_many_that_are_drained_the_oldest_is_closed_and_the_others_go_on() {
+    let server = with_limits("max_drains = 2");
+    let (small, large) = (upload().by("a.b.c"), Ask::upload(1, 2, &Form::file(&noise(9 << 20, 27))).by("a.b.c"));
+    let [mut first, mut second] = [(); 2].map(|()| drained(&server, &small));
+    assert_eq!(limited(&server, "max_drains"), 0.0);
+    let mut third = drained(&server, &small);
+    assert!(first.closed());
+    assert_eq!(limited(&server, "max_drains"), 1.0);
+    // One that has sent all makes room.
+    third.send(&small.framed_body()).unwrap();
+    third.assert_serves();
+    // Connections that are about to be closed count as well.
+    let closing = [(); 2].map(|()| drained(&server, &large));
+    assert!(second.closed());
+    assert_eq!(limited(&server, "max_drains"), 2.0);
+    for mut connection in closing {
+        connection.send(&large.framed_body()).unwrap();
+        assert!(connection.closed());
+    }
+    server.connect().assert_serves();
+}
+
+#[test]
+fn past_the_bytes_a_second_that_are_drained_connections_are_closed() {
+    let server = with_limits("drain_bytes_per_second = \"1MiB\"");
+    let small = upload().by("a.b.c");
+    let mut connection = drained(&server, &small);
+    connection.send(&small.framed_body()).unwrap();
+    connection.assert_serves();
+    assert_eq!(limited(&server, "drain_bytes_per_second"), 0.0);
+    let large = Ask::upload(1, 2, &Form::file(&noise(64 << 20, 28))).by("a.b.c");
+    let mut connection = drained(&server, &large);
+    let sent = large.framed_body().chunks(4096).all(|piece| connection.send(piece).is_ok());
+    assert!(!sent && connection.closed());
+    assert!(limited(&server, "drain_bytes_per_second") >= 1.0);
+    server.connect().assert_serves();
+}
+
 /// Whether the server closes the connection, having said nothing but what `permitted` holds.
 fn closes(stream: &mut TcpStream, permitted: impl Fn(&[u8]) -> bool) -> bool {
     let mut said = Vec::new();

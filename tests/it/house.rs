@@ -56,7 +56,7 @@ const ARROWS: [(&str, &[&str]); 32] = [
     ("origin", &[]),
     ("tls", &["units"]),
     ("admin", &["auth", "budget", "fair", "reads", "store", "telemetry", "upload"]),
-    ("edge", &["auth", "envelope", "error", "operation", "request", "rpc", "telemetry", "units"]),
+    ("edge", &["auth", "envelope", "error", "operation", "rate", "request", "rpc", "telemetry", "units"]),
     ("rest", &["attachment", "audit", "envelope", "error", "operation", "pb", "request", "rpc", "units"]),
     ("envelope", &["auth", "error"]),
     (

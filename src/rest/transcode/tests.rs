@@ -16,6 +16,7 @@ use tower::service_fn;
 use super::call::Dynamic;
 use super::*;
 use crate::auth::{Claims, Ids, Minter, Peer};
+use crate::edge::drains::Drains;
 use crate::edge::{self, Routes};
 use crate::origin::Origin;
 use crate::request::Arrival;
@@ -102,7 +103,12 @@ impl Port {
         let adapters = Adapters { streams, beside: vec![(Method::GET, "/openapi.json", adapter())] };
         let server = Server::new(service_fn(answer));
         let transcoder = Transcoder::new(pool, service, server, attachments, adapters)?;
-        let routes = edge::around(transcoder.into_router(), config.edge(), Arc::default(), Metrics::default());
+        let routes = edge::around(
+            transcoder.into_router(),
+            Drains::new(config.drains(), &Metrics::default()),
+            Arc::default(),
+            Metrics::default(),
+        );
         Ok(Port { routes, token })
     }
 
