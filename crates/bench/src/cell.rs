@@ -51,6 +51,8 @@ pub enum Load {
     Share(Share),
     /// An attack beside honest clients.
     Hostile(Hostile),
+    /// More connections than can be served.
+    Overload(Overload),
     /// One upload after the other over each of so many connections.
     Small {
         /// Over how many connections.
@@ -73,6 +75,19 @@ pub struct Share {
     pub size: usize,
     /// For how long each.
     pub time: Duration,
+}
+
+/// One upload after the other over each connection, in stages.
+#[derive(Clone, Copy, Debug)]
+pub struct Overload {
+    /// Over how many connections, in each stage. The first number is what the server serves at its best.
+    pub connections: [usize; 3],
+    /// Of how many bytes each upload is.
+    pub size: usize,
+    /// For how long each stage is measured.
+    pub time: Duration,
+    /// For how long the first number of connections is measured again, from the moment on at which the others have gone.
+    pub recovery: Duration,
 }
 
 /// A load and where it is stored.
@@ -135,7 +150,9 @@ impl Cell {
             },
             _ if matches!(contestant.program, Program::Plain(Plain::Files)) => false,
             (Load::Idle(_), door) => !matches!(door, Door::Grpc { .. }),
-            (Load::Hostile(_), door) => door == Door::Form && matches!(contestant.program, Program::Attachd(_)),
+            (Load::Hostile(_) | Load::Overload(_), door) => {
+                door == Door::Form && matches!(contestant.program, Program::Attachd(_))
+            }
             (Load::Share(_), _) if !matches!(contestant.program, Program::Attachd(_)) => false,
             (Load::Paced { .. } | Load::Small { .. } | Load::Share(_), Door::Grpc { message }) => {
                 message == LARGE_MESSAGE
@@ -181,6 +198,21 @@ pub fn all(smoke: bool, s3: bool, attachments: u64) -> Vec<Cell> {
         let (name, title) =
             (format!("share-{name}"), format!("{name} over 5 connections, beside 500 of another client"));
         cells.push(Cell { name, title, medium: Medium::Tmpfs, load: Load::Share(share), budget: None });
+    }
+    for (name, size, few, budget) in
+        [("4KiB", 4 << 10, 32, None), ("256KiB", 256 << 10, 32, Some("32MiB")), ("4MiB", 4 << 20, 8, Some("32MiB"))]
+    {
+        let connections = if smoke { [4, 16, 50] } else { [few, 4 * few, 1500] };
+        let (time, recovery) = if smoke { (200, 100) } else { (3000, 2000) };
+        let overload = Overload {
+            connections,
+            size: if smoke { 4 << 10 } else { size },
+            time: Duration::from_millis(time),
+            recovery: Duration::from_millis(recovery),
+        };
+        let name = format!("overload-{name}");
+        let title = format!("uploads over more and more connections, {name}");
+        cells.push(Cell { name, title, medium: Medium::Tmpfs, load: Load::Overload(overload), budget });
     }
     for (name, title, hostile) in hostile::all(smoke) {
         let (name, title, load) = (name.to_owned(), title.to_owned(), Load::Hostile(hostile));

@@ -49,8 +49,8 @@ const REST: Duration = Duration::from_secs(1);
 struct Arguments {
     /// Which cells, by the beginnings of their names: large-1, large-4, many, slow, drip, idle, small, each with /disk or
     /// /tmpfs, get-1, get-ranges, get-many, get-small, get-slow, list-first, list-middle, list-last,
-    /// share-4KiB, share-256KiB, share-16MiB [default: these]; hostile- are attacks, size- and
-    /// connections- show how the cost grows
+    /// share-4KiB, share-256KiB, share-16MiB [default: these]; overload- have more connections than
+    /// can be served, hostile- are attacks, size- and connections- show how the cost grows
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     cells: Vec<String>,
     /// Which servers beside attachd and the floors: nginx, axum, tonic, miniserve, dufs, or none [default: axum, tonic, and
@@ -159,7 +159,7 @@ fn measure(arguments: &Arguments, folder: &Path) -> Result {
     let mut cells = cell::all(arguments.smoke, arguments.minio.is_some(), arguments.attachments);
     if arguments.cells.is_empty() {
         // They take long, and say little of speed.
-        cells.retain(|cell| arguments.smoke || !matches!(cell.load, Load::Hostile(_)));
+        cells.retain(|cell| arguments.smoke || !matches!(cell.load, Load::Hostile(_) | Load::Overload(_)));
     } else {
         cells.extend(cell::growth());
         cells.retain(|cell| picked(&arguments.cells, &cell.name()));

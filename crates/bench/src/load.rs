@@ -4,6 +4,7 @@
 mod grpc;
 mod hostile;
 mod http1;
+mod overload;
 mod paced;
 mod read;
 mod share;
@@ -14,7 +15,7 @@ use crate::contestant::{Contestant, Door};
 use crate::error::Result;
 use crate::server::Server;
 use upload::asynchronous;
-pub use upload::{IDS, Ordeal, Outcome};
+pub use upload::{IDS, Ordeal, Outcome, Stage};
 
 /// Puts a server under a load. Every upload must be accepted, and every read must bring all that it asks for.
 pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Outcome> {
@@ -33,6 +34,7 @@ pub fn drive(cell: &Cell, contestant: &Contestant, server: &Server) -> Result<Ou
             std::thread::sleep(time);
             Outcome { time: server.ready, ..Outcome::default() }
         }
+        (Load::Overload(overload), door) => overload::drive(overload, door, server)?,
         (Load::Hostile(hostile), _) => hostile::drive(hostile, server)?,
         (Load::Read(load), Door::Grpc { .. }) => asynchronous(grpc::read(load, server))?,
         (Load::Read(load), door) => read::drive(load, door, server)?,

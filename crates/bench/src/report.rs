@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cell::{Cell, Load};
 use crate::contestant::Contestant;
-use crate::load::{Ordeal, Outcome};
+use crate::load::{Ordeal, Outcome, Stage};
 use crate::read::Read;
 
 /// What all others are compared with.
@@ -80,10 +80,14 @@ impl Run {
 
     /// In milliseconds.
     fn quantile(&self, share: f64) -> f64 {
-        let latencies = &self.outcome.latencies;
-        let at = (latencies.len().saturating_sub(1) as f64 * share).round() as usize;
-        latencies.get(at).map_or(0.0, |micros| f64::from(*micros) / 1000.0)
+        quantile(&self.outcome.latencies, share)
     }
+}
+
+/// The time that such a share of uploads did not pass, in milliseconds, of times in microseconds.
+fn quantile(latencies: &[u32], share: f64) -> f64 {
+    let at = (latencies.len().saturating_sub(1) as f64 * share).round() as usize;
+    latencies.get(at).map_or(0.0, |micros| f64::from(*micros) / 1000.0)
 }
 
 impl Row {
@@ -100,7 +104,9 @@ impl Row {
     /// What a bar of a plot shows: uploads in a second of small ones, memory of slow ones, else MiB in a second.
     pub fn headline(&self) -> f64 {
         match self.cell.split('/').next() {
-            Some(name) if name.starts_with("share-") => self.median(Run::uploads_per_second),
+            Some(name) if name.starts_with("share-") || name.starts_with("overload-") => {
+                self.median(Run::uploads_per_second)
+            }
             Some(name) if name.starts_with("hostile-") => self.median(|run| run.quantile(0.99)),
             Some("small" | "get-small" | "get-ranges") => self.median(Run::uploads_per_second),
             Some(name) if name.starts_with("list-") => self.median(Run::uploads_per_second),
@@ -112,7 +118,7 @@ impl Row {
     /// Its unit.
     pub fn unit(&self) -> &'static str {
         match self.cell.split('/').next() {
-            Some(name) if name == "small" || name.starts_with("share-") => "uploads/s",
+            Some(name) if name == "small" || name.starts_with("share-") || name.starts_with("overload-") => "uploads/s",
             Some(name) if name.starts_with("hostile-") => "ms at p99",
             Some("get-small" | "get-ranges") => "reads/s",
             Some(name) if name.starts_with("list-") => "pages/s",
@@ -264,6 +270,28 @@ pub fn table(cell: &Cell, rows: &[Row]) -> String {
                     row.median(|run| crowd(run).map_or(f64::NAN, |(_, refused)| refused)),
                     row.median(Run::peak_mib),
                 );
+            }
+        }
+        Load::Overload(_) => {
+            table += "| | connections | accepted/s | × the first | refused/s | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n";
+            for row in rows {
+                let stages = row.runs.iter().map(|run| run.outcome.stages.len()).min().unwrap_or_default();
+                for at in 0..stages {
+                    let of = |value: fn(&Stage) -> f64| row.median(|run| value(&run.outcome.stages[at]));
+                    let accepted: fn(&Stage) -> f64 = |stage| stage.accepted as f64 / stage.time.as_secs_f64();
+                    let again = if at + 1 == stages { ", at once afterwards" } else { "" };
+                    let _ = writeln!(
+                        table,
+                        "| {} | {:.0}{again} | {:.0} | {:.2} | {:.0} | {:.1} | {:.1} |",
+                        row.contestant.name,
+                        of(|stage| stage.connections as f64),
+                        of(accepted),
+                        row.median(|run| accepted(&run.outcome.stages[at]) / accepted(&run.outcome.stages[0])),
+                        of(|stage| stage.refused as f64 / stage.time.as_secs_f64()),
+                        of(|stage| quantile(&stage.latencies, 0.5)),
+                        of(|stage| quantile(&stage.latencies, 0.99)),
+                    );
+                }
             }
         }
         Load::Hostile(_) => {

@@ -69,7 +69,7 @@ pub async fn drive(load: Load, message: usize, server: &Server) -> Result<Outcom
         }
         Load::Small { connections, size, time } => return small(&caller, connections, size, message, time).await,
         Load::Share(load) => return share(&caller, load, message).await,
-        Load::Idle(_) | Load::Read(_) | Load::Hostile(_) => (0, 0),
+        Load::Idle(_) | Load::Read(_) | Load::Hostile(_) | Load::Overload(_) => (0, 0),
     };
     while let Some(client) = clients.join_next().await {
         client??;

@@ -34,6 +34,23 @@ pub struct Outcome {
     pub beside_crowd: Option<(Box<Outcome>, u64, u64)>,
     /// What an attack came to, beside which honest clients uploaded.
     pub ordeal: Option<Ordeal>,
+    /// What was accepted over more and more connections.
+    pub stages: Vec<Stage>,
+}
+
+/// What was accepted over so many connections.
+#[derive(Clone, Debug, Default)]
+pub struct Stage {
+    /// How many.
+    pub connections: usize,
+    /// For how long it was measured.
+    pub time: Duration,
+    /// How many uploads were accepted.
+    pub accepted: u64,
+    /// How many were refused, or cut off.
+    pub refused: u64,
+    /// How long each took that was accepted, in microseconds, the shortest first.
+    pub latencies: Vec<u32>,
 }
 
 impl Outcome {
