@@ -1,7 +1,7 @@
 //! Reading, listing and deleting over every storage, and with a fault at every request: what comes back is whole, or the answer says
 //! that it is not.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use attachd::pb::{DownloadAttachmentRequest, ListAttachmentsRequest};
 
 use crate::conformance::{DOORS, Door, PART, runtime, upload};
 use crate::engines::Engine;
+use crate::faults::for_each;
 use crate::harness::{Ask, Reply, Server, Setup, deleter, download, eventually, noise, token};
 use crate::way;
 
@@ -107,14 +108,14 @@ struct Case {
     always: bool,
 }
 
-/// Every fault at every request of a download and of a deletion. The upload before them has its own requests.
+/// Every fault at every request of a download and of a deletion.
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (size, before) in [(6000, 2), (20_000, 3)] {
+    for size in [6000, 20_000] {
         for act in DOORS.map(Act::Download).into_iter().chain([Act::Delete]) {
             // The deletion of small content ends with the record.
             let requests = if act == Act::Delete && size < INLINE { 2 } else { 3 };
-            for nth in before + 1..=before + requests {
+            for nth in 1..=requests {
                 for fault in [
                     "temporary",
                     "broken",
@@ -156,9 +157,12 @@ fn read_back(server: &Server, door: Door, attachment: i64, bytes: &[u8]) -> bool
     }
 }
 
+fn content(attachment: i64, case: &Case) -> Vec<u8> {
+    noise(case.size, attachment.unsigned_abs())
+}
+
 fn one(server: &Server, attachment: i64, case: &Case) {
-    let bytes = noise(case.size, attachment.unsigned_abs());
-    assert_eq!(upload(server, Door::Rest, attachment, &bytes, false), 201);
+    let bytes = content(attachment, case);
     let began = Instant::now();
     match case.act {
         Act::Download(door) => {
@@ -190,21 +194,19 @@ fn every_fault(engine: Engine) {
     }
     rules += "]\n";
     let place = engine.place();
+    // What is read was uploaded without faults, and however long that took.
+    let server = place.start();
+    for_each(&cases, |attachment, case| {
+        assert_eq!(upload(&server, Door::Rest, attachment, &content(attachment, case), false), 201);
+    });
+    drop(server);
     let server = Setup { storage: rules, ..place.setup() }.start();
-    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..12 {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(index) else { break };
-                    let run = std::panic::AssertUnwindSafe(|| one(&server, index as i64 + 1, case));
-                    if let Err(why) = std::panic::catch_unwind(run) {
-                        let why = why.downcast_ref::<String>().cloned().unwrap_or_default();
-                        wrong.lock().unwrap().push(format!("{}: {case:?}: {why}", index + 1));
-                    }
-                }
-            });
+    let wrong = Mutex::new(Vec::new());
+    for_each(&cases, |attachment, case| {
+        let run = std::panic::AssertUnwindSafe(|| one(&server, attachment, case));
+        if let Err(why) = std::panic::catch_unwind(run) {
+            let why = why.downcast_ref::<String>().cloned().unwrap_or_default();
+            wrong.lock().unwrap().push(format!("{attachment}: {case:?}: {why}"));
         }
     });
     let wrong = wrong.into_inner().unwrap();
