@@ -6,7 +6,9 @@
 # runs each fuzz target for a minute.
 set -uo pipefail
 # What builds and tests take of a disk.
-gibibytes=18
+gibibytes=10
+# If less than this is free, what was built and is not needed any more is deleted.
+scarce=6
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/apt.sh
 # A test that is ended from outside leaves its files, up to a gigabyte: all are below one directory, which goes with the run.
@@ -17,17 +19,21 @@ fuzz_pid=""
 trap 'if [ -n "$fuzz_pid" ]; then kill "$fuzz_pid" && wait "$fuzz_pid"; fi; rm -rf "$TMPDIR"' EXIT
 trap 'exit 1' INT TERM
 log=$TMPDIR/log
+# free PLACE: how many GiB are free there.
+free() {
+    df --output=avail -B1G "$1" | tail -1 | tr -d ' '
+}
 for place in . "$TMPDIR"; do
-    free=$(df --output=avail -B1G "$place" | tail -1)
-    if [ "$free" -lt "$gibibytes" ]; then
-        echo "all.sh: $place has ${free// /} GiB free, and builds and tests take up to $gibibytes GiB"
+    if [ "$(free "$place")" -lt "$gibibytes" ]; then
+        echo "all.sh: $place has $(free "$place") GiB free, and builds and tests take up to $gibibytes GiB"
         echo "0 passed, 1 failed"
         exit 1
     fi
 done
 broken=0
 # A build cache may lie outside of the checkout.
-attachd=${CARGO_TARGET_DIR:-target}/dist/attachd
+built=${CARGO_TARGET_DIR:-target}
+attachd=$built/dist/attachd
 ignored=() fuzzing=(--runs 10000)
 if [ "${1:-}" = --long ]; then
     export ATTACHD_TEST_KILLS=${ATTACHD_TEST_KILLS:-500} ATTACHD_TEST_LONG=1
@@ -43,6 +49,8 @@ step() {
         echo "== $name: FAILED"
         broken=$((broken + 1))
     fi
+    # What tests have left that were ended, or whose server lived as long as they.
+    rm -rf "$TMPDIR"/.tmp*
 }
 
 # The tests of faults mount a small disk, in mounts of their own, and look at system calls.
@@ -84,6 +92,7 @@ step "the build that is deployed" cargo build --profile dist --locked --bin atta
 wait "$fuzz_pid"
 fuzz_status=$? fuzz_pid=""
 step "the fuzz targets" fuzz
+if [ "$(free "$built")" -lt "$scarce" ]; then rm -rf "$built/debug" "$built/fuzz"; fi
 step "the supply chain" tests/supply/run.sh "${attachd%/*}/deps"
 step "the commands of README and the tutorial" tests/tutorial.sh "$attachd"
 step "what the clients need" tests/clients/setup.sh

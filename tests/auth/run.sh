@@ -7,6 +7,7 @@ set -uo pipefail
 attachd=$(realpath "${1:?usage: run.sh PATH_TO_ATTACHD}")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../apt.sh"
+. "$here/../go.sh"
 env_dir=$here/../.env/auth
 work=$(mktemp -d)
 passed=0
@@ -66,7 +67,7 @@ get_keycloak() {
         tar -xzf "$work/fetched/keycloak-quarkus-dist-$keycloak_version.tar.gz" -C "$work" && rm -r "$work/fetched"
 }
 get_hydra() {
-    nice go build -C "$here/hydra" -tags sqlite,sqlite_omit_load_extension -o "$env_dir/hydra" github.com/ory/hydra/v2
+    go_apart build -C "$here/hydra" -tags sqlite,sqlite_omit_load_extension -o "$env_dir/hydra" github.com/ory/hydra/v2
 }
 get_keycloak >"$work/keycloak.get" 2>&1 &
 keycloak_is_here=$!

@@ -1,6 +1,7 @@
 # Helpers of the scripts in this folder. Sourced, never run.
 # shellcheck shell=bash disable=SC2034
 . tests/apt.sh
+. tests/go.sh
 . tests/layout.sh
 passed=0
 failed=0
@@ -83,7 +84,7 @@ TOML
 tool() {
     local bin=$cache/go/$1-${2##*@}
     if ! [ -x "$bin/$1" ]; then
-        GOBIN=$bin.$$ go install "$2" || abort "$2 cannot be built"
+        GOBIN=$bin.$$ go_apart install "$2" || abort "$2 cannot be built"
         mkdir -p "$bin"
         mv "$bin.$$/$1" "$bin/$1"
         rmdir "$bin.$$"

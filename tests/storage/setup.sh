@@ -5,6 +5,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../apt.sh"
+. "$here/../go.sh"
 env_dir=$here/../.env
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/attachd-tests/bin
 
@@ -54,7 +55,7 @@ fi
 built() {
     local name=$1 module=$2 version=$3
     if ! go version -m "$cache/$name" 2>/dev/null | grep -qF "$version"; then
-        GOBIN=$cache nice go install "$module@$version" || fail "cannot build $name $version"
+        GOBIN=$cache go_apart install "$module@$version" || fail "cannot build $name $version"
     fi
 }
 built fake-gcs-server github.com/fsouza/fake-gcs-server v1.56.1
