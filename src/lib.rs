@@ -33,6 +33,7 @@ mod store;
 mod error;
 mod fair;
 mod pace;
+mod places;
 mod rate;
 mod spelling;
 mod telemetry;

@@ -264,7 +264,7 @@ impl Server {
             Arc::new(config.downloads()),
             turns.clone(),
             throttle,
-            config.reads(),
+            config.reads(division.downloads),
         ));
         let attachments =
             Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), Arc::clone(&reads), metrics.clone());

@@ -17,6 +17,7 @@ use crate::budget::Budget;
 use crate::error::{Error, Kind, Result};
 use crate::fair::{Turn, Turns};
 use crate::operation::Rpc;
+use crate::places::{Place, Places};
 use crate::request::Call;
 use crate::rights::{self, Stands};
 use crate::store::{Room, Sealed, Standing, Store};
@@ -24,14 +25,12 @@ use crate::telemetry::Limit;
 use crate::throttle::Throttle;
 
 pub use conditions::Conditions;
-use places::{Place, Places};
 use presence::Presence;
 
 mod alarm;
 mod batch;
 mod change;
 mod conditions;
-mod places;
 mod presence;
 mod receive;
 
@@ -119,7 +118,7 @@ impl Uploads {
     /// Uploads into `store` with the memory of `budget`, which are worked on in `turns`. `throttle` has what clients may do.
     pub fn new(store: Arc<Store>, budget: Arc<Budget>, turns: Turns, throttle: Throttle, config: Config) -> Self {
         let (tasks, ended, presence) = (TaskTracker::new(), CancellationToken::new(), Presence::default());
-        let places = Places::new(config.max_uploads, throttle.clone());
+        let places = Places::new(config.max_uploads, Limit::MaxUploads);
         Uploads { store, budget, turns, config, tasks, ended, presence, places, throttle }
     }
 
@@ -168,7 +167,7 @@ impl Uploads {
             metrics.limited(Limit::MaxWaitingUploads, Some(client));
             self.places.later(full)
         })?;
-        let place = self.places.take(client, metrics)?;
+        let place = self.places.take(client, metrics, |own| self.throttle.upload(client, own))?;
         let turn = Some(self.turns.take(client, 0).await);
         let standing = Box::new(self.store.record(target.key).await?);
         self.config.accepts(&call, target, &conditions, standing.record())?;

@@ -211,9 +211,12 @@ pub struct Limits {
     /// How many uploads may be under way. Past it new ones get 503 / UNAVAILABLE before their content is read. So do those of a
     /// client that has 3 under way for each place that is free: a client that is alone gets 75 %. 0 takes twice
     /// `max_connections`, or as many as the file descriptors permit, if that is less: an upload takes up to 3 with the service `fs`, 2 with an
-    /// object store. Where the descriptors do not suffice for what is written here and in `max_connections`, both are lowered, with a
-    /// warning. Default 0.
+    /// object store. Where the descriptors do not suffice for what is written here, in `max_downloads` and in `max_connections`, all
+    /// three are lowered, with a warning. Default 0.
     pub max_uploads: usize,
+    /// How many downloads may be under way, likewise. Past it new ones get 503 / UNAVAILABLE. A download takes one file descriptor.
+    /// Default 0.
+    pub max_downloads: usize,
     /// How many uploads may wait for memory, 1 or more. Past it, a client with its share of them or more gets 503 / UNAVAILABLE
     /// for new ones. A client with fewer may still have some wait, so up to twice as many can wait in all. Default 1024.
     pub max_waiting_uploads: usize,
@@ -295,6 +298,7 @@ impl Default for Limits {
             download_budget: ByteSize::mib(32),
             http2_window: ByteSize::b(0),
             max_uploads: 0,
+            max_downloads: 0,
             max_waiting_uploads: 1024,
             idle_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
@@ -367,8 +371,9 @@ impl Config {
     }
 
     /// What downloads may do.
-    pub(crate) fn reads(&self) -> reads::Config {
+    pub(crate) fn reads(&self, max_downloads: usize) -> reads::Config {
         reads::Config {
+            max_downloads,
             idle_timeout: self.limits.idle_timeout,
             min_rate: self.limits.min_rate.as_u64(),
             min_rate_window: self.limits.min_rate_window,

@@ -18,6 +18,7 @@ use crate::attachment::{Content, Record, Target};
 use crate::error::{Error, Kind, Result};
 use crate::operation::Rpc;
 use crate::pace::Pace;
+use crate::places::Place;
 use crate::request::{Call, RequestContext};
 use crate::store::{Address, Presented, Vanished};
 use crate::throttle::Meter;
@@ -70,6 +71,8 @@ impl Sent {
 pub struct Download {
     request: RequestContext,
     meter: Meter,
+    /// One of as many as there may be.
+    _place: Place,
     config: Config,
     ended: CancellationToken,
     pieces: Pieces,
@@ -123,6 +126,8 @@ impl Reads {
                 call.request.audit.done();
                 return Ok((record, reply, Sent::Nothing));
             };
+            // What is answered without content needs none.
+            let place = self.places.take(target.key.client, call.request.trail.metrics(), |_| Ok(()))?;
             let (request, ended, length) = (call.request.clone(), self.ended.clone(), range.end - range.start);
             let reader = self.store.read_content(readable, range)?;
             let mut pieces = Pieces::new(reader, self.memory.begin(target.key.client), ended.clone());
@@ -130,7 +135,7 @@ impl Reads {
                 Ok(first) => {
                     let (config, piece) = (self.config, first.unwrap_or_default());
                     let meter = self.throttle.meter(target.key.client);
-                    let download = Download { request, meter, config, ended, pieces, length, piece };
+                    let download = Download { request, meter, _place: place, config, ended, pieces, length, piece };
                     return Ok((record, reply, Sent::Here(Box::new(download))));
                 }
                 // It was replaced or deleted after its record was read.
@@ -221,7 +226,7 @@ impl Sending {
     /// Waits until the caller has taken all but one of its parts, or all of them if it is slow or many downloads are active. Only
     /// this time counts against it.
     async fn taken(&mut self) -> Result<OwnedSemaphorePermit> {
-        let Config { idle_timeout, min_rate, min_rate_window } = self.download.config;
+        let Config { idle_timeout, min_rate, min_rate_window, .. } = self.download.config;
         let parts = if self.download.pieces.is_one_at_a_time() { PARTS } else { 1 };
         let asked = Instant::now();
         let too_slow = |why| Err(Error::new(Kind::ClientTooSlow).detail(why));

@@ -11,14 +11,18 @@ use crate::budget::Downloads;
 use crate::error::{Error, Kind, Result};
 use crate::fair::Turns;
 use crate::operation::Rpc;
+use crate::places::Places;
 use crate::request::Call;
 use crate::rights::{self, Stands};
 use crate::store::Store;
+use crate::telemetry::Limit;
 use crate::throttle::Throttle;
 
 /// What downloads may do.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
+    /// How many may be under way.
+    pub max_downloads: usize,
     /// How long a caller may read nothing.
     pub idle_timeout: Duration,
     /// Bytes a second, at least, that a caller must read over each window of waiting for it. 0 asks for none.
@@ -34,6 +38,7 @@ pub struct Reads {
     pub(super) memory: Arc<Downloads>,
     pub(super) turns: Turns,
     pub(super) throttle: Throttle,
+    pub(super) places: Places,
     pub(super) config: Config,
     pub(super) ended: CancellationToken,
 }
@@ -41,7 +46,8 @@ pub struct Reads {
 impl Reads {
     /// Reads from `store`, with the memory of `memory`. It is worked on in `turns`. `throttle` has what clients may do.
     pub fn new(store: Arc<Store>, memory: Arc<Downloads>, turns: Turns, throttle: Throttle, config: Config) -> Reads {
-        Reads { store, memory, turns, throttle, config, ended: CancellationToken::new() }
+        let places = Places::new(config.max_downloads, Limit::MaxDownloads);
+        Reads { store, memory, turns, throttle, places, config, ended: CancellationToken::new() }
     }
 
     /// Cuts off the downloads that are under way, and serves no more.

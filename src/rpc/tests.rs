@@ -29,7 +29,7 @@ pub(crate) fn service() -> (Attachments, Config, TempDir) {
     let (metrics, turns, throttle) = (Metrics::default(), Turns::new(1), Throttle::default());
     let store = Arc::new(Store::open(&config.storage, Access::Write, config.limits.sizing(), &metrics).unwrap());
     let memory = Arc::new(config.downloads());
-    let reads = Reads::new(Arc::clone(&store), memory, turns.clone(), throttle.clone(), config.reads());
+    let reads = Reads::new(Arc::clone(&store), memory, turns.clone(), throttle.clone(), config.reads(8));
     let budget = Arc::new(Budget::new(config.budget()));
     let uploads = Uploads::new(store, budget, turns, throttle, config.upload(8));
     let verifier = Arc::new(Verifier::load(&config.auth).unwrap());

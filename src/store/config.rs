@@ -172,6 +172,11 @@ impl Config {
         }
     }
 
+    /// How many file descriptors a download takes at most: its file, or a connection to a service.
+    pub fn descriptors_per_download(&self) -> u64 {
+        u64::from(self.service != "memory")
+    }
+
     /// How many bytes of content that pass through the storage can make use of, if there is such a number.
     pub fn useful_memory(&self) -> Option<u64> {
         self.service().ok().and_then(|service| service.useful_memory)

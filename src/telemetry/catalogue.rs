@@ -190,8 +190,8 @@ pub const CATALOGUE: &[Entry] = &[
         Counter,
         &[(
             "limit",
-            "storage.min_free, limits.max_uploads, limits.max_waiting_uploads, limits.max_drains, \
-             limits.drain_bytes_per_second, and those of limits.per_client",
+            "storage.min_free, limits.max_uploads, limits.max_downloads, limits.max_waiting_uploads, \
+             limits.max_drains, limits.drain_bytes_per_second, and those of limits.per_client",
         )],
         "Requests that were refused by a limit, by its configuration key, or refused before and not read to their end because of it. \
          Limits of connections have counters of their own.",

@@ -13,7 +13,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const OURS: &str = "attachd";
 
 /// What may follow it: the modules of the library.
-const MODULES: [&str; 29] = [
+const MODULES: [&str; 30] = [
     "cli",
     "config",
     "server",
@@ -37,6 +37,7 @@ const MODULES: [&str; 29] = [
     "error",
     "fair",
     "pace",
+    "places",
     "rate",
     "spelling",
     "telemetry",

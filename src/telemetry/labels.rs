@@ -83,6 +83,8 @@ label! {
         MinFree = "storage.min_free",
         /// How many uploads may be under way.
         MaxUploads = "limits.max_uploads",
+        /// How many downloads may be under way.
+        MaxDownloads = "limits.max_downloads",
         /// How many uploads may wait for memory.
         MaxWaitingUploads = "limits.max_waiting_uploads",
         /// How many refused requests are drained at once.

@@ -16,12 +16,13 @@ use tracing::field::Empty;
 
 use super::alarm::Alarm;
 use super::batch::{Batch, COPIED};
-use super::{Admitted, Commit, Config, Declared, Header, Piece, Place, Uploads, size_mismatch};
+use super::{Admitted, Commit, Config, Declared, Header, Piece, Uploads, size_mismatch};
 use crate::attachment::{Id, Record};
 use crate::budget::{Claim, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::fair::Turn;
 use crate::pace::Pace;
+use crate::places::Place;
 use crate::rate::Bucket;
 use crate::store::{ContentWriter, Receipt, Sealed, Standing, Step, WRITE};
 use crate::telemetry::{SPANS, Trail};

@@ -1,9 +1,9 @@
-//! Places of uploads, and the file descriptors that they and the connections share with the admin port.
+//! Places of uploads and downloads, and the file descriptors that they and the connections share with the admin port.
 
 use std::net::TcpStream;
 
-use attachd::pb::UploadAttachmentRequest;
 use attachd::pb::upload_attachment_request::Message;
+use attachd::pb::{DownloadAttachmentRequest, UploadAttachmentRequest};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -146,7 +146,7 @@ async fn the_admin_port_answers_while_uploads_and_connections_use_all_that_they_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_that_the_descriptors_permit_are_kept_and_used_to_the_last() {
-    // 64 for the process and 18 for the admin port, 2 × 40 for connections, 3 × 40 for uploads.
+    // 64 for the process and 18 for the admin port, 2 × 40 for connections, 3 × 40 for uploads, and 18 for downloads.
     let server = start_with("300:300", "max_connections = 40\nmax_uploads = 40\n");
     assert!(server.events("configuration").iter().all(|event| event["key"] != "limits.max_uploads"));
     let held: Vec<_> = (0..20).map(|index| begun(&server, index + 1)).collect();
@@ -195,4 +195,83 @@ fn one_client_leaves_places_to_others_and_gets_three_quarters_of_them() {
     drop(held);
     in_flight(&server, 1);
     assert_eq!(server.connect().ask(&Ask::upload(1, 31, &form)).status, 201);
+}
+
+/// Attachments of some clients that are too large for what the system holds of a connection that is not read.
+fn stored(server: &Server, clients: std::ops::RangeInclusive<i64>) {
+    let form = Form::file(&noise(16 << 20, 2));
+    for client in clients {
+        assert_eq!(server.connect().ask(&Ask::upload(client, 1, &form)).status, 201);
+    }
+}
+
+/// A download that has begun and is not read on.
+fn begun_download(server: &Server, client: i64) -> Connection {
+    let mut connection = server.connect();
+    connection.send(&Ask::download(client, 1).bytes()).unwrap();
+    let reply = connection.reply_without_body().expect("a head");
+    assert_eq!(reply.status, 200, "{reply:?}");
+    connection
+}
+
+fn downloads_in_flight(server: &Server, expected: usize) {
+    eventually("so many downloads are under way", || server.readiness()["downloads_in_flight"] == expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_downloads_as_permitted_are_served_at_once_and_one_more_is_refused() {
+    let limits = "max_downloads = 3\nmax_upload_size = \"64MiB\"\n".to_owned();
+    let server = Setup { limits, ..Setup::default() }.start();
+    stored(&server, 1..=4);
+    let refused = "attachd_limited_total{limit=\"limits.max_downloads\"}";
+    let mut held: Vec<_> = (1..=2).map(|client| begun_download(&server, client)).collect();
+    // One more is served to its end, and leaves its place.
+    assert_eq!(server.connect().ask(&Ask::download(3, 1)).status, 200);
+    downloads_in_flight(&server, 2);
+    held.push(begun_download(&server, 3));
+    assert_eq!(server.numbers()[refused], 0.0);
+    let reply = server.connect().ask(&Ask::download(4, 1));
+    reply.assert_refusal(503, "The service is at its limit, try again later");
+    let seconds: u64 = reply.header("retry-after").parse().unwrap();
+    assert!((1..=30).contains(&seconds), "{reply:?}");
+    let refusal = download(&server, 4).await.expect_err("there is no place");
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Unavailable, "OVERLOADED"), "{refusal:?}");
+    assert_eq!(server.numbers()[refused], 2.0);
+    // Uploads and look-ups are served.
+    assert_eq!(server.connect().ask(&Ask::upload(4, 2, &Form::file(b"x"))).status, 201);
+    let mut look_up = server.connect();
+    look_up.send(&Ask::download(4, 1).method("HEAD").bytes()).unwrap();
+    assert_eq!(look_up.reply_without_body().expect("a head").status, 200);
+    held.pop();
+    downloads_in_flight(&server, 2);
+    download(&server, 4).await.unwrap();
+    downloads_in_flight(&server, 2);
+    assert_eq!(server.connect().ask(&Ask::download(4, 1)).status, 200);
+}
+
+/// A download over gRPC to its end.
+async fn download(server: &Server, client: i64) -> Result<(), GrpcRefusal> {
+    let request = DownloadAttachmentRequest { client_id: client, attachment_id: 1, ..Default::default() };
+    let request = authorised(Request::new(request), &token(&[client]));
+    let mut messages = server.channel().await.download_attachment(request).await?.into_inner();
+    while messages.message().await?.is_some() {}
+    Ok(())
+}
+
+#[test]
+fn open_downloads_leave_descriptors_to_uploads_and_to_the_admin_port() {
+    let server = start_with("300:300", "max_connections = 60\nmax_uploads = 10\nmax_upload_size = \"64MiB\"\n");
+    // 64 for the process and 18 for the admin port, 2 × 60 for connections, 3 × 10 for uploads.
+    let downloads = 300 - 64 - 18 - 120 - 30;
+    stored(&server, 1..=2);
+    let idle = server.numbers()["process_open_fds"];
+    let held: Vec<_> = (0..downloads / 2).map(|index| begun_download(&server, index % 2 + 1)).collect();
+    downloads_in_flight(&server, held.len());
+    assert!(server.numbers()["process_open_fds"] >= idle + held.len() as f64 * 2.0);
+    assert_eq!(server.connect().ask(&Ask::upload(1, 2, &Form::file(&noise(1 << 20, 3)))).status, 201);
+    assert_eq!(Connection::open(server.admin).request("GET", "/readyz", &[], b"").status, 200);
+    drop(held);
+    downloads_in_flight(&server, 0);
+    eventually("the descriptors come back", || server.numbers()["process_open_fds"] <= idle + 4.0);
+    assert!(!server.log().iter().any(|line| line.contains("os error 24")), "descriptors ran out");
 }

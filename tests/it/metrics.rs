@@ -155,7 +155,7 @@ async fn nothing_that_a_caller_sends_becomes_a_label() {
     let after = server.numbers();
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
     assert!(!after.keys().any(|series| series.contains("10000")), "{after:#?}");
-    assert!(after.len() < 1000, "{} series", after.len());
+    assert!(after.len() < 1050, "{} series", after.len());
 }
 
 #[test]

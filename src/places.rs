@@ -1,7 +1,7 @@
-//! Places of uploads that are under way. A client may take one as long as it has fewer than three times as many as are free
-//! (the dynamic thresholds of Choudhury and Hahne, 1998): one client alone gets 75 % of them, and another that comes
-//! finds some free. A client that may have fewer is held to that. An upload without a place is refused, and asked to come back when those that were refused before it are likely
-//! to have been served. This module must not know what an upload does.
+//! Places of what is under way, uploads or downloads. A client may take one as long as it has fewer than three times as many as are
+//! free (the dynamic thresholds of Choudhury and Hahne, 1998): one client alone gets 75 % of them, and another that comes finds some
+//! free. A request without a place is refused, and asked to come back when those that were refused before it are likely to have been
+//! served. This module must not know what has the places.
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,6 @@ use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
 use crate::fair::Tally;
 use crate::telemetry::{Limit, Metrics};
-use crate::throttle::Throttle;
 
 /// Over which time refusals and ends are counted at least, and at most twice.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -24,15 +23,16 @@ const OF_FREE: u64 = 3;
 
 /// The places of a process.
 #[derive(Debug)]
-pub(super) struct Places {
+pub struct Places {
     all: u64,
-    throttle: Throttle,
+    /// What sets their number.
+    limit: Limit,
     state: Arc<Mutex<State>>,
 }
 
-/// The place of one upload, until it is dropped.
+/// One place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     client: Id,
     state: Arc<Mutex<State>>,
 }
@@ -43,7 +43,7 @@ struct State {
     turnover: Turnover,
 }
 
-/// How many uploads have ended and how many were refused, in the current window and in the one before.
+/// How many have ended and how many were refused, in the current window and in the one before.
 #[derive(Debug)]
 struct Turnover {
     since: Instant,
@@ -67,7 +67,7 @@ impl Turnover {
         &mut self.now
     }
 
-    /// In how many seconds at most as many uploads end as were refused lately, at the rate at which uploads ended lately.
+    /// In how many seconds at most as many end as were refused lately, at the rate at which they ended lately.
     fn seconds(&self, at: Instant) -> u64 {
         let before = self.before.unwrap_or_default();
         let (ended, refused) = (self.now.ended + before.ended, self.now.refused + before.refused);
@@ -82,27 +82,28 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Places {
-    /// So many places. `throttle` has how many a client may take.
-    pub(super) fn new(all: usize, throttle: Throttle) -> Places {
+    /// So many places, a number that `limit` sets.
+    pub fn new(all: usize, limit: Limit) -> Places {
         let turnover = Turnover { since: Instant::now(), now: Counts::default(), before: None };
-        Places { all: all as u64, throttle, state: Arc::new(Mutex::new(State { taken: Tally::default(), turnover })) }
+        Places { all: all as u64, limit, state: Arc::new(Mutex::new(State { taken: Tally::default(), turnover })) }
     }
 
-    /// Takes a place for an upload of a client.
+    /// Takes a place for a client, if it is permitted one more beside so many.
     ///
     /// # Errors
-    /// [`Kind::RateLimited`] if the client has what it may have, and [`Kind::Overloaded`] if too few are free for one more of it.
-    pub(super) fn take(&self, client: Id, metrics: &Metrics) -> Result<Place> {
+    /// What `permits` raises, and [`Kind::Overloaded`] if too few are free for one more of this client.
+    pub fn take(&self, client: Id, metrics: &Metrics, permits: impl FnOnce(u64) -> Result<()>) -> Result<Place> {
         let mut state = lock(&self.state);
         let (taken, own) = (state.taken.all(), state.taken.of(client));
-        self.throttle.upload(client, own)?;
+        permits(own)?;
         let free = self.all.saturating_sub(taken);
         if own >= free.saturating_mul(OF_FREE) {
             drop(state);
-            metrics.limited(Limit::MaxUploads, Some(client));
+            metrics.limited(self.limit, Some(client));
             let why = format!(
-                "{taken} uploads are under way, {own} of them of this client; limits.max_uploads or the file descriptors permit {}, \
-                 and each client {OF_FREE} times as many as are free",
+                "{taken} are under way, {own} of them of this client; {} or the file descriptors permit {}, and each client {OF_FREE} times \
+                 as many as are free",
+                self.limit.as_str(),
                 self.all
             );
             return Err(self.later(Error::new(Kind::Overloaded).because(why)));
@@ -112,7 +113,7 @@ impl Places {
     }
 
     /// Asks a caller that is refused to come back when it is likely to be served.
-    pub(super) fn later(&self, refusal: Error) -> Error {
+    pub fn later(&self, refusal: Error) -> Error {
         let now = Instant::now();
         let seconds = {
             let turnover = &mut lock(&self.state).turnover;
@@ -140,13 +141,13 @@ mod tests {
     }
 
     fn of(all: usize) -> Places {
-        Places::new(all, Throttle::default())
+        Places::new(all, Limit::MaxUploads)
     }
 
     /// How many places a client gets.
     fn fill(places: &Places, of: i64, taken: &mut Vec<Place>) -> usize {
         let before = taken.len();
-        while let Ok(place) = places.take(client(of), &Metrics::default()) {
+        while let Ok(place) = places.take(client(of), &Metrics::default(), |_| Ok(())) {
             taken.push(place);
         }
         taken.len() - before
@@ -155,13 +156,13 @@ mod tests {
     #[test]
     fn no_more_places_are_taken_than_there_are_and_one_that_is_left_is_free() {
         let (places, metrics) = (of(3), Metrics::default());
-        let mut taken: Vec<_> = (1..=3).map(|id| places.take(client(id), &metrics).unwrap()).collect();
-        let refused = places.take(client(4), &metrics).unwrap_err();
+        let mut taken: Vec<_> = (1..=3).map(|id| places.take(client(id), &metrics, |_| Ok(())).unwrap()).collect();
+        let refused = places.take(client(4), &metrics, |_| Ok(())).unwrap_err();
         assert_eq!((refused.kind(), refused.is_at_limit()), (Kind::Overloaded, true));
         assert!(WAIT.contains(&refused.retry_after().unwrap().as_secs()));
         taken.pop();
-        let _again = places.take(client(4), &metrics).unwrap();
-        assert!(places.take(client(1), &metrics).is_err());
+        let _again = places.take(client(4), &metrics, |_| Ok(())).unwrap();
+        assert!(places.take(client(1), &metrics, |_| Ok(())).is_err());
     }
 
     #[test]
