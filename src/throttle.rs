@@ -209,7 +209,7 @@ mod tests {
         let refused = inner.request_at(client(1), 0).unwrap_err();
         assert_eq!((refused.kind(), refused.is_at_limit()), (Kind::RateLimited, true));
         assert!((1..=6).contains(&refused.retry_after().unwrap().as_secs()), "{refused:?}");
-        // Another client has a rate of its own, and after a fifth of a second there is one more.
+        // Another client has a rate of its own, and after 200 ms there is one more.
         assert!(inner.request_at(client(2), 0).is_ok());
         assert!(inner.request_at(client(1), SECOND / 5).is_ok());
         assert!(inner.request_at(client(1), SECOND / 5).is_err());

@@ -1,4 +1,4 @@
-//! The service as the tests of what stands in front of it need it.
+//! The service, for the tests of the edge and of the transcoder.
 
 use std::sync::Arc;
 

@@ -40,7 +40,7 @@ pub struct Config {
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub bytes_per_second: ByteSize,
-    /// How much may come at once: as much as each of the two rates gives in this time, 1 ms to 1 h. Default 10 s.
+    /// How much may come at once: what each of the two rates gives in this time, 1 ms to 1 h. Default 10 s.
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub burst: Duration,

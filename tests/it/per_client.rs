@@ -80,7 +80,7 @@ async fn a_client_has_as_many_uploads_under_way_as_it_may_over_both_protocols_to
     in_flight(4);
     assert_limited(&server.connect().ask(&upload(8, 2)), "have 1 uploads under way");
     assert_eq!(server.connect().ask(&upload(9, 1)).status, 201);
-    // Whoever goes away leaves room, and so does what ends.
+    // A client that goes away leaves room, and so does an upload that ends.
     drop(third);
     in_flight(3);
     assert_eq!(server.connect().ask(&upload(1, 5)).status, 201);
