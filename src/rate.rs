@@ -19,6 +19,12 @@ pub fn spend(due: u64, now: u64, cost: u64, burst: u64) -> Result<u64, u64> {
     if ahead < burst { Ok(due.saturating_add(cost)) } else { Err((ahead - burst).saturating_add(1)) }
 }
 
+/// What `amount` costs where `a_second` of it may come, which is not 0.
+pub fn cost(amount: u64, a_second: u64) -> u64 {
+    let cost = u128::from(amount) * u128::from(SECOND) / u128::from(a_second);
+    u64::try_from(cost).unwrap_or(u64::MAX)
+}
+
 /// A bucket of units (a token bucket). Units come with time and are earned, and what costs some takes them out.
 #[derive(Debug)]
 pub struct Bucket {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
-use crate::rate::{SECOND, spend};
+use crate::rate::{SECOND, cost, spend};
 use crate::telemetry::{Limit, Metrics};
 
 use config::Allowance;
@@ -159,10 +159,9 @@ impl Inner {
         if rate == 0 {
             return;
         }
-        let cost = u128::from(bytes) * u128::from(SECOND) / u128::from(rate);
         let mut clients = self.lock();
         let used = clients.of(client, now);
-        used.byte_due = used.byte_due.max(now).saturating_add(u64::try_from(cost).unwrap_or(u64::MAX));
+        used.byte_due = used.byte_due.max(now).saturating_add(cost(bytes, rate));
     }
 
     /// Callers that were refused come back after `seconds`, and not all at once.

@@ -18,7 +18,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::rate::Bucket;
+use crate::rate::{SECOND, cost, spend};
 use crate::telemetry::{Limit, Metrics};
 
 /// What a client expects that waits before it sends its body (RFC 9110 §10.1.1).
@@ -41,7 +41,7 @@ pub struct Config {
     pub time: Duration,
     /// How many are drained at once, 1 or more. For a further one, the one that has been drained longest is given up.
     pub at_once: usize,
-    /// Bytes a second of all together. Past it no more are drained. 0 sets no limit.
+    /// Bytes a second of all together, and as many at once. Past it no more are drained. 0 sets no limit.
     pub bytes_per_second: u64,
 }
 
@@ -52,6 +52,7 @@ pub struct Drains(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: Config,
+    began: Instant,
     state: Mutex<State>,
     metrics: Metrics,
 }
@@ -61,8 +62,8 @@ struct State {
     /// By number, the oldest first, with what ends it.
     under_way: VecDeque<(u64, CancellationToken)>,
     next: u64,
-    /// Absent without a limit.
-    bytes: Option<Bucket>,
+    /// When the next byte would be due, in nanoseconds.
+    due: u64,
 }
 
 /// One request that is drained, until this is dropped.
@@ -77,12 +78,8 @@ pub struct Drain {
 impl Drains {
     /// Nothing is drained yet. What the limits end is counted in `metrics`.
     pub fn new(config: Config, metrics: &Metrics) -> Drains {
-        let bytes = (config.bytes_per_second > 0).then(|| {
-            // A rate below one byte in a millisecond would be none.
-            Bucket::full(config.bytes_per_second.div_ceil(1000), config.bytes_per_second, Instant::now())
-        });
-        let state = Mutex::new(State { under_way: VecDeque::new(), next: 0, bytes });
-        Drains(Arc::new(Shared { config, state, metrics: metrics.clone() }))
+        let state = Mutex::new(State { under_way: VecDeque::new(), next: 0, due: 0 });
+        Drains(Arc::new(Shared { config, began: Instant::now(), state, metrics: metrics.clone() }))
     }
 
     /// Begins to drain a request. If as many are drained as may be, the oldest is given up.
@@ -146,22 +143,27 @@ impl Drain {
 
     /// Counts bytes that were thrown away. Whether more may come.
     pub fn permits(&mut self, bytes: usize) -> bool {
-        self.permits_at(bytes, Instant::now())
+        let now = u64::try_from(self.shared.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.permits_at(bytes, now)
     }
 
-    fn permits_at(&mut self, bytes: usize, now: Instant) -> bool {
+    fn permits_at(&mut self, bytes: usize, now: u64) -> bool {
         let bytes = bytes as u64;
         let Some(left) = self.left.checked_sub(bytes) else { return false };
         self.left = left;
-        let mut state = self.shared.lock();
-        let Some(bucket) = &mut state.bytes else { return true };
-        bucket.refill(now);
-        let pays = bucket.pay(bytes);
-        drop(state);
-        if !pays {
-            self.shared.metrics.limited(Limit::DrainBytesPerSecond, None);
+        let Config { bytes_per_second, .. } = self.shared.config;
+        if bytes_per_second == 0 {
+            return true;
         }
-        pays
+        let mut state = self.shared.lock();
+        let spent = spend(state.due, now, cost(bytes, bytes_per_second), SECOND);
+        if let Ok(due) = spent {
+            state.due = due;
+            return true;
+        }
+        drop(state);
+        self.shared.metrics.limited(Limit::DrainBytesPerSecond, None);
+        false
     }
 }
 
@@ -289,11 +291,14 @@ mod tests {
         let limited = drains(9, 1000, 0);
         assert!(limited.begin().permits(1000));
         assert!(!limited.begin().permits(1001));
-        let (limited, now) = (drains(9, u64::MAX, 2000), Instant::now());
-        let [mut one, mut other] = [limited.begin(), limited.begin()];
-        assert!(one.permits_at(1999, now) && other.permits_at(1, now) && !other.permits_at(1, now));
-        let later = now + Duration::from_secs(1);
-        assert!(one.permits_at(2000, later) && !one.permits_at(1, later));
+        for rate in [1, 1999, 2000] {
+            let limited = drains(9, u64::MAX, rate as u64);
+            let [mut one, mut other] = [limited.begin(), limited.begin()];
+            assert!(one.permits_at(rate - 1, 0) && other.permits_at(1, 0), "{rate}");
+            // What is rounded down may let another through, and no second one.
+            assert!(!(other.permits_at(1, 0) && other.permits_at(1, 0)), "{rate}");
+            assert!(one.permits_at(1, SECOND), "{rate}");
+        }
     }
 
     #[tokio::test]
