@@ -1,5 +1,5 @@
-//! How the file descriptors of the process are divided among connections, uploads and downloads. It must not know how the system is asked
-//! for them.
+//! How the file descriptors of the process are divided among connections, uploads and downloads. It must not know how the system
+//! is asked for them.
 
 use super::sections::Config;
 use super::warnings::Warning;

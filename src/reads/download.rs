@@ -71,14 +71,14 @@ impl Sent {
 pub struct Download {
     request: RequestContext,
     meter: Meter,
-    /// One of as many as there may be.
-    _place: Place,
     config: Config,
     ended: CancellationToken,
     pieces: Pieces,
     length: u64,
     /// What is left of a piece. The first one was read before anything was promised to the caller.
     piece: Bytes,
+    /// It goes last, when the file is closed.
+    _place: Place,
 }
 
 /// A part that the caller has not taken yet.
@@ -135,7 +135,7 @@ impl Reads {
                 Ok(first) => {
                     let (config, piece) = (self.config, first.unwrap_or_default());
                     let meter = self.throttle.meter(target.key.client);
-                    let download = Download { request, meter, _place: place, config, ended, pieces, length, piece };
+                    let download = Download { request, meter, config, ended, pieces, length, piece, _place: place };
                     return Ok((record, reply, Sent::Here(Box::new(download))));
                 }
                 // It was replaced or deleted after its record was read.

@@ -205,12 +205,18 @@ fn stored(server: &Server, clients: std::ops::RangeInclusive<i64>) {
     }
 }
 
-/// A download that has begun and is not read on.
-fn begun_download(server: &Server, client: i64) -> Connection {
+/// A download that is not read on, and the status that it begins with.
+fn begun_download(server: &Server, client: i64) -> (Connection, u16) {
     let mut connection = server.connect();
     connection.send(&Ask::download(client, 1).bytes()).unwrap();
-    let reply = connection.reply_without_body().expect("a head");
-    assert_eq!(reply.status, 200, "{reply:?}");
+    let status = connection.reply_without_body().expect("a head").status;
+    (connection, status)
+}
+
+/// The same, which is served.
+fn served_download(server: &Server, client: i64) -> Connection {
+    let (connection, status) = begun_download(server, client);
+    assert_eq!(status, 200);
     connection
 }
 
@@ -224,11 +230,11 @@ async fn as_many_downloads_as_permitted_are_served_at_once_and_one_more_is_refus
     let server = Setup { limits, ..Setup::default() }.start();
     stored(&server, 1..=4);
     let refused = "attachd_limited_total{limit=\"limits.max_downloads\"}";
-    let mut held: Vec<_> = (1..=2).map(|client| begun_download(&server, client)).collect();
+    let mut held: Vec<_> = (1..=2).map(|client| served_download(&server, client)).collect();
     // One more is served to its end, and leaves its place.
     assert_eq!(server.connect().ask(&Ask::download(3, 1)).status, 200);
     downloads_in_flight(&server, 2);
-    held.push(begun_download(&server, 3));
+    held.push(served_download(&server, 3));
     assert_eq!(server.numbers()[refused], 0.0);
     let reply = server.connect().ask(&Ask::download(4, 1));
     reply.assert_refusal(503, "The service is at its limit, try again later");
@@ -260,14 +266,18 @@ async fn download(server: &Server, client: i64) -> Result<(), GrpcRefusal> {
 
 #[test]
 fn open_downloads_leave_descriptors_to_uploads_and_to_the_admin_port() {
-    let server = start_with("300:300", "max_connections = 60\nmax_uploads = 10\nmax_upload_size = \"64MiB\"\n");
-    // 64 for the process and 18 for the admin port, 2 × 60 for connections, 3 × 10 for uploads.
-    let downloads = 300 - 64 - 18 - 120 - 30;
+    let server = start_with("300:300", "max_connections = 60\nmax_uploads = 20\nmax_upload_size = \"64MiB\"\n");
+    // 64 for the process and 18 for the admin port, 2 × 60 for connections, 3 × 20 for uploads.
+    let places = 300 - 64 - 18 - 120 - 60;
     stored(&server, 1..=2);
     let idle = server.numbers()["process_open_fds"];
-    let held: Vec<_> = (0..downloads / 2).map(|index| begun_download(&server, index % 2 + 1)).collect();
+    let begun: Vec<_> = (0..55).map(|index| begun_download(&server, index % 2 + 1)).collect();
+    let (held, refused): (Vec<_>, Vec<_>) = begun.into_iter().partition(|(_, status)| *status == 200);
+    assert!(refused.iter().all(|(_, status)| *status == 503));
+    assert!((places - 5..=places).contains(&held.len()), "{} of {places} places", held.len());
     downloads_in_flight(&server, held.len());
     assert!(server.numbers()["process_open_fds"] >= idle + held.len() as f64 * 2.0);
+    drop(refused);
     assert_eq!(server.connect().ask(&Ask::upload(1, 2, &Form::file(&noise(1 << 20, 3)))).status, 201);
     assert_eq!(Connection::open(server.admin).request("GET", "/readyz", &[], b"").status, 200);
     drop(held);
