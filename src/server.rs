@@ -20,6 +20,7 @@ mod standing;
 mod stream;
 mod streams;
 mod turn;
+mod unsent;
 mod victims;
 mod watches;
 

@@ -13,6 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::idle::UnderWay;
 use super::standing::Exchange;
 use super::streams::Progress;
+use super::unsent::Unsent;
 
 /// No reply is under way.
 const NOBODY: u8 = 0;
@@ -84,7 +85,9 @@ pub(super) struct Reply {
     body: Body,
     exchange: Exchange,
     /// None over HTTP/1, where the response is all that is sent.
-    progress: Option<Progress>,
+    stream: Option<(Progress, Unsent)>,
+    /// What the response ends with, once that is known and while more than a little of it is unsent.
+    end: Option<Option<Frame<Bytes>>>,
     /// None over HTTP/2, where the library takes turns by itself.
     _speaking: Option<Speaking>,
     /// None over HTTP/1, where a request at a time is under way.
@@ -99,20 +102,31 @@ impl Reply {
         speaking: Option<Speaking>,
         under_way: Option<UnderWay>,
     ) -> Reply {
-        let progress = Progress::of_stream();
-        let mut reply = Reply { body, exchange, progress, _speaking: speaking, _under_way: under_way };
+        let stream = Progress::of_stream().map(|progress| (progress, Unsent::default()));
+        let mut reply = Reply { body, exchange, stream, end: None, _speaking: speaking, _under_way: under_way };
         reply.offers(0);
         reply
     }
 
     fn offers(&mut self, bytes: usize) {
         self.exchange.offers();
-        self.progress.iter().for_each(|progress| progress.offers(bytes));
+        self.stream.iter().for_each(|(progress, _)| progress.offers(bytes));
     }
 
     fn waits(&mut self) {
         self.exchange.waits();
-        self.progress.iter().for_each(Progress::waits);
+        self.stream.iter().for_each(|(progress, _)| progress.waits());
+    }
+
+    /// Ends the response, over HTTP/2 once it is sent but for a little.
+    fn end(&mut self, frame: Option<Frame<Bytes>>, context: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        match &self.stream {
+            Some((_, unsent)) if unsent.poll_little(context).is_pending() => {
+                self.end = Some(frame);
+                Poll::Pending
+            }
+            _ => Poll::Ready(frame),
+        }
     }
 }
 
@@ -124,17 +138,28 @@ impl HttpBody for Reply {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        match &frame {
-            Poll::Ready(Some(Ok(frame))) => self.offers(frame.data_ref().map_or(0, Bytes::len)),
-            Poll::Ready(_) => self.offers(0),
-            Poll::Pending => self.waits(),
+        if let Some(end) = self.end.take() {
+            return self.end(end, context).map(|frame| frame.map(Ok));
         }
-        frame
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            self.waits();
+            return Poll::Pending;
+        };
+        match frame.transpose()? {
+            Some(frame) if frame.is_data() => {
+                self.offers(frame.data_ref().map_or(0, Bytes::len));
+                let frame = frame.map_data(|bytes| match &self.stream {
+                    Some((_, unsent)) => unsent.count(bytes),
+                    None => bytes,
+                });
+                Poll::Ready(Some(Ok(frame)))
+            }
+            end => self.end(end, context).map(|frame| frame.map(Ok)),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() && self.stream.as_ref().is_none_or(|(_, unsent)| unsent.is_little())
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -11,7 +11,9 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::time::timeout;
 
-use crate::harness::{Ask, RawConnection, Server, Setup, chunk, eventually, finish, framed, header, run, token};
+use crate::harness::{
+    Ask, Form, RawConnection, Server, Setup, chunk, eventually, finish, framed, header, noise, run, token,
+};
 
 /// Longer than any time that a test waits for.
 const LONG: Duration = Duration::from_secs(60);
@@ -99,7 +101,9 @@ async fn narrow(address: SocketAddr, window: u32) -> SendRequest<Bytes> {
 /// Asks for what has a body, and returns the status and the body.
 async fn answered(requests: &mut SendRequest<Bytes>, path: &str) -> (u16, RecvStream) {
     *requests = requests.clone().ready().await.expect("the connection is open");
-    let request = Request::get(format!("http://attachd{path}")).body(()).unwrap();
+    let request =
+        Request::get(format!("http://attachd{path}")).header("authorization", format!("Bearer {}", token(&[1])));
+    let request = request.body(()).unwrap();
     let (reply, _) = requests.send_request(request, true).unwrap();
     let (head, body) = timeout(LONG, reply).await.expect("there is a reply").unwrap().into_parts();
     (head.status.as_u16(), body)
@@ -122,6 +126,26 @@ async fn a_stream_whose_window_stays_closed_is_reset_and_its_connection_goes_on(
         }
         assert_eq!(evicted(&server, port, "stalled"), 0.0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_takes_one_byte_of_all_its_response_is_reset_and_holds_nothing() {
+    let server = server("write_timeout = \"1s\"\nmin_rate = \"0B\"");
+    let bytes = noise(100_000, 1);
+    assert_eq!(server.connect().ask(&Ask::upload(1, 2, &Form::file(&bytes))).status, 201);
+    let download = "/api/v2/clients/1/attachments/2/content";
+    for path in ["/openapi.json", download] {
+        let mut requests = narrow(server.rest, 1).await;
+        for _ in 0..2 {
+            let (told, mut body) = answered(&mut requests, path).await;
+            assert_eq!(told, 200, "{path}");
+            let taken = timeout(LONG, body.data()).await.expect("there is a byte").unwrap();
+            assert_eq!(taken.expect("a byte").len(), 1, "{path}");
+            let ended = timeout(LONG, body.data()).await.expect("it is ended");
+            assert_eq!(ended.unwrap().unwrap_err().reason(), Some(Reason::CANCEL), "{path}");
+        }
+    }
+    eventually("no memory is held", || server.numbers()["attachd_download_budget_used_bytes"] == 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
