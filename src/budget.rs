@@ -17,14 +17,17 @@ use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
 use claim::Kept;
 use pool::{Pool, QUARTERS, UNIT, units};
+use rank::Ranks;
 use waiting::Waiting;
 
 pub use claim::Claim;
 pub use pool::Reservation;
+pub use rank::Rank;
 pub use reading::{Downloads, Reading};
 
 mod claim;
 mod pool;
+mod rank;
 pub mod reading;
 mod waiting;
 
@@ -70,6 +73,7 @@ pub struct Budget {
     passing: Pool,
     kept: Kept,
     waiting: Waiting,
+    ranks: Ranks,
     max_waiting: usize,
     max_wait: Duration,
     waits: AtomicU64,
@@ -90,6 +94,7 @@ impl Budget {
             passing: Pool::new((units - kept).min(useful)),
             kept: Kept::new(kept, most),
             waiting: Waiting::default(),
+            ranks: Ranks::default(),
             max_waiting: config.max_waiting_uploads,
             max_wait: config.max_wait,
             waits: AtomicU64::new(0),
@@ -108,20 +113,25 @@ impl Budget {
         self.passing.is_scarce()
     }
 
-    /// Takes `bytes` for a client, waiting for its turn.
+    /// The rank of an upload that begins.
+    pub fn rank(&self) -> Rank {
+        self.ranks.next()
+    }
+
+    /// Takes `bytes` for an upload of a client, waiting for its turn.
     ///
     /// # Errors
     /// [`Kind::Overloaded`] where nobody who waits got any for [`Config::max_wait`].
-    pub async fn take(&self, client: Id, bytes: usize) -> Result<Reservation> {
+    pub async fn take(&self, client: Id, rank: &mut Rank, bytes: usize) -> Result<Reservation> {
         match self.try_take(bytes) {
             Some(taken) => Ok(taken),
-            None => self.wait_while_others_get_some(client, bytes).await,
+            None => self.wait_while_others_get_some(client, self.ranks.place(rank, bytes), bytes).await,
         }
     }
 
     /// Waits for as long as memory is given back to others at least: then the turn comes.
-    async fn wait_while_others_get_some(&self, client: Id, bytes: usize) -> Result<Reservation> {
-        let mut taken = pin!(self.wait_for(&self.passing, client, bytes));
+    async fn wait_while_others_get_some(&self, client: Id, rank: u64, bytes: usize) -> Result<Reservation> {
+        let mut taken = pin!(self.wait_for(&self.passing, client, rank, bytes));
         loop {
             let granted = self.granted.load(Ordering::Relaxed);
             match timeout(self.max_wait, &mut taken).await {
@@ -135,10 +145,10 @@ impl Budget {
         }
     }
 
-    async fn wait_for(&self, pool: &Pool, client: Id, bytes: usize) -> Result<Reservation> {
+    async fn wait_for(&self, pool: &Pool, client: Id, rank: u64, bytes: usize) -> Result<Reservation> {
         self.waits.fetch_add(1, Ordering::Relaxed);
         let _place = self.waiting.enter(client);
-        pool.take(client, bytes).await
+        pool.take(client, rank, bytes).await
     }
 
     /// A claim of a client to the most that one upload may keep.
@@ -191,7 +201,7 @@ impl Budget {
     async fn take_of(&self, pool: &Pool, client: Id, bytes: usize) -> Result<Reservation> {
         match pool.try_take(bytes) {
             Some(taken) => Ok(taken),
-            None => self.wait_for(pool, client, bytes).await,
+            None => self.wait_for(pool, client, 0, bytes).await,
         }
     }
 
@@ -262,7 +272,7 @@ mod tests {
         let budget = Budget::new(Config { kept: 1, ..config(8192, 1) });
         let kept = budget.keep(client(1), 6 << 10).await.unwrap();
         assert_eq!(budget.used_bytes(), 6 << 10);
-        let passing = budget.take(client(1), 2 << 10).await.unwrap();
+        let passing = budget.take(client(1), &mut budget.rank(), 2 << 10).await.unwrap();
         assert_eq!(budget.used_bytes(), 8 << 10);
         assert!(budget.try_take(1).is_none());
         let more = timeout(Duration::from_millis(1), budget.keep(client(1), 1)).await;
@@ -298,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_needed_of_a_reservation_is_given_back_at_once() {
         let budget = budget(8192, 1);
-        let mut taken = budget.take(client(1), 8192).await.unwrap();
+        let mut taken = budget.take(client(1), &mut budget.rank(), 8192).await.unwrap();
         taken.shrink(4097);
         assert_eq!((taken.bytes(), budget.used_bytes()), (5120, 5120));
         taken.shrink(6000);
@@ -326,7 +336,7 @@ mod tests {
         assert_eq!(budget.used_bytes(), 8192);
         assert!(budget.try_take(1).is_none());
         drop(rest);
-        assert!(budget.take(client(1), 1).await.is_ok());
+        assert!(budget.take(client(1), &mut budget.rank(), 1).await.is_ok());
         drop(most);
         assert_eq!(budget.used_bytes(), 0);
     }
@@ -335,7 +345,9 @@ mod tests {
     async fn newcomers_are_refused_when_as_many_wait_as_may() {
         let budget = Arc::new(budget(1024, 2));
         let all = budget.try_take(1024).unwrap();
-        let wait = |budget: Arc<Budget>| tokio::spawn(async move { budget.take(client(1), 1024).await.map(drop) });
+        let wait = |budget: Arc<Budget>| {
+            tokio::spawn(async move { budget.take(client(1), &mut budget.rank(), 1024).await.map(drop) })
+        };
         let mut waiting = vec![wait(Arc::clone(&budget))];
         while budget.waiting() < 1 {
             tokio::task::yield_now().await;
@@ -360,7 +372,8 @@ mod tests {
         let mut waiting = Vec::new();
         let mut wait = |who| {
             let theirs = Arc::clone(&budget);
-            waiting.push(tokio::spawn(async move { theirs.take(client(who), 1024).await.map(drop) }));
+            waiting
+                .push(tokio::spawn(async move { theirs.take(client(who), &mut theirs.rank(), 1024).await.map(drop) }));
         };
         let settled = async |count| {
             while budget.waiting() < count {
@@ -392,22 +405,25 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_refused_where_nobody_gets_memory_for_too_long_unless_it_is_to_be_kept() {
         let budget = Budget::new(Config { kept: 1, max_wait: Duration::from_millis(1), ..config(8192, 1) });
-        let all = (budget.keep(client(1), 6 << 10).await.unwrap(), budget.take(client(1), 2 << 10).await.unwrap());
-        assert_eq!(budget.take(client(1), 1).await.unwrap_err().kind(), Kind::Overloaded);
+        let all = (
+            budget.keep(client(1), 6 << 10).await.unwrap(),
+            budget.take(client(1), &mut budget.rank(), 2 << 10).await.unwrap(),
+        );
+        assert_eq!(budget.take(client(1), &mut budget.rank(), 1).await.unwrap_err().kind(), Kind::Overloaded);
         assert_eq!((budget.refused(), budget.waiting()), (1, 0));
         assert!(timeout(Duration::from_millis(50), budget.keep(client(1), 1)).await.is_err());
         drop(all);
-        assert!(budget.take(client(1), 1).await.is_ok());
+        assert!(budget.take(client(1), &mut budget.rank(), 1).await.is_ok());
     }
 
     #[tokio::test]
     async fn who_waits_goes_on_waiting_while_others_get_memory() {
         let budget = Arc::new(Budget::new(Config { max_wait: Duration::from_secs(1), ..config(1024, 9) }));
-        let mut held = budget.take(client(1), 1024).await.unwrap();
+        let mut held = budget.take(client(1), &mut budget.rank(), 1024).await.unwrap();
         let mut waiting = Vec::new();
         for number in 1..=5 {
             let theirs = Arc::clone(&budget);
-            waiting.push(tokio::spawn(async move { theirs.take(client(1), 1024).await }));
+            waiting.push(tokio::spawn(async move { theirs.take(client(1), &mut theirs.rank(), 1024).await }));
             while budget.waiting() < number {
                 tokio::task::yield_now().await;
             }
@@ -424,6 +440,6 @@ mod tests {
     #[tokio::test]
     async fn a_request_for_more_than_there_is_takes_all_and_does_not_wait_for_ever() {
         let budget = budget(4096, 1);
-        assert!(budget.take(client(1), 1 << 40).await.is_ok());
+        assert!(budget.take(client(1), &mut budget.rank(), 1 << 40).await.is_ok());
     }
 }

@@ -237,7 +237,7 @@ mod tests {
                     for grown in (0..size).step_by(KIB * (number % 3 + 1)) {
                         budget.grow(&claim, grown + 1).await.unwrap();
                         // What passes through is taken after it, and given back before the next.
-                        drop(budget.take(client(), KIB).await.unwrap());
+                        drop(budget.take(client(), &mut budget.rank(), KIB).await.unwrap());
                         tokio::task::yield_now().await;
                     }
                     claim.settle(size);

@@ -54,9 +54,9 @@ impl Pool {
         (self.units - self.free.free()) * UNIT
     }
 
-    /// Takes `bytes` for a client, waiting for its turn.
-    pub(super) async fn take(&self, client: Id, bytes: usize) -> Result<Reservation> {
-        let permit = self.free.acquire(client, bytes, self.units_of(bytes)).await;
+    /// Takes `bytes` for a client, waiting for its turn, and for those of the client with a lower rank.
+    pub(super) async fn take(&self, client: Id, rank: u64, bytes: usize) -> Result<Reservation> {
+        let permit = self.free.acquire(client, rank, bytes, self.units_of(bytes)).await;
         permit.map(|permit| Reservation(Some(permit))).map_err(Error::internal)
     }
 

@@ -107,7 +107,7 @@ impl Reading {
     /// # Errors
     /// [`Kind::Overloaded`] if there is none for too long.
     pub async fn take(&self, bytes: usize) -> Result<Reservation> {
-        let taken = timeout(self.downloads.max_wait, self.downloads.pool.take(self.client, bytes)).await;
+        let taken = timeout(self.downloads.max_wait, self.downloads.pool.take(self.client, 0, bytes)).await;
         taken.unwrap_or_else(|_| Err(Error::new(Kind::Overloaded)))
     }
 }

@@ -65,13 +65,15 @@ impl Semaphore {
         Some(Permit { semaphore: Arc::clone(self), permits })
     }
 
-    /// Takes permits for a client, after those whose turn is before. They stand for so many bytes of work.
+    /// Takes permits for a client, after those whose turn is before, and after those of the client with a lower rank. They stand for
+    /// so many bytes of work.
     ///
     /// # Errors
     /// None that is expected.
     pub async fn acquire(
         self: &Arc<Self>,
         client: Id,
+        rank: u64,
         bytes: usize,
         permits: usize,
     ) -> Result<Permit, oneshot::error::RecvError> {
@@ -82,7 +84,7 @@ impl Semaphore {
                 return Ok(Permit { semaphore: Arc::clone(self), permits });
             }
             let (grant, granted) = oneshot::channel();
-            (state.waiting.push(client, bytes, Waiter { permits, grant }), granted)
+            (state.waiting.push(client, rank, bytes, Waiter { permits, grant }), granted)
         };
         let _place = Place { semaphore: self, ticket };
         granted.await
@@ -171,16 +173,16 @@ mod tests {
     async fn a_request_for_many_is_not_overtaken_and_permits_that_are_back_are_granted() {
         let semaphore = Semaphore::new(3);
         let mut held = semaphore.try_acquire(2).unwrap();
-        let many = semaphore.acquire(client(1), 0, 3);
+        let many = semaphore.acquire(client(1), 0, 0, 3);
         tokio::pin!(many);
         assert!(waits(&mut many).await);
         assert!(semaphore.try_acquire(1).is_none());
-        let few = semaphore.acquire(client(2), 0, 1);
+        let few = semaphore.acquire(client(2), 0, 0, 1);
         tokio::pin!(few);
         assert!(waits(&mut few).await);
         held.shrink(1);
         assert!(waits(&mut many).await && waits(&mut few).await);
-        assert!(waits(semaphore.acquire(client(3), 0, 0)).await);
+        assert!(waits(semaphore.acquire(client(3), 0, 0, 0)).await);
         drop(held);
         let many = many.await.unwrap();
         assert_eq!((many.permits(), semaphore.free()), (3, 0));
@@ -194,9 +196,9 @@ mod tests {
     async fn a_place_that_is_given_up_lets_those_behind_it_on() {
         let semaphore = Semaphore::new(2);
         let held = semaphore.try_acquire(1).unwrap();
-        let mut few = Box::pin(semaphore.acquire(client(2), 0, 1));
+        let mut few = Box::pin(semaphore.acquire(client(2), 0, 0, 1));
         {
-            let mut many = Box::pin(semaphore.acquire(client(1), 0, 2));
+            let mut many = Box::pin(semaphore.acquire(client(1), 0, 0, 2));
             assert!(waits(&mut many).await && waits(&mut few).await);
         }
         drop(few.await.unwrap());
@@ -208,7 +210,7 @@ mod tests {
     async fn permits_that_were_granted_to_one_who_left_are_free_again() {
         let semaphore = Semaphore::new(1);
         let held = semaphore.try_acquire(1).unwrap();
-        let mut gone = Box::pin(semaphore.acquire(client(1), 0, 1));
+        let mut gone = Box::pin(semaphore.acquire(client(1), 0, 0, 1));
         assert!(waits(&mut gone).await);
         drop(held);
         assert_eq!(semaphore.free(), 0);
@@ -224,7 +226,7 @@ mod tests {
             tokio::spawn(async move {
                 for turn in 0..50 {
                     let permits = (number + turn) % 5 + 1;
-                    let asked = semaphore.acquire(client((number % 7) as i64 + 1), number * 100, permits);
+                    let asked = semaphore.acquire(client((number % 7) as i64 + 1), 0, number * 100, permits);
                     if (number + turn).is_multiple_of(3) {
                         let left = timeout(Duration::from_micros(50), asked).await;
                         tokio::task::yield_now().await;

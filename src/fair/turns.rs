@@ -75,7 +75,7 @@ impl Turns {
                 tokio::spawn(self.clone().watch());
             }
             let (grant, granted) = oneshot::channel();
-            (state.waiting.push(client, bytes, grant), granted)
+            (state.waiting.push(client, 0, bytes, grant), granted)
         };
         let _place = Place { turns: self, ticket };
         // It is granted or given up: the queue never drops one.

@@ -18,7 +18,7 @@ use super::alarm::Alarm;
 use super::batch::{Batch, COPIED};
 use super::{Admitted, Commit, Config, Declared, Header, Piece, Uploads, size_mismatch};
 use crate::attachment::{Id, Record};
-use crate::budget::{Claim, Reservation};
+use crate::budget::{Claim, Rank, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::fair::Turn;
 use crate::pace::Pace;
@@ -110,6 +110,8 @@ struct Upload<'a> {
     uploads: &'a Uploads,
     /// Whose turn it takes.
     client: Id,
+    /// When it gets memory, among the uploads of the client.
+    rank: Rank,
     writer: ContentWriter,
     /// What the writer keeps to the end, where it keeps something.
     claim: Option<Arc<Claim>>,
@@ -181,6 +183,7 @@ impl<'a> Upload<'a> {
         Upload {
             uploads,
             client: target.key.client,
+            rank: uploads.budget.rank(),
             writer,
             claim,
             declared,
@@ -318,15 +321,17 @@ impl<'a> Upload<'a> {
             return Ok(());
         }
         self.turn = None;
-        let mut memory = pin!(self.uploads.budget.take(self.client, bytes));
-        let memory = tokio::select! {
-            biased;
-            // What was handed on may fail or outlive its time meanwhile.
-            written = self.writer.ready() => {
-                written?;
-                memory.await
+        let memory = {
+            let mut memory = pin!(self.uploads.budget.take(self.client, &mut self.rank, bytes));
+            tokio::select! {
+                biased;
+                // What was handed on may fail or outlive its time meanwhile.
+                written = self.writer.ready() => {
+                    written?;
+                    memory.await
+                }
+                memory = &mut memory => memory,
             }
-            memory = &mut memory => memory,
         };
         self.grant(memory?);
         Ok(())
@@ -363,7 +368,7 @@ impl<'a> Upload<'a> {
             // In a box, since all uploads would have room for it.
             Box::pin(budget.grow(claim, store.kept_by_upload(Some(self.size)))).await?;
         }
-        let memory = budget.take(self.client, length + ahead).await?;
+        let memory = budget.take(self.client, &mut self.rank, length + ahead).await?;
         self.grant(memory);
         Ok(())
     }

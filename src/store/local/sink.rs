@@ -34,7 +34,7 @@ impl Sink {
     pub async fn write(&mut self, mut queue: Queue, hash: &mut Hash, metrics: Metrics) -> Result<()> {
         let (local, path, draft, mut running) =
             (Arc::clone(&self.local), self.path.clone(), self.draft.take(), std::mem::take(hash));
-        let _place = self.local.writing.acquire(self.client, WRITE, 1).await.map_err(Error::internal)?;
+        let _place = self.local.writing.acquire(self.client, 0, WRITE, 1).await.map_err(Error::internal)?;
         let timing: Arc<sync::Mutex<Option<Timing>>> = Arc::default();
         // A write that hangs is counted when it is given up: it may have no end of its own.
         let _given_up = guard(Arc::clone(&timing), |timing| drop(lock(&timing).take()));

@@ -146,7 +146,7 @@ impl Pool {
 
     fn begin(&self, client: Id, bytes: usize, work: Work) {
         let mut state = lock(&self.0.state);
-        state.waiting.push(client, bytes, work);
+        state.waiting.push(client, 0, bytes, work);
         if state.at_work < state.wanted {
             self.join(&mut state);
         } else if !state.watched {
