@@ -12,22 +12,24 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::HeaderValue;
 use http::header::CONNECTION;
+use http::{HeaderValue, Version};
 use tower::ServiceExt;
 use tracing::Instrument;
 
 use crate::envelope::{self, ReplyError, Streamed};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::request::{self, Arrival, RequestContext, Unreadable};
 use crate::telemetry::{self, Exit, Metrics, Protocol, REQUEST_ID, RequestId, TraceHeaders};
 use drains::{Drains, Rest};
+use refusals::Refusals;
 use told::Told;
 
 pub mod cors;
 pub mod drains;
 pub mod grpc;
 mod host;
+pub mod refusals;
 mod told;
 
 /// Stands among the extensions of a reply that says `Connection: close` because more of its request is to come than is read
@@ -59,16 +61,17 @@ impl Routes {
 ///
 /// 1. the log line, outermost, so that it sees every reply and how long it took, and the request id and the
 ///    permission for pages of other origins to read the reply, so that every reply carries them;
-/// 2. the draining of bodies, outside of what may panic, so that a client can read that reply as well;
-/// 3. the catching of panics, around the routes alone.
-pub fn around(routes: Router, drains: Drains, cors: Arc<cors::Config>, metrics: Metrics) -> Routes {
-    Routes(routes.layer(middleware::from_fn_with_state((drains, cors, metrics), pass)))
+/// 2. the wait of a refusal that is one of many;
+/// 3. the draining of bodies, outside of what may panic, so that a client can read that reply as well;
+/// 4. the catching of panics, around the routes alone.
+pub fn around(routes: Router, drains: Drains, refusals: Refusals, cors: Arc<cors::Config>, metrics: Metrics) -> Routes {
+    Routes(routes.layer(middleware::from_fn_with_state((drains, refusals, cors, metrics), pass)))
 }
 
 /// What the layer is given.
-type Given = (Drains, Arc<cors::Config>, Metrics);
+type Given = (Drains, Refusals, Arc<cors::Config>, Metrics);
 
-async fn pass(State((drains, cors, metrics)): State<Given>, mut request: Request, next: Next) -> Response {
+async fn pass(State((drains, refusals, cors, metrics)): State<Given>, mut request: Request, next: Next) -> Response {
     let id = RequestId::accept_or_make(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
     let exit = {
         let headers = request.headers();
@@ -108,6 +111,10 @@ async fn pass(State((drains, cors, metrics)): State<Given>, mut request: Request
     if let Ok(id) = HeaderValue::try_from(exit.request_id().to_ascii()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
+    let refused = response.extensions().get::<ReplyError>().filter(|reply| reply.at_limit).map(|reply| reply.kind);
+    if refused.is_some() {
+        refusals.pace().await;
+    }
     let streamed = response.extensions_mut().remove::<Streamed>();
     match response.extensions_mut().remove::<ReplyError>() {
         Some(ReplyError { kind, error, at_limit }) => exit.failed_with(kind, error, at_limit),
@@ -116,9 +123,14 @@ async fn pass(State((drains, cors, metrics)): State<Given>, mut request: Request
         }
         None => exit.succeeded(),
     }
-    if rest.settle(&drains, version).await {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    // The next request of an overloaded server's client is better made to another replica.
+    let leaves = refused == Some(Kind::Overloaded) && version < Version::HTTP_2;
+    let cut = rest.settle(&drains, version, leaves).await;
+    if cut {
         response.extensions_mut().insert(Cut);
+    }
+    if cut || leaves {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -159,7 +171,13 @@ mod tests {
             .route("/panic", post(|| async { if true { panic!("secret") } else { "" } }))
             .route("/fine", post(|| async { "fine" }));
         let config = drains::Config { bytes: 1024, time: Duration::from_secs(1), at_once: 1, bytes_per_second: 0 };
-        let port = around(routes, Drains::new(config, &Metrics::default()), Arc::default(), Metrics::default());
+        let port = around(
+            routes,
+            Drains::new(config, &Metrics::default()),
+            Refusals::new(0, &Metrics::default()),
+            Arc::default(),
+            Metrics::default(),
+        );
         let ask = |path: &str| {
             let request =
                 Request::post(path).header(HOST, "attachd").header(REQUEST_ID, "mine").body(Body::empty()).unwrap();

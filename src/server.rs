@@ -45,6 +45,7 @@ use crate::auth::{Certificates, Verifier};
 use crate::budget::Budget;
 use crate::config::{self, Config, Division, Warning};
 use crate::edge::drains::Drains;
+use crate::edge::refusals::Refusals;
 use crate::error::{Error, Kind};
 use crate::fair::Turns;
 use crate::origin::Network;
@@ -330,6 +331,7 @@ impl Server {
         let looks = AbortOnDropHandle::new(tokio::spawn(health::watch(both.clone(), health.clone(), told)));
 
         let drains = Drains::new(config.drains(), &metrics);
+        let refusals = Refusals::new(config.limits.refusals_per_second, &metrics);
         let bound = |port, listener, tls, speaks, trusted: &[Network], routes, plain| {
             let (certificates, metrics, trusted_proxies) =
                 (Arc::clone(&certificates), metrics.clone(), trusted.to_vec());
@@ -350,8 +352,10 @@ impl Server {
             }
         };
         let cors = Arc::new(config.rest.cors.clone());
-        let routes = edge::around(routes, drains.clone(), Arc::clone(&cors), metrics.clone());
-        let plain = rest_tls.is_some().then(|| edge::around(rest::speaks_tls(), drains.clone(), cors, metrics.clone()));
+        let routes = edge::around(routes, drains.clone(), refusals.clone(), Arc::clone(&cors), metrics.clone());
+        let plain = rest_tls
+            .is_some()
+            .then(|| edge::around(rest::speaks_tls(), drains.clone(), refusals.clone(), cors, metrics.clone()));
         let rest = bound(Port::Rest, rest, rest_tls, Speaks::Both, &config.rest.trusted_proxies, routes, plain);
         let rest = tokio::spawn(accept::serve(rest, stages.clone()));
         let grpc = bound(
@@ -364,6 +368,7 @@ impl Server {
                 grpc::routes(attachments.clone(), &serving, config.grpc.reflection),
                 attachments,
                 drains.clone(),
+                refusals,
                 metrics.clone(),
             ),
             None,

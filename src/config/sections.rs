@@ -279,6 +279,10 @@ pub struct Limits {
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub drain_bytes_per_second: ByteSize,
+    /// How many requests a second that a limit refuses, with 503 or 429, are answered at once on all ports together. Past it
+    /// each waits for its turn, up to 5 s, so that clients that repeat at once what was refused do not take all of the server's time.
+    /// 0 sets no limit. Default 100.
+    pub refusals_per_second: u64,
     /// What each client may do.
     pub per_client: throttle::Config,
 }
@@ -312,6 +316,7 @@ impl Default for Limits {
             drain_bytes: ByteSize::mib(256),
             drain_time: Duration::from_secs(30),
             max_drains: 256,
+            refusals_per_second: 100,
             drain_bytes_per_second: ByteSize::mib(256),
             per_client: throttle::Config::default(),
         }

@@ -197,8 +197,8 @@ impl Rest {
     }
 
     /// Sees to it that the client can read its reply while it is still sending, and returns whether the connection must end
-    /// with that reply.
-    pub(super) async fn settle(self, drains: &Drains, version: Version) -> bool {
+    /// with that reply. `leaves` says that it is to end in any case.
+    pub(super) async fn settle(self, drains: &Drains, version: Version, leaves: bool) -> bool {
         let Some(Left { body, waits }) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return false;
         };
@@ -212,7 +212,7 @@ impl Rest {
                 }
                 false
             }
-            _ if waits => true,
+            _ if waits || leaves => true,
             Some(left) if left <= quick => {
                 tokio::spawn(drains.begin().read(body, time));
                 false

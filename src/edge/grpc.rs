@@ -20,6 +20,7 @@ use tonic::{Code, Status};
 use tracing::Instrument;
 
 use super::drains::{Drains, Rest};
+use super::refusals::Refusals;
 use super::{Routes, panicked};
 use crate::auth::www_authenticate;
 use crate::envelope::{self, ReplyError};
@@ -45,20 +46,28 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 struct Edge {
     attachments: Attachments,
     drains: Drains,
+    refusals: Refusals,
     metrics: Metrics,
 }
 
 /// Wraps the routes in one layer. A request passes
 ///
 /// 1. the log line and the count, outermost, so that they see every reply, and the request id, so that every reply carries it;
-/// 2. the check that it is gRPC at all: what is not is refused in words of HTTP;
-/// 3. the catching of panics, around all that follows;
-/// 4. its deadline;
-/// 5. the check of the token, before a message is read. Health and reflection are open to all;
-/// 6. the check that there is such a method;
-/// 7. the check of the framing of its messages, before tonic decodes them. Uploads have a reader of their own.
-pub fn around(routes: Router, attachments: Attachments, drains: Drains, metrics: Metrics) -> Routes {
-    Routes(routes.layer(middleware::from_fn_with_state(Edge { attachments, drains, metrics }, pass)))
+/// 2. the wait of a refusal that is one of many;
+/// 3. the check that it is gRPC at all: what is not is refused in words of HTTP;
+/// 4. the catching of panics, around all that follows;
+/// 5. its deadline;
+/// 6. the check of the token, before a message is read. Health and reflection are open to all;
+/// 7. the check that there is such a method;
+/// 8. the check of the framing of its messages, before tonic decodes them. Uploads have a reader of their own.
+pub fn around(
+    routes: Router,
+    attachments: Attachments,
+    drains: Drains,
+    refusals: Refusals,
+    metrics: Metrics,
+) -> Routes {
+    Routes(routes.layer(middleware::from_fn_with_state(Edge { attachments, drains, refusals, metrics }, pass)))
 }
 
 async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
@@ -75,7 +84,7 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
         }
         let (rest, version) = (Rest::default(), request.version());
         drop(rest.watch(request));
-        rest.settle(&edge.drains, version).await;
+        rest.settle(&edge.drains, version, false).await;
         return end(exit, response);
     }
     let context = match request::take(request.extensions_mut()) {
@@ -94,6 +103,9 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
         Ok(response) if called.streams() => end_later(exit, failure, called, response),
         Ok(response) => end(exit, response),
         Err(error) => {
+            if error.is_at_limit() {
+                edge.refusals.pace().await;
+            }
             context.audit.refused(&error);
             end(exit, refusal(&error))
         }
@@ -351,7 +363,13 @@ mod tests {
     /// The port in front of these routes.
     fn port(routes: Router) -> Routes {
         let (attachments, config, _folder) = rpc::tests::service();
-        around(routes, attachments, Drains::new(config.drains(), &Metrics::default()), Metrics::default())
+        around(
+            routes,
+            attachments,
+            Drains::new(config.drains(), &Metrics::default()),
+            Refusals::new(0, &Metrics::default()),
+            Metrics::default(),
+        )
     }
 
     #[tokio::test]

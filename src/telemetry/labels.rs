@@ -89,6 +89,8 @@ label! {
         MaxWaitingUploads = "limits.max_waiting_uploads",
         /// How many refused requests are drained at once.
         MaxDrains = "limits.max_drains",
+        /// How many refusals a second are answered at once.
+        RefusalsPerSecond = "limits.refusals_per_second",
         /// How many bytes a second of refused requests are drained.
         DrainBytesPerSecond = "limits.drain_bytes_per_second",
         /// How many uploads a client may have under way.

@@ -85,7 +85,11 @@ async fn as_many_uploads_as_permitted_are_taken_at_once_and_one_more_is_refused(
     in_flight(&server, 0);
     let held: Vec<_> = (1..=3).map(|attachment| begun(&server, attachment)).collect();
     in_flight(&server, 3);
-    assert_eq!(server.connect().ask(&one(4)).status, 503);
+    // The connection ends with that, so that the next request can reach another replica.
+    let mut connection = server.connect();
+    let reply = connection.ask(&one(4));
+    assert_eq!((reply.status, reply.header("connection")), (503, "close"));
+    assert!(connection.closed());
     drop(held);
     in_flight(&server, 0);
     let errors: Vec<_> = server.log().into_iter().filter(|line| line.contains("\"level\":\"ERROR\"")).collect();

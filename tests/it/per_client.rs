@@ -217,3 +217,38 @@ fn limits_that_cannot_be_are_refused_with_what_to_write() {
         assert!(ended.status.code() == Some(2) && text.contains(said), "{per_client}: {text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_past_their_rate_wait_for_their_turn_and_other_clients_do_not() {
+    let limits = "refusals_per_second = 1\n[limits.per_client]\nmax_uploads = 1".to_owned();
+    let server = Setup { limits, ..Setup::default() }.start();
+    let paced = || server.numbers()["attachd_limited_total{limit=\"limits.refusals_per_second\"}"];
+    let _first = begun(&server, 1, 1);
+    eventually("it is under way", || server.readiness()["uploads_in_flight"] == 1);
+    assert_limited(&server.connect().ask(&upload(1, 2)), "have 1 uploads under way");
+    assert_eq!(paced(), 0.0, "the first refusal is answered at once");
+    let rest: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn({
+                let mut connection = server.connect();
+                move || connection.ask(&upload(1, 2))
+            })
+        })
+        .collect();
+    let [third, fourth] = [grpc(&server, 1, 3), grpc(&server, 1, 3)];
+    let (third, fourth) = tokio::join!(third, fourth);
+    for refusal in [third, fourth] {
+        assert_limited_over_grpc(&refusal.expect_err("one is under way"));
+    }
+    assert_eq!(server.connect().ask(&upload(2, 1)).status, 201);
+    for reply in rest {
+        assert_limited(&reply.join().expect("a reply"), "have 1 uploads under way");
+    }
+    assert!(paced() >= 1.0);
+    // What is refused for another reason is not paced.
+    let before = paced();
+    for _ in 0..10 {
+        server.connect().ask(&upload(1, 2).by("a.b.c")).assert_refusal(401, "JWT token invalid");
+    }
+    assert_eq!(paced(), before);
+}

@@ -17,6 +17,7 @@ use super::call::Dynamic;
 use super::*;
 use crate::auth::{Claims, Ids, Minter, Peer};
 use crate::edge::drains::Drains;
+use crate::edge::refusals::Refusals;
 use crate::edge::{self, Routes};
 use crate::origin::Origin;
 use crate::request::Arrival;
@@ -106,6 +107,7 @@ impl Port {
         let routes = edge::around(
             transcoder.into_router(),
             Drains::new(config.drains(), &Metrics::default()),
+            Refusals::new(0, &Metrics::default()),
             Arc::default(),
             Metrics::default(),
         );
