@@ -13,14 +13,14 @@ build:
 test:
     cargo test --locked
 
-# Run all tests: root, Debian, 16 GiB of free disk space
+# Run all tests: root, Debian, 10 GiB of free disk space
 test-all:
     ./tests/all.sh
 
 # Check formatting, lints and the documents
 lint:
     cargo fmt --all --check
-    cargo clippy --locked --workspace --all-targets -- -D warnings
+    cargo clippy --locked --workspace -- -D warnings
     cargo clippy --locked --workspace --all-targets --features faults,fuzzing -- -D warnings
     tests/prose/check.py
 

@@ -40,15 +40,17 @@ if [ "${1:-}" = --long ]; then
     ignored=(--include-ignored) fuzzing=(60)
 fi
 
-# step NAME COMMAND…: runs one part of the suite. A part that fails does not keep the others from running.
+# step NAME COMMAND…: runs one part of the suite, and says how long it took. A part that fails does not keep the others from
+# running.
 step() {
-    local name=$1
+    local name=$1 begun=$SECONDS
     shift
     echo "== $name"
     if ! "$@" 2>&1 | tee -a "$log"; then
         echo "== $name: FAILED"
         broken=$((broken + 1))
     fi
+    echo "== $name: $((SECONDS - begun)) s"
     # What tests have left that were ended, or whose server lived as long as they.
     rm -rf "$TMPDIR"/.tmp*
 }
@@ -60,10 +62,10 @@ faults() {
     unshare --mount --propagation private cargo test --locked --features faults --test faults -- --nocapture
 }
 
-# Only that it works: in a debug build, whose parts are there already, and with loads that say nothing of speed.
+# Only that it works: with loads that say nothing of speed. The benchmark is a debug build, most of whose parts are there already.
 benchmark() {
     command -v nginx >/dev/null || apt_install nginx-light || return 1
-    cargo bench --locked --profile dev --package attachd-bench -- --smoke --peers nginx,axum,tonic
+    cargo bench --locked --profile dev --package attachd-bench -- --attachd "$(realpath "$attachd")" --smoke --peers nginx,axum,tonic
 }
 
 # One suite over every storage, on servers that are started for it.
@@ -80,15 +82,16 @@ fuzz() {
 
 step "the documents" tests/prose/check.py
 step "the check of the documents, on seeded violations" tests/prose/check.py --self-test
-step "the Rust suite" cargo test --locked
+# Tests wait for servers most of the time.
+step "the Rust suite" cargo test --locked -- --test-threads 4
 step "faults, crashes and a full disk" faults
 step "every storage by its servers" storage
 # The fuzz targets take one processor. Nothing beside them waits for a time.
 JOBS=1 tests/fuzz.sh "${fuzzing[@]}" >"$TMPDIR/fuzz" 2>&1 &
 fuzz_pid=$!
-step "the benchmark, in small" benchmark
-# The one optimised build: what the image holds is what the scripts try.
+# The one optimised build: what the image holds is what the benchmark and the scripts try.
 step "the build that is deployed" cargo build --profile dist --locked --bin attachd
+step "the benchmark, in small" benchmark
 wait "$fuzz_pid"
 fuzz_status=$? fuzz_pid=""
 step "the fuzz targets" fuzz
