@@ -274,8 +274,8 @@ pub struct Limits {
     /// How many refused requests all ports together read likewise at once, 1 or more. For a further one, the one that has been
     /// read longest is given up: its connection is closed, or its stream of HTTP/2 reset. Default 256.
     pub max_drains: usize,
-    /// How many bytes a second of refused requests all ports together read likewise. Past it their connections are closed, or
-    /// their streams of HTTP/2 reset. 0 sets no limit. Default 256 MiB.
+    /// How many bytes a second of refused requests all ports together read likewise. Past it they are read more slowly. 0 sets no
+    /// limit. Default 64 MiB.
     #[serde(with = "units::size")]
     #[schemars(with = "units::Size")]
     pub drain_bytes_per_second: ByteSize,
@@ -317,7 +317,7 @@ impl Default for Limits {
             drain_time: Duration::from_secs(30),
             max_drains: 256,
             refusals_per_second: 100,
-            drain_bytes_per_second: ByteSize::mib(256),
+            drain_bytes_per_second: ByteSize::mib(64),
             per_client: throttle::Config::default(),
         }
     }

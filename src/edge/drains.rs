@@ -1,6 +1,7 @@
 //! What is read of refused requests and thrown away. A server that stops reading and closes makes the client's system discard the
 //! reply that has arrived already, and all that a client sees that is still sending is a reset connection, or stream. So the rest of
-//! a request is drained: up to so many bytes and for so long, of so many requests at once, and so many bytes a second in all.
+//! a request is drained: up to so many bytes and for so long, of so many requests at once, and no faster than so many bytes a second
+//! in all.
 //! This module must not know why a request was refused.
 
 use std::collections::VecDeque;
@@ -18,7 +19,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::rate::{SECOND, cost, spend};
+use crate::rate::{SECOND, cost};
 use crate::telemetry::{Limit, Metrics};
 
 /// What a client expects that waits before it sends its body (RFC 9110 §10.1.1).
@@ -41,7 +42,7 @@ pub struct Config {
     pub time: Duration,
     /// How many are drained at once, 1 or more. For a further one, the one that has been drained longest is given up.
     pub at_once: usize,
-    /// Bytes a second of all together, and as many at once. Past it no more are drained. 0 sets no limit.
+    /// Bytes a second of all together, and as many at once. Past it they are read more slowly. 0 sets no limit.
     pub bytes_per_second: u64,
 }
 
@@ -73,6 +74,8 @@ pub struct Drain {
     number: u64,
     given_up: CancellationToken,
     left: u64,
+    /// Whether it had to wait for the rate of all.
+    slowed: bool,
 }
 
 impl Drains {
@@ -96,7 +99,7 @@ impl Drains {
             oldest.cancel();
             self.0.metrics.limited(Limit::MaxDrains, None);
         }
-        Drain { shared: Arc::clone(&self.0), number, given_up, left: bytes }
+        Drain { shared: Arc::clone(&self.0), number, given_up, left: bytes, slowed: false }
     }
 
     /// How long a request is drained at most.
@@ -106,6 +109,17 @@ impl Drains {
 }
 
 impl Shared {
+    /// Counts bytes that came at `now`, and returns how long to wait before more are read.
+    fn wait_at(&self, bytes: u64, now: u64) -> Duration {
+        let Config { bytes_per_second, .. } = self.config;
+        if bytes_per_second == 0 {
+            return Duration::ZERO;
+        }
+        let mut state = self.lock();
+        state.due = state.due.max(now).saturating_add(cost(bytes, bytes_per_second));
+        Duration::from_nanos((state.due - now).saturating_sub(SECOND))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,7 +145,7 @@ impl Drain {
                 tokio::select! {
                     frame = body.frame() => match frame {
                         None => return true,
-                        Some(Ok(frame)) if self.permits(frame.data_ref().map_or(0, Bytes::len)) => {}
+                        Some(Ok(frame)) if self.passes(frame.data_ref().map_or(0, Bytes::len)).await => {}
                         Some(_) => return false,
                     },
                     () = self.given_up() => return false,
@@ -141,29 +155,20 @@ impl Drain {
         timeout(time, read).await.unwrap_or(false)
     }
 
-    /// Counts bytes that were thrown away. Whether more may come.
-    pub fn permits(&mut self, bytes: usize) -> bool {
-        let now = u64::try_from(self.shared.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.permits_at(bytes, now)
-    }
-
-    fn permits_at(&mut self, bytes: usize, now: u64) -> bool {
+    /// Counts bytes that were thrown away, and waits if they came faster than they may. Whether more may come.
+    pub async fn passes(&mut self, bytes: usize) -> bool {
         let bytes = bytes as u64;
         let Some(left) = self.left.checked_sub(bytes) else { return false };
         self.left = left;
-        let Config { bytes_per_second, .. } = self.shared.config;
-        if bytes_per_second == 0 {
+        let now = u64::try_from(self.shared.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let wait = self.shared.wait_at(bytes, now);
+        if wait.is_zero() {
             return true;
         }
-        let mut state = self.shared.lock();
-        let spent = spend(state.due, now, cost(bytes, bytes_per_second), SECOND);
-        if let Ok(due) = spent {
-            state.due = due;
-            return true;
+        if !std::mem::replace(&mut self.slowed, true) {
+            self.shared.metrics.limited(Limit::DrainBytesPerSecond, None);
         }
-        drop(state);
-        self.shared.metrics.limited(Limit::DrainBytesPerSecond, None);
-        false
+        timeout(wait, self.given_up()).await.is_err()
     }
 }
 
@@ -286,19 +291,32 @@ mod tests {
         assert!(!third.given_up.is_cancelled());
     }
 
-    #[test]
-    fn so_many_bytes_of_each_are_drained_and_so_many_a_second_of_all() {
+    #[tokio::test]
+    async fn so_many_bytes_of_each_are_drained() {
         let limited = drains(9, 1000, 0);
-        assert!(limited.begin().permits(1000));
-        assert!(!limited.begin().permits(1001));
-        for rate in [1, 1999, 2000] {
-            let limited = drains(9, u64::MAX, rate as u64);
-            let [mut one, mut other] = [limited.begin(), limited.begin()];
-            assert!(one.permits_at(rate - 1, 0) && other.permits_at(1, 0), "{rate}");
-            // What is rounded down may let another through, and no second one.
-            assert!(!(other.permits_at(1, 0) && other.permits_at(1, 0)), "{rate}");
-            assert!(one.permits_at(1, SECOND), "{rate}");
+        for (bytes, passes) in [(999, true), (1000, true), (1001, false)] {
+            assert_eq!(limited.begin().passes(bytes).await, passes, "{bytes}");
         }
+    }
+
+    #[test]
+    fn past_so_many_bytes_a_second_of_all_each_waits_until_they_are_due() {
+        let Drains(shared) = drains(9, u64::MAX, 1000);
+        let wait = |bytes, now| shared.wait_at(bytes, now).as_millis();
+        assert_eq!([999, 1, 1, 499].map(|bytes| wait(bytes, 0)), [0, 0, 1, 500]);
+        assert_eq!(wait(1, SECOND), 0, "what is due has had its time");
+        assert_eq!([1000, 1].map(|bytes| wait(bytes, 60 * SECOND)), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_rate_is_given_up_at_once() {
+        let drains = drains(1, u64::MAX, 1);
+        let mut slow = drains.begin();
+        let waiting = tokio::spawn(async move { slow.passes(1 << 30).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        let _newer = drains.begin();
+        assert!(!waiting.await.unwrap());
     }
 
     #[tokio::test]

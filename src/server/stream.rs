@@ -166,7 +166,7 @@ impl Stream {
                 length = transport.read(&mut room) => length?,
                 () = drain.given_up() => return Ok(()),
             };
-            if length == 0 || !drain.permits(length) {
+            if length == 0 || !drain.passes(length).await {
                 return Ok(());
             }
         }

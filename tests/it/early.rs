@@ -261,18 +261,25 @@ fn past_so_many_that_are_drained_the_oldest_is_closed_and_the_others_go_on() {
 }
 
 #[test]
-fn past_the_bytes_a_second_that_are_drained_connections_are_closed() {
-    let server = with_limits("drain_bytes_per_second = \"1MiB\"");
+fn past_the_bytes_a_second_that_are_drained_they_are_read_more_slowly() {
+    let server = with_limits("drain_bytes_per_second = \"1MiB\"\ndrain_time = \"4s\"");
     let small = upload().by("a.b.c");
     let mut connection = drained(&server, &small);
     connection.send(&small.framed_body()).unwrap();
     connection.assert_serves();
     assert_eq!(limited(&server, "drain_bytes_per_second"), 0.0);
+    // It takes about a second, and the connection goes on.
+    let more = Ask::upload(1, 2, &Form::file(&noise(2 << 20, 28))).by("a.b.c");
+    let mut connection = drained(&server, &more);
+    connection.send(&more.framed_body()).unwrap();
+    connection.assert_serves();
+    assert_eq!(limited(&server, "drain_bytes_per_second"), 1.0);
+    // What would take longer than its time is closed.
     let large = Ask::upload(1, 2, &Form::file(&noise(64 << 20, 28))).by("a.b.c");
     let mut connection = drained(&server, &large);
     let sent = large.framed_body().chunks(4096).all(|piece| connection.send(piece).is_ok());
     assert!(!sent && connection.closed());
-    assert!(limited(&server, "drain_bytes_per_second") >= 1.0);
+    assert_eq!(limited(&server, "drain_bytes_per_second"), 2.0);
     server.connect().assert_serves();
 }
 
