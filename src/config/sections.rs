@@ -253,8 +253,8 @@ pub struct Limits {
     #[schemars(with = "units::Time")]
     pub handshake_timeout: Duration,
     /// How long a client may take nothing of what is sent to it. Past it the connection is closed, or only the stream of HTTP/2 is
-    /// reset if the connection takes bytes. A stream gets on when its client has taken a whole part of the response, up to 128 KiB
-    /// of a download, and has besides the time that the part takes at `min_rate`. Default 30 s.
+    /// reset if the connection takes bytes. A stream gets on when its client has taken a part of the response, up to 16 KiB,
+    /// and has besides the time that the part takes at `min_rate`. Default 30 s.
     #[serde(with = "units::time")]
     #[schemars(with = "units::Time")]
     pub write_timeout: Duration,

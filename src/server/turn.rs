@@ -80,12 +80,18 @@ impl Drop for Speaking {
     }
 }
 
+/// How much the library is given at once over HTTP/2, in bytes: a frame of the usual size. It holds that much of each stream whose
+/// window is too small for it, and whether a client takes anything is only seen when all of it was taken.
+const PART: usize = 16 << 10;
+
 /// The body of a reply. The service speaks until the library has taken all of it.
 pub(super) struct Reply {
     body: Body,
     exchange: Exchange,
     /// None over HTTP/1, where the response is all that is sent.
     stream: Option<(Progress, Unsent)>,
+    /// What the library is not given yet of the content that the body has given.
+    rest: Bytes,
     /// What the response ends with, once that is known and while more than a little of it is unsent.
     end: Option<Option<Frame<Bytes>>>,
     /// None over HTTP/2, where the library takes turns by itself.
@@ -103,7 +109,8 @@ impl Reply {
         under_way: Option<UnderWay>,
     ) -> Reply {
         let stream = Progress::of_stream().map(|progress| (progress, Unsent::default()));
-        let mut reply = Reply { body, exchange, stream, end: None, _speaking: speaking, _under_way: under_way };
+        let rest = Bytes::new();
+        let mut reply = Reply { body, exchange, stream, rest, end: None, _speaking: speaking, _under_way: under_way };
         reply.offers(0);
         reply
     }
@@ -116,6 +123,16 @@ impl Reply {
     fn waits(&mut self) {
         self.exchange.waits();
         self.stream.iter().for_each(|(progress, _)| progress.waits());
+    }
+
+    /// What the library is given next of the content.
+    fn part(&mut self) -> Frame<Bytes> {
+        let part = match &self.stream {
+            Some((_, unsent)) => unsent.count(self.rest.split_to(PART.min(self.rest.len()))),
+            None => std::mem::take(&mut self.rest),
+        };
+        self.offers(part.len());
+        Frame::data(part)
     }
 
     /// Ends the response, over HTTP/2 once it is sent but for a little.
@@ -138,6 +155,9 @@ impl HttpBody for Reply {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.part())));
+        }
         if let Some(end) = self.end.take() {
             return self.end(end, context).map(|frame| frame.map(Ok));
         }
@@ -145,24 +165,28 @@ impl HttpBody for Reply {
             self.waits();
             return Poll::Pending;
         };
-        match frame.transpose()? {
-            Some(frame) if frame.is_data() => {
-                self.offers(frame.data_ref().map_or(0, Bytes::len));
-                let frame = frame.map_data(|bytes| match &self.stream {
-                    Some((_, unsent)) => unsent.count(bytes),
-                    None => bytes,
-                });
-                Poll::Ready(Some(Ok(frame)))
+        match frame.transpose()?.map(Frame::into_data) {
+            Some(Ok(content)) => {
+                self.rest = content;
+                Poll::Ready(Some(Ok(self.part())))
             }
-            end => self.end(end, context).map(|frame| frame.map(Ok)),
+            Some(Err(trailers)) => self.end(Some(trailers), context).map(|frame| frame.map(Ok)),
+            None => self.end(None, context).map(|frame| frame.map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream() && self.stream.as_ref().is_none_or(|(_, unsent)| unsent.is_little())
+        self.rest.is_empty()
+            && self.body.is_end_stream()
+            && self.stream.as_ref().is_none_or(|(_, unsent)| unsent.is_little())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (rest, mut hint) = (self.rest.len() as u64, self.body.size_hint());
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(hint.lower().saturating_add(rest));
+        hint
     }
 }

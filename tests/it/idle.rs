@@ -149,6 +149,37 @@ async fn a_stream_that_takes_one_byte_of_all_its_response_is_reset_and_holds_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_takes_nothing_of_much_content_has_the_time_of_a_small_part() {
+    // All that the response holds at first would have more than a minute.
+    let server = server("write_timeout = \"1s\"\nmin_rate = \"1KiB\"");
+    let bytes = noise(1 << 20, 1);
+    assert_eq!(server.connect().ask(&Ask::upload(1, 2, &Form::file(&bytes))).status, 201);
+    for window in [0, 20_000] {
+        let mut requests = narrow(server.rest, window).await;
+        let (told, mut body) = answered(&mut requests, "/api/v2/clients/1/attachments/2/content").await;
+        assert_eq!(told, 200);
+        let ended = timeout(LONG / 2, async {
+            loop {
+                if let Err(error) = body.data().await.expect("it does not end by itself") {
+                    break error;
+                }
+            }
+        });
+        assert_eq!(ended.await.expect("it is ended").reason(), Some(Reason::CANCEL), "{window}");
+    }
+    // Whoever reads gets all of it.
+    let mut requests = narrow(server.rest, 20_000).await;
+    let (_, mut body) = answered(&mut requests, "/api/v2/clients/1/attachments/2/content").await;
+    let mut got = Vec::new();
+    while let Some(part) = timeout(LONG, body.data()).await.expect("it goes on") {
+        let part = part.expect("it is not reset");
+        got.extend_from_slice(&part);
+        body.flow_control().release_capacity(part.len()).unwrap();
+    }
+    assert!(got == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_opens_its_window_little_by_little_gets_the_whole_reply() {
     let server = server("write_timeout = \"1s\"");
     let mut requests = narrow(server.rest, 1000).await;
