@@ -34,6 +34,7 @@ mod download;
 mod headers;
 mod near_miss;
 pub mod openapi;
+mod page;
 mod query;
 mod range;
 mod target;
@@ -61,19 +62,30 @@ const LOCATION_BYTES: usize = 96;
 /// Where the description of the port is.
 const DESCRIPTION: &str = "/openapi.json";
 
-/// The routes of the REST port. `downloads` says how downloads are answered. If `describes`, one of the routes answers with the
-/// description of all.
+/// What the REST port serves beside the operations, to anybody.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    /// The description of all routes.
+    pub description: bool,
+    /// The page for people.
+    pub page: bool,
+}
+
+/// The routes of the REST port. `downloads` says how downloads are answered.
 ///
 /// # Errors
 /// What of the proto cannot be served over REST.
-pub fn routes(attachments: Attachments, downloads: DownloadConfig, describes: bool) -> Result<Router, String> {
+pub fn routes(attachments: Attachments, downloads: DownloadConfig, beside: Beside) -> Result<Router, String> {
     let descriptors = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|error| error.to_string())?;
     let streams = vec![
         (Rpc::UploadAttachment.row().path, adapter(attachments.clone(), upload)),
         (Rpc::DownloadAttachment.row().path, adapter((attachments.clone(), Arc::new(downloads)), download::download)),
     ];
     let mut adapters = Adapters { streams, beside: Vec::new() };
-    if describes {
+    if beside.page {
+        adapters.beside.push(page::route()?);
+    }
+    if beside.description {
         let document = Bytes::from(openapi::document()?.to_string());
         let described = move || ([(CONTENT_TYPE, "application/json")], document.clone()).into_response();
         adapters.beside.push((Method::GET, DESCRIPTION, Box::new(move |_, _| Box::pin(ready(described())))));

@@ -272,7 +272,7 @@ impl Server {
             Attachments::new(Arc::clone(&verifier), Arc::clone(&uploads), Arc::clone(&reads), metrics.clone());
         let (draining, started, storage_lost) = (Arc::default(), Arc::default(), Arc::default());
         let health = Health { verifier, store, uploads, reads, budget, turns, draining, started, storage_lost };
-        let routes = rest::routes(attachments.clone(), config.download.clone(), config.rest.openapi)
+        let routes = rest::routes(attachments.clone(), config.download.clone(), config.rest.beside())
             .map_err(StartError::Routes)?;
         let rest = listen("rest", config.rest.listen)?;
         let grpc = listen("grpc", config.grpc.listen)?;

@@ -100,6 +100,7 @@ step "the supply chain" tests/supply/run.sh "${attachd%/*}/deps"
 step "the commands of README and the tutorial" tests/tutorial.sh "$attachd"
 step "what the clients need" tests/clients/setup.sh
 step "clients in ten languages" tests/clients/run.sh "$attachd"
+step "the page for people, in a browser" tests/page/run.sh "$attachd"
 step "the OpenAPI description, used" tests/openapi/run.sh "$attachd"
 step "TLS as other programs speak it" tests/tls/run.sh "$attachd"
 step "a rollout under load" tests/rollout/run.sh "$attachd"

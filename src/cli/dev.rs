@@ -66,7 +66,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let traces = telemetry::TracesConfig::default();
     let telemetry = telemetry::start(&log, &traces).map_err(Failure::running)?;
     let config = Config {
-        rest: Rest::plain(rest),
+        rest: Rest { page: true, ..Rest::plain(rest) },
         grpc: Grpc { reflection: true, ..Grpc::plain(grpc) },
         admin: Listen { listen: admin },
         storage,
@@ -166,6 +166,9 @@ fn announcement(addresses: Addresses, data: &Path, token: &str, token_file: &Pat
   REST   http://{rest}
   gRPC   http://{grpc}
   admin  http://{admin}/readyz
+
+Open this page in a browser to upload files:
+http://{rest}/#token={token}
 
 token (12 hours, all clients):
 {token}

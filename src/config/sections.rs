@@ -68,12 +68,21 @@ pub struct Rest {
     pub cors: edge::cors::Config,
     /// Whether `GET /openapi.json` answers with the description of the port in OpenAPI 3.1, without a token. Default `true`.
     pub openapi: bool,
+    /// Whether `GET /` answers, without a token, with a page on which a person who has a token uploads, lists, downloads and deletes
+    /// files. `attachd dev` turns it on. Default false.
+    pub page: bool,
 }
 
 impl Rest {
     /// A port that speaks plain text, and that no page may call.
     pub fn plain(listen: SocketAddr) -> Rest {
-        Rest { listen, tls: None, trusted_proxies: Vec::new(), cors: edge::cors::Config::default(), openapi: true }
+        let cors = edge::cors::Config::default();
+        Rest { listen, tls: None, trusted_proxies: Vec::new(), cors, openapi: true, page: false }
+    }
+
+    /// What is served beside the operations.
+    pub(crate) fn beside(&self) -> rest::Beside {
+        rest::Beside { description: self.openapi, page: self.page }
     }
 }
 

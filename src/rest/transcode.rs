@@ -106,7 +106,8 @@ impl Transcoder {
         let Adapters { mut streams, beside } = adapters;
         let mut routes = Vec::new();
         for (verb, path, adapter) in beside {
-            routes.push(Route { verb, template: Template::parse(path)?, served: Served::Adapter(adapter) });
+            let template = if path == "/" { Template::root() } else { Template::parse(path)? };
+            routes.push(Route { verb, template, served: Served::Adapter(adapter) });
         }
         for (method, rule) in rules(pool, service)? {
             let route = Route::new(&method, rule, &mut streams);

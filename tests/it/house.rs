@@ -350,7 +350,7 @@ fn sources_below(root: &Path) -> Vec<Source> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 below(&path, all);
-            } else {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 all.push(path);
             }
         }

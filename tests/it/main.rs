@@ -55,6 +55,7 @@ mod operations;
 mod order;
 mod outcome;
 mod pace;
+mod page;
 mod parity;
 mod per_client;
 mod query;

@@ -96,6 +96,11 @@ impl Template {
         Ok(Template { segments, variables, verb: verb.map(str::to_owned) })
     }
 
+    /// The root alone, which no template of the proto can name.
+    pub fn root() -> Template {
+        Template { segments: vec![Segment::Literal(String::new())], variables: Vec::new(), verb: None }
+    }
+
     /// The paths of the fields that it binds, in order.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.variables.iter().map(|variable| variable.field.as_str())

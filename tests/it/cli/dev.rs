@@ -75,6 +75,12 @@ fn a_development_server_prints_commands_that_work() {
     let record = |attachment: i64| read_record(&record_path(&data, 1, attachment)).unwrap().0["content"].clone();
     assert_eq!((&record(1)["filename"], &record(1)["content_type"]), (&"hello.txt".into(), &"text/plain".into()));
 
+    let page = dev.after("Open this page in a browser to upload files:");
+    let (page, token) = page.split_once("/#token=").expect("the token is not sent to a server");
+    assert_eq!(token, dev.token());
+    let page = page.strip_prefix("http://").unwrap().parse::<SocketAddr>().unwrap();
+    assert_eq!(Connection::open(page).request("GET", "/", &[], b"").header("content-type"), "text/html; charset=utf-8");
+
     let command = dev.after("Upload over gRPC:");
     let done = Command::new("sh").args(["-c", &command]).env_clear().output().unwrap();
     assert!(done.status.success(), "{command}: {done:?}");
