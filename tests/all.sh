@@ -3,7 +3,7 @@
 # something cannot be had. Its last line is the sum of all: `N passed, N failed`.
 #
 # --long ends the server 500 times where the short form does 60, races 1,000 rounds over each storage, sends 1 GiB to each, and
-# runs each fuzz target for a minute.
+# runs each fuzz target for a minute. It also tries the build that is deployed, with link-time optimisation.
 set -uo pipefail
 # What builds and tests take of a disk.
 gibibytes=10
@@ -35,7 +35,10 @@ broken=0
 built=${CARGO_TARGET_DIR:-target}
 attachd=$built/dist/attachd
 ignored=() fuzzing=(--runs 10000)
+# Link-time optimisation takes ten minutes, and a short run does without it.
+export CARGO_PROFILE_DIST_LTO=off CARGO_PROFILE_DIST_CODEGEN_UNITS=16
 if [ "${1:-}" = --long ]; then
+    unset CARGO_PROFILE_DIST_LTO CARGO_PROFILE_DIST_CODEGEN_UNITS
     export ATTACHD_TEST_KILLS=${ATTACHD_TEST_KILLS:-500} ATTACHD_TEST_LONG=1
     ignored=(--include-ignored) fuzzing=(60)
 fi
@@ -90,7 +93,7 @@ step "every storage by its servers" storage
 JOBS=1 tests/fuzz.sh "${fuzzing[@]}" >"$TMPDIR/fuzz" 2>&1 &
 fuzz_pid=$!
 # The one optimised build: what the image holds is what the benchmark and the scripts try.
-step "the build that is deployed" cargo build --profile dist --locked --bin attachd
+step "the optimised build" cargo build --profile dist --locked --bin attachd
 step "the benchmark, in small" benchmark
 wait "$fuzz_pid"
 fuzz_status=$? fuzz_pid=""

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds deploy/Dockerfile with buildah, looks at what is in the image, and runs it: as uid 65532, on a root that nobody can
 # write to, probed, and used for uploads through both doors. No image registry is needed: the base is made of Debian packages.
-# Usage: tests/deploy/image.sh ATTACHD, as root. ATTACHD is the program of `cargo build --profile dist`.
+# Usage: tests/deploy/image.sh ATTACHD, as root. ATTACHD is the program of `cargo build --profile dist`, with the same variables
+# CARGO_PROFILE_DIST_*.
 #
 # The toolchain in the base is that of this machine, mounted, and so is what `cargo build --profile dist` has compiled: cargo in
 # the image compiles what differs. If nothing differs, the image has the very program that the other tests tried.
@@ -45,7 +46,10 @@ buildah add --quiet "$scratch" "$tar" / >/dev/null
 # cargo and rustc are mounted where they lie on this machine, and the sources laid where they lie: what was compiled knows
 # them by path.
 sysroot=$(rustc --print sysroot)
-buildah config --env "PATH=$sysroot/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
+# The settings of the profile that are not those of Cargo.toml.
+settings=()
+for name in "${!CARGO_PROFILE_DIST_@}"; do settings+=(--env "$name=${!name}"); done
+buildah config "${settings[@]}" --env "PATH=$sysroot/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
     --env "CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}" "$scratch"
 buildah commit --quiet --rm "$scratch" "$base" >/dev/null
 
