@@ -19,6 +19,13 @@ pub fn spend(due: u64, now: u64, cost: u64, burst: u64) -> Result<u64, u64> {
     if ahead < burst { Ok(due.saturating_add(cost)) } else { Err((ahead - burst).saturating_add(1)) }
 }
 
+/// When the next piece is due if the next one was `due` and one that takes `cost` has come at `now` in any case, and how long to wait
+/// so that all together are no more than `burst` ahead of the rate.
+pub fn charge(due: u64, now: u64, cost: u64, burst: u64) -> (u64, u64) {
+    let due = due.max(now).saturating_add(cost);
+    (due, (due - now).saturating_sub(burst))
+}
+
 /// What `amount` costs where `a_second` of it may come, which is not 0.
 pub fn cost(amount: u64, a_second: u64) -> u64 {
     let cost = u128::from(amount) * u128::from(SECOND) / u128::from(a_second);
@@ -107,6 +114,14 @@ mod tests {
         assert_eq!(come(&mut due, 0, 1), 0);
         assert_eq!(come(&mut due, SECOND, 100), 10);
         assert_eq!(come(&mut due, 100 * SECOND, 100), 20);
+    }
+
+    #[test]
+    fn what_has_come_in_any_case_waits_until_the_burst_has_room_for_it() {
+        let charged = [0, 1, 2].map(|after| charge(2 * SECOND + after * SECOND, 0, SECOND, 3 * SECOND).1);
+        assert_eq!(charged, [0, SECOND, 2 * SECOND]);
+        assert_eq!(charge(0, 5 * SECOND, SECOND, 0), (6 * SECOND, SECOND));
+        assert_eq!(charge(0, 1, u64::MAX, 0), (u64::MAX, u64::MAX - 1));
     }
 
     #[test]

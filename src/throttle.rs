@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::attachment::Id;
 use crate::error::{Error, Kind, Result};
-use crate::rate::{SECOND, cost, spend};
+use crate::rate::{SECOND, charge, cost, spend};
 use crate::telemetry::{Limit, Metrics};
 
 use config::Allowance;
@@ -161,7 +161,7 @@ impl Inner {
         }
         let mut clients = self.lock();
         let used = clients.of(client, now);
-        used.byte_due = used.byte_due.max(now).saturating_add(cost(bytes, rate));
+        (used.byte_due, _) = charge(used.byte_due, now, cost(bytes, rate), self.burst);
     }
 
     /// Callers that were refused come back after `seconds`, and not all at once.

@@ -19,7 +19,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::rate::{SECOND, cost};
+use crate::rate::{SECOND, charge, cost};
 use crate::telemetry::{Limit, Metrics};
 
 /// What a client expects that waits before it sends its body (RFC 9110 §10.1.1).
@@ -116,8 +116,9 @@ impl Shared {
             return Duration::ZERO;
         }
         let mut state = self.lock();
-        state.due = state.due.max(now).saturating_add(cost(bytes, bytes_per_second));
-        Duration::from_nanos((state.due - now).saturating_sub(SECOND))
+        let (due, wait) = charge(state.due, now, cost(bytes, bytes_per_second), SECOND);
+        state.due = due;
+        Duration::from_nanos(wait)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::rate::{SECOND, cost, spend};
+use crate::rate::{SECOND, charge, cost};
 use crate::telemetry::{Limit, Metrics};
 
 /// How long a refusal waits at most, in nanoseconds. Clients and proxies wait longer for a response.
@@ -51,19 +51,10 @@ impl Refusals {
             return Duration::ZERO;
         }
         let mut due = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let cost = cost(1, self.0.per_second);
-        let wait = match spend(*due, now, cost, SECOND) {
-            Ok(next) => {
-                *due = next;
-                0
-            }
-            // Those that wait longest are answered together: then more come than can be answered one by one.
-            Err(wait) => {
-                *due = due.saturating_add(cost).min(now.saturating_add(SECOND + MOST));
-                wait.min(MOST)
-            }
-        };
-        Duration::from_nanos(wait)
+        let (next, wait) = charge(*due, now, cost(1, self.0.per_second), SECOND);
+        // Those that wait longest are answered together: then more come than can be answered one by one.
+        *due = next.min(now.saturating_add(SECOND + MOST));
+        Duration::from_nanos(wait.min(MOST))
     }
 }
 
@@ -79,9 +70,9 @@ mod tests {
     fn a_burst_is_answered_at_once_and_then_each_waits_for_its_turn() {
         let refusals = Refusals::new(10, &Metrics::default());
         assert_eq!(waits(&refusals, 10, 0), [0; 10]);
-        assert_eq!(waits(&refusals, 3, 0), [0, 100, 200]);
+        assert_eq!(waits(&refusals, 3, 0), [100, 200, 300]);
         assert_eq!(waits(&refusals, 2, SECOND), [0, 0], "those before have had their turns");
-        assert_eq!(waits(&refusals, 12, 60 * SECOND), [vec![0; 11], vec![100]].concat());
+        assert_eq!(waits(&refusals, 12, 60 * SECOND), [vec![0; 10], vec![100, 200]].concat());
     }
 
     #[test]
