@@ -111,8 +111,10 @@ async fn pass(State((drains, refusals, cors, metrics)): State<Given>, mut reques
     if let Ok(id) = HeaderValue::try_from(exit.request_id().to_ascii()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    let refused = response.extensions().get::<ReplyError>().filter(|reply| reply.at_limit).map(|reply| reply.kind);
-    if refused.is_some() {
+    let refused = response.extensions().get::<ReplyError>();
+    // The next request of the client of an overloaded server is better made to another replica.
+    let leaves = refused.is_some_and(|refused| refused.kind == Kind::Overloaded) && version < Version::HTTP_2;
+    if refused.is_some_and(|refused| refused.at_limit) {
         refusals.pace().await;
     }
     let streamed = response.extensions_mut().remove::<Streamed>();
@@ -123,8 +125,6 @@ async fn pass(State((drains, refusals, cors, metrics)): State<Given>, mut reques
         }
         None => exit.succeeded(),
     }
-    // The next request of an overloaded server's client is better made to another replica.
-    let leaves = refused == Some(Kind::Overloaded) && version < Version::HTTP_2;
     let cut = rest.settle(&drains, version, leaves).await;
     if cut {
         response.extensions_mut().insert(Cut);

@@ -18,6 +18,9 @@ const STUCK: i64 = 40;
 /// The time of a storage operation. What hangs is given up after twice as long.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What is said of a limit.
+const AT_LIMIT: &str = "The service is at its limit, try again later";
+
 /// What others upload to. Rules name an attachment whatever its client.
 const NEWCOMER: i64 = 100;
 
@@ -49,6 +52,9 @@ fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there
             scope.spawn(move || {
                 let reply = patient(server).upload(writer, 1, attachment, form);
                 assert_eq!(reply.status, 503, "{reply:?}");
+                if reply.details() == AT_LIMIT {
+                    assert_eq!(reply.header("connection"), "close");
+                }
             });
         }
         eventually("one waits", || server.numbers()["attachd_memory_budget_waiting_uploads"] >= 1.0);
@@ -63,7 +69,7 @@ fn newcomers_are_told_to_come_back_while_too_many_wait_and_are_served_once_there
         let (server, other) = (&server, &other);
         let over_rest = server.connect().upload(&writer, 1, NEWCOMER, &Form::file(b"x"));
         assert_eq!(over_rest.status, 503, "{over_rest:?}");
-        assert_eq!(over_rest.details(), "The service is at its limit, try again later");
+        assert_eq!((over_rest.details(), over_rest.header("connection")), (AT_LIMIT, "close"));
         assert!(over_rest.headers.contains_key("retry-after"), "{over_rest:?}");
         let messages = vec![Message::Header(header(1, NEWCOMER)), chunk(b"x".to_vec()), finish()];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
