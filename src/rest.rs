@@ -50,7 +50,7 @@ use digests::Digests;
 pub use download::Config as DownloadConfig;
 use headers::{single, unencoded};
 use target::{asked, key, target};
-use transcode::{Adapter, Adapters, Server, Transcoder};
+use transcode::{Adapter, Adapters, Server, Template, Transcoder};
 
 /// What a multipart body may have beyond the content, in bytes: enough for all that the parser's limits permit. A declared
 /// length past the largest upload and this is refused before the body is read.
@@ -88,7 +88,11 @@ pub fn routes(attachments: Attachments, downloads: DownloadConfig, beside: Besid
     if beside.description {
         let document = Bytes::from(openapi::document()?.to_string());
         let described = move || ([(CONTENT_TYPE, "application/json")], document.clone()).into_response();
-        adapters.beside.push((Method::GET, DESCRIPTION, Box::new(move |_, _| Box::pin(ready(described())))));
+        adapters.beside.push((
+            Method::GET,
+            Template::parse(DESCRIPTION)?,
+            Box::new(move |_, _| Box::pin(ready(described()))),
+        ));
     }
     let service = Server::new(AttachmentServiceServer::new(attachments.clone()));
     Ok(Transcoder::new(&descriptors, SERVICE_NAME, service, attachments, adapters)?.into_router())

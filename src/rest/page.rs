@@ -12,10 +12,7 @@ use http::header::{
 };
 use http::{HeaderValue, Method};
 
-use super::transcode::Adapter;
-
-/// Where it is.
-const PATH: &str = "/";
+use super::transcode::{Adapter, Template};
 
 /// The page.
 const PAGE: &str = include_str!("page.html");
@@ -23,11 +20,11 @@ const PAGE: &str = include_str!("page.html");
 /// Keeps pages of other origins from a reference to its window.
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
-/// The route of the page.
+/// The route of the page, which is the root.
 ///
 /// # Errors
 /// None that is expected: the page has one script and one style sheet.
-pub(super) fn route() -> Result<(Method, &'static str, Adapter), String> {
+pub(super) fn route() -> Result<(Method, Template, Adapter), String> {
     let policy = HeaderValue::try_from(policy()?).map_err(|error| error.to_string())?;
     let page = move || -> Response {
         let headers = [
@@ -40,7 +37,7 @@ pub(super) fn route() -> Result<(Method, &'static str, Adapter), String> {
         ];
         (headers, PAGE).into_response()
     };
-    Ok((Method::GET, PATH, Box::new(move |_, _| Box::pin(ready(page())))))
+    Ok((Method::GET, Template::root(), Box::new(move |_, _| Box::pin(ready(page())))))
 }
 
 fn policy() -> Result<String, String> {

@@ -39,10 +39,9 @@ pub use call::Server;
 pub use binding::{Binding, Field};
 pub use reply::{Details, Shape};
 pub use rule::{BodyRule, Rule};
-pub use template::Capture;
+pub use template::{Capture, Template};
 
 use rule::Annotation;
-use template::Template;
 
 /// What a transcoded body may be.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -56,7 +55,7 @@ pub struct Adapters {
     /// The methods with a stream, by their paths over gRPC.
     pub streams: Vec<(&'static str, Adapter)>,
     /// What is beside the service, by method and path.
-    pub beside: Vec<(Method, &'static str, Adapter)>,
+    pub beside: Vec<(Method, Template, Adapter)>,
 }
 
 /// A method that is called over REST.
@@ -105,8 +104,7 @@ impl Transcoder {
     ) -> Result<Transcoder, String> {
         let Adapters { mut streams, beside } = adapters;
         let mut routes = Vec::new();
-        for (verb, path, adapter) in beside {
-            let template = if path == "/" { Template::root() } else { Template::parse(path)? };
+        for (verb, template, adapter) in beside {
             routes.push(Route { verb, template, served: Served::Adapter(adapter) });
         }
         for (method, rule) in rules(pool, service)? {

@@ -101,7 +101,7 @@ impl Port {
             })
         };
         let streams = vec![("/library.v1.LibraryService/WatchBooks", adapter())];
-        let adapters = Adapters { streams, beside: vec![(Method::GET, "/openapi.json", adapter())] };
+        let adapters = Adapters { streams, beside: vec![(Method::GET, Template::parse("/openapi.json")?, adapter())] };
         let server = Server::new(service_fn(answer));
         let transcoder = Transcoder::new(pool, service, server, attachments, adapters)?;
         let routes = edge::around(
