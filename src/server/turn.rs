@@ -177,6 +177,7 @@ impl HttpBody for Reply {
 
     fn is_end_stream(&self) -> bool {
         self.rest.is_empty()
+            && self.end.is_none()
             && self.body.is_end_stream()
             && self.stream.as_ref().is_none_or(|(_, unsent)| unsent.is_little())
     }

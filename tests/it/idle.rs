@@ -150,15 +150,15 @@ async fn a_stream_that_takes_one_byte_of_all_its_response_is_reset_and_holds_not
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_takes_nothing_of_much_content_has_the_time_of_a_small_part() {
-    // All that the response holds at first would have more than a minute.
-    let server = server("write_timeout = \"1s\"\nmin_rate = \"1KiB\"");
+    // 32 KiB, with which a download begins, would have 64 s.
+    let server = server("write_timeout = \"1s\"\nmin_rate = \"512B\"");
     let bytes = noise(1 << 20, 1);
     assert_eq!(server.connect().ask(&Ask::upload(1, 2, &Form::file(&bytes))).status, 201);
     for window in [0, 20_000] {
         let mut requests = narrow(server.rest, window).await;
         let (told, mut body) = answered(&mut requests, "/api/v2/clients/1/attachments/2/content").await;
         assert_eq!(told, 200);
-        let ended = timeout(LONG / 2, async {
+        let ended = timeout(LONG, async {
             loop {
                 if let Err(error) = body.data().await.expect("it does not end by itself") {
                     break error;
@@ -167,7 +167,7 @@ async fn a_stream_that_takes_nothing_of_much_content_has_the_time_of_a_small_par
         });
         assert_eq!(ended.await.expect("it is ended").reason(), Some(Reason::CANCEL), "{window}");
     }
-    // Whoever reads gets all of it.
+    // A client that reads gets all of it.
     let mut requests = narrow(server.rest, 20_000).await;
     let (_, mut body) = answered(&mut requests, "/api/v2/clients/1/attachments/2/content").await;
     let mut got = Vec::new();
