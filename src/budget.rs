@@ -438,6 +438,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_oldest_upload_that_waits_gets_memory_first_for_as_long_as_it_is_the_oldest() {
+        let budget = Arc::new(budget(1024, 9));
+        let [mut old, mut new] = [(); 2].map(|()| budget.rank());
+        let order = async |first: &mut Rank, second: &mut Rank, bytes| {
+            let held = budget.try_take(1024).unwrap();
+            let served = std::sync::Mutex::new(Vec::new());
+            let take = async |rank: &mut Rank, name| {
+                drop(budget.take(client(1), rank, bytes).await.unwrap());
+                served.lock().unwrap().push(name);
+            };
+            tokio::join!(take(first, "first"), take(second, "second"), async { drop(held) });
+            served.into_inner().unwrap()
+        };
+        // Whoever asks first, and whatever it asks for.
+        assert_eq!(order(&mut new, &mut old, 1).await, ["second", "first"]);
+        assert_eq!(order(&mut old, &mut new, 1 << 40).await, ["first", "second"]);
+        assert_eq!(order(&mut old, &mut new, 1).await, ["first", "second"], "both are new again, in their order");
+        let mut newer = budget.rank();
+        assert_eq!(order(&mut newer, &mut new, 1).await, ["second", "first"]);
+    }
+
+    #[tokio::test]
     async fn a_request_for_more_than_there_is_takes_all_and_does_not_wait_for_ever() {
         let budget = budget(4096, 1);
         assert!(budget.take(client(1), &mut budget.rank(), 1 << 40).await.is_ok());
