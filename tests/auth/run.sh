@@ -8,6 +8,7 @@ attachd=$(realpath "${1:?usage: run.sh PATH_TO_ATTACHD}")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../apt.sh"
 . "$here/../go.sh"
+. "$here/../npm.sh"
 env_dir=$here/../.env/auth
 work=$(mktemp -d)
 passed=0
@@ -80,14 +81,7 @@ if ! cmp -s "$here/requirements.txt" "$env_dir/python/requirements.txt"; then
         "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt" &&
         cp "$here/requirements.txt" "$env_dir/python/"; } || abort "cannot install the packages of requirements.txt"
 fi
-if ! cmp -s "$here/package-lock.json" "$env_dir/node/installed-lock.json"; then
-    rm -rf "$env_dir/node"
-    mkdir -p "$env_dir/node"
-    cp "$here/package.json" "$here/package-lock.json" "$env_dir/node/"
-    (cd "$env_dir/node" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) ||
-        abort "cannot install the packages of package-lock.json"
-    cp "$here/package-lock.json" "$env_dir/node/installed-lock.json"
-fi
+npm_packages "$here" "$env_dir/node" || abort "cannot install the packages of package-lock.json"
 # Modules are looked for beside the script.
 cp "$here"/*.mjs "$env_dir/node/"
 

@@ -5,6 +5,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../apt.sh"
+. "$here/../npm.sh"
 env_dir=$here/../.env
 proto_dir=$here/../../proto
 
@@ -68,19 +69,10 @@ mkdir -p "$stubs"
     google/api/http.proto google/api/annotations.proto attachments/v2/attachments.proto) || fail "cannot generate the Python stubs"
 
 # Node: likewise, from the lock files.
-# node_packages CLIENT FOLDER: installs the packages of a client into a folder of tests/.env.
-node_packages() {
-    local lock=$here/$1/package-lock.json node=$env_dir/$2
-    cmp -s "$lock" "$node/installed-lock.json" && return
-    rm -rf "$node"
-    mkdir -p "$node"
-    cp "$here/$1/package.json" "$lock" "$node/"
-    (cd "$node" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) ||
-        fail "cannot install the Node packages of $1/package-lock.json"
-    cp "$lock" "$node/installed-lock.json"
-}
-node_packages grpc-node node
-node_packages javascript form-data
+for client in grpc-node:node javascript:form-data; do
+    npm_packages "$here/${client%:*}" "$env_dir/${client#*:}" ||
+        fail "cannot install the Node packages of ${client%:*}/package-lock.json"
+done
 
 # Go: compiles the standard library once, so that no check pays for it.
 go build -o /dev/null "$here/go/upload.go" || fail "cannot build the Go client"

@@ -6,6 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 attachd=$(realpath "$1")
 # shellcheck source=tests/deploy/lib.sh
 . tests/deploy/lib.sh
+# shellcheck source=tests/npm.sh
+. tests/npm.sh
 trap 'rm -rf "$work"' EXIT
 
 # ---- what it needs ----
@@ -18,14 +20,7 @@ need nginx nginx-light
 tool kustomize sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
 tool kube-score github.com/zegl/kube-score/cmd/kube-score@v1.20.0
 python_packages
-if ! cmp -s tests/deploy/schemas/package-lock.json "$env_dir/schemas/installed-lock.json"; then
-    rm -rf "$env_dir/schemas"
-    mkdir -p "$env_dir/schemas"
-    cp tests/deploy/schemas/package.json tests/deploy/schemas/package-lock.json "$env_dir/schemas/"
-    (cd "$env_dir/schemas" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) ||
-        abort "the packages of tests/deploy/schemas cannot be installed"
-    cp tests/deploy/schemas/package-lock.json "$env_dir/schemas/installed-lock.json"
-fi
+npm_packages tests/deploy/schemas "$env_dir/schemas" || abort "the packages of tests/deploy/schemas cannot be installed"
 cp tests/deploy/schemas/crds.mjs "$env_dir/schemas/"
 
 # ---- every set that someone could apply ----

@@ -12,6 +12,8 @@ work=$(mktemp -d)
 . "$here/../clients/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=../apt.sh
 . "$here/../apt.sh"
+# shellcheck source-path=SCRIPTDIR source=../npm.sh
+. "$here/../npm.sh"
 trap 'stop_servers; rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 # No tool reports its use, or looks for a newer version of itself.
@@ -44,21 +46,13 @@ install_python() {
 }
 
 node=$env_dir/node
-install_node() {
-    if cmp -s "$here/package-lock.json" "$node/installed-lock.json"; then return; fi
-    rm -rf "$node"
-    mkdir -p "$node"
-    cp "$here/package.json" "$here/package-lock.json" "$node/"
-    (cd "$node" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) &&
-        cp "$here/package-lock.json" "$node/installed-lock.json"
-}
 
 # Compiles the generator, which Go caches.
 install_go() {
     cp -r "$here/go" "$work/go" && cd "$work/go" && go tool oapi-codegen -version
 }
 
-install_node >"$work/npm" 2>&1 &
+npm_packages "$here" "$node" >"$work/npm" 2>&1 &
 npm=$!
 install_go >"$work/go.log" 2>&1 &
 go=$!

@@ -12,6 +12,8 @@ work=$(mktemp -d)
 pid=""
 # shellcheck source-path=SCRIPTDIR source=../apt.sh
 . "$here/../apt.sh"
+# shellcheck source-path=SCRIPTDIR source=../npm.sh
+. "$here/../npm.sh"
 trap 'if [ -n "$pid" ]; then kill "$pid" 2>/dev/null; wait "$pid"; fi; rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
@@ -28,14 +30,10 @@ done
 if [ ${#lacking[@]} -gt 0 ]; then
     apt_install "${lacking[@]}" || abort "cannot install ${lacking[*]}"
 fi
-if ! cmp -s "$here/package-lock.json" "$node/installed-lock.json"; then
-    rm -rf "$node"
-    mkdir -p "$node"
-    cp "$here/package.json" "$here/package-lock.json" "$node/"
-    (cd "$node" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) >"$work/npm" 2>&1 ||
-        abort "cannot install the packages of package-lock.json: $(tail -c 2000 "$work/npm")"
-    cp "$here/package-lock.json" "$node/installed-lock.json"
-fi
+major=$(node --version | sed 's/^v//; s/\..*//')
+if [ "$major" -lt 20 ]; then abort "Node $(node --version) is too old for playwright-core: install Node 20 or newer"; fi
+npm_packages "$here" "$node" >"$work/npm" 2>&1 ||
+    abort "cannot install the packages of package-lock.json: $(tail -c 2000 "$work/npm")"
 # Modules are looked for beside the script.
 cp "$here/page.mjs" "$node/"
 

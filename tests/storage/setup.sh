@@ -6,6 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../apt.sh"
 . "$here/../go.sh"
+. "$here/../npm.sh"
 env_dir=$here/../.env
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/attachd-tests/bin
 
@@ -41,15 +42,7 @@ if ! cmp -s "$here/requirements.txt" "$env_dir/storage/requirements.txt"; then
 fi
 
 # Node: azurite, from the lock file.
-azurite=$env_dir/azurite
-if ! cmp -s "$here/azurite/package-lock.json" "$azurite/installed-lock.json"; then
-    rm -rf "$azurite"
-    mkdir -p "$azurite"
-    cp "$here"/azurite/package*.json "$azurite/"
-    (cd "$azurite" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) ||
-        fail "cannot install the Node packages of azurite/package-lock.json"
-    cp "$here/azurite/package-lock.json" "$azurite/installed-lock.json"
-fi
+npm_packages "$here/azurite" "$env_dir/azurite" || fail "cannot install the Node packages of azurite/package-lock.json"
 
 # built NAME MODULE VERSION: builds a Go program into the cache, unless it is there in this version.
 built() {
