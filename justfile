@@ -20,7 +20,7 @@ test-all:
 # Check formatting, lints and the documents
 lint:
     cargo fmt --all --check
-    cargo clippy --locked --workspace -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
     cargo clippy --locked --workspace --all-targets --features faults,fuzzing -- -D warnings
     tests/prose/check.py
 

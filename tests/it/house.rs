@@ -350,7 +350,7 @@ fn sources_below(root: &Path) -> Vec<Source> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 below(&path, all);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_none_or(|extension| extension != "html") {
                 all.push(path);
             }
         }
