@@ -85,7 +85,7 @@ fuzz() {
 
 step "the documents" tests/prose/check.py
 step "the check of the documents, on seeded violations" tests/prose/check.py --self-test
-# Tests wait for servers most of the time.
+# Many tests wait for a time: four at once keep two processors busy.
 step "the Rust suite" cargo test --locked -- --test-threads 4
 step "faults, crashes and a full disk" faults
 step "every storage by its servers" storage

@@ -193,8 +193,8 @@ pub const CATALOGUE: &[Entry] = &[
             "storage.min_free, limits.max_uploads, limits.max_downloads, limits.max_waiting_uploads, \
              limits.max_drains, limits.drain_bytes_per_second, limits.refusals_per_second, and those of limits.per_client",
         )],
-        "Requests that were refused by a limit, by its configuration key, or refused before and, because of it, not read to their end or not answered at once. \
-         Limits of connections have counters of their own.",
+        "Requests that were refused by a limit, by its configuration key, or refused before and, because of it, not read to their end or \
+         not answered at once. Limits of connections have counters of their own.",
     ),
     // Tokens.
     entry(

@@ -165,7 +165,7 @@ await check('nothing is fetched from elsewhere, and the browser has no complaint
   assert.deepEqual([elsewhere, complaints], [[], []]);
 });
 
-await check('a token that is refused is told in words, and another one helps', async () => {
+await check('a refused token is explained, and another one helps', async () => {
   await page.getByText('Token', { exact: true }).click();
   const field = page.getByLabel('The token of this session');
   await field.fill('a.b.c');
@@ -180,7 +180,7 @@ await check('a token that is refused is told in words, and another one helps', a
   await page.getByRole('cell', { name: large.name, exact: true }).waitFor();
 });
 
-await check('a client that is none is told in words', async () => {
+await check('an invalid client id is explained', async () => {
   await page.getByLabel('Client').fill('0');
   await page.getByLabel('Client').press('Enter');
   await said(/client_id.*\(400\)/);
@@ -196,7 +196,7 @@ await check('without a token the page says where there is one', async () => {
   assert.ok(await other.getByLabel('The token of this session').isVisible());
 });
 
-await check('a server that is gone is told in words', async () => {
+await check('a server that has stopped is explained', async () => {
   process.kill(Number(SERVER), 'SIGTERM');
   await page.waitForTimeout(1000);
   await page.getByRole('button', { name: 'Reload' }).click();
